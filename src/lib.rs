@@ -1,0 +1,3 @@
+//! nearside: a coherent near cache for Redis behind a plain Redis port.
+pub mod command;
+pub mod resp;
