@@ -1,3 +1,4 @@
 //! nearside: a coherent near cache for Redis behind a plain Redis port.
+pub mod cache;
 pub mod command;
 pub mod resp;

@@ -1,0 +1,457 @@
+//! The near cache: replies under their keys, and the rules by which they may be served.
+//!
+//! It sees bytes, never RESP. What always holds:
+//!
+//! - **Fill race closed.** A [`Lease`] remembers its coverage and its key's invalidation generation, and a
+//!   reply fills the cache only if both are unchanged. [`Cache::invalidate`] bumps the generation even when
+//!   the key is not cached. A write executes upstream before the leased read (the reply has the new value)
+//!   or after it (the invalidation voids the lease, or drops the entry). Generations are striped: a
+//!   collision costs one refill, never a stale entry.
+//! - **Fences.** From [`Cache::fence`] until the [`Fence`] is dropped, its keys have no entry, no hit and no
+//!   new lease. All this is done under the shard's lock, so no lookup sees half of it.
+//! - **Coverage.** An entry is served only while its coverage stands and its watermark is not older than
+//!   `max-staleness`. See [`coverage`].
+//! - **Single flight.** Lookups of a reply that is being fetched join its flight; the fill serves them all.
+//!   Waiters are handed back (`released`) when the lease is voided or dropped: nobody is forgotten.
+//! - **Monotonic.** When a reply was read past the cache, older entries and older flights of its key go
+//!   ([`Cache::read_past`]).
+//! - Memory: the sum of the entries' costs stays within `max_bytes`, except for the one entry being added.
+//!
+//! `session` looks up, leases and fences; `upstream`'s replies fill; `feed` invalidates.
+//!
+//! Locks: one short mutex for each shard. Nothing of ours is called while one is held, except the two
+//! closures of [`Cache::lookup`], which must not call back. Waiters are told after the lock is released.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use lru::DefaultHasher;
+use parking_lot::{Mutex, MutexGuard};
+
+mod coverage;
+mod fence;
+mod lease;
+mod reason;
+mod show;
+mod store;
+
+pub use coverage::{CoverageId, CoverageSlot, Coverages};
+pub use fence::Fence;
+pub use lease::{Lease, Life};
+pub use reason::Reason;
+pub use show::{CachedReply, Description};
+
+use lease::Flight;
+use store::Store;
+
+/// Microseconds since the process' start.
+pub type Micros = u64;
+
+const SHARDS: usize = 64;
+const STRIPES: usize = 512;
+
+/// A link whose order relative to others is not known.
+pub const NO_LINK: u16 = 0;
+
+/// The longest rest of a request (what stands behind its key) under which a reply is kept, in bytes.
+pub const MAX_REST: usize = 4096;
+
+/// Names a reply: the exact request, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    pub key: &'a [u8],
+    /// The (user, database, protocol) of the session, as a number.
+    pub ident: u32,
+    /// The command, as a number.
+    pub command: u16,
+    /// What stands behind the key in the request, raw, with its argument boundaries; at most [`MAX_REST`].
+    pub rest: &'a [u8],
+}
+
+/// Whoever waits for another's flight.
+pub trait Waiter: Send + 'static {
+    /// The flight's reply.
+    fn served(self, reply: Bytes);
+    /// The flight was voided or given up: look up anew.
+    fn released(self);
+}
+
+/// What a lookup found.
+pub enum Lookup<W: Waiter> {
+    /// The entry was handed to `serve`.
+    Hit,
+    /// Not there: read it upstream and fill.
+    Miss(Lease<W>),
+    /// Another lookup fetches it already; the waiter will be told.
+    Joined,
+    /// Not there, and it must not be kept: read it upstream.
+    Past(Reason),
+}
+
+/// What lookups and fills have come to so far. All are counts except `entries` and `bytes`.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    pub hits: u64,
+    pub misses: u64,
+    pub joined: u64,
+    pub fills: u64,
+    pub entries: u64,
+    pub bytes: u64,
+    /// By [`Reason`]: bypasses, refused fills and dropped keys.
+    pub reasons: [u64; Reason::COUNT],
+}
+
+/// See the [module](self).
+pub struct Cache<W: Waiter> {
+    shards: Box<[Mutex<Shard<W>>]>,
+    hasher: DefaultHasher,
+    coverages: Coverages,
+    /// Fences over all keys that are held now.
+    fences_over_all: AtomicUsize,
+    bytes: AtomicUsize,
+    max_bytes: usize,
+    max_value: usize,
+    /// When the cache was last asked; heartbeats run only while reads come in.
+    last_lookup: AtomicU64,
+    reasons: [AtomicU64; Reason::COUNT],
+}
+
+struct Shard<W> {
+    store: Store,
+    stripes: Box<[Stripe]>,
+    flights: Vec<Flight<W>>,
+    next_flight: u64,
+    hits: u64,
+    misses: u64,
+    joined: u64,
+    fills: u64,
+}
+
+/// What keys with the same hash bits share.
+#[derive(Clone, Copy)]
+struct Stripe {
+    /// Bumped by every invalidation and every fence.
+    generation: u32,
+    fences: u32,
+    /// The last event, and the hash bits of the key it befell: for [`Cache::describe`].
+    reason: Reason,
+    tag: u32,
+    at: Micros,
+}
+
+/// Where a key's shard, stripe and history are.
+#[derive(Clone, Copy)]
+struct Place {
+    shard: usize,
+    stripe: usize,
+    tag: u32,
+}
+
+impl Place {
+    fn of(hash: u64) -> Self {
+        Self {
+            shard: hash as usize % SHARDS,
+            stripe: hash as usize / SHARDS % STRIPES,
+            tag: (hash >> 32) as u32,
+        }
+    }
+}
+
+impl<W: Waiter> Cache<W> {
+    /// A cache of at most `max_bytes`, for replies of at most `max_value` bytes.
+    pub fn new(max_bytes: usize, max_value: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
+            hasher: DefaultHasher::default(),
+            coverages: Coverages::default(),
+            fences_over_all: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            max_bytes,
+            max_value: max_value.min(max_bytes),
+            last_lookup: AtomicU64::new(0),
+            reasons: [const { AtomicU64::new(0) }; Reason::COUNT],
+        }
+    }
+
+    pub fn coverages(&self) -> &Coverages {
+        &self.coverages
+    }
+
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
+    /// Replies longer than this are not kept, in bytes.
+    pub fn max_value(&self) -> usize {
+        self.max_value
+    }
+
+    /// Serves `name` from the cache, joins its flight, or gives a lease to fetch it.
+    ///
+    /// `coverage` tells under which coverage, and on which link, a fill would come; `join` makes the waiter,
+    /// or refuses to wait. A hit is not older than `max_staleness` at `now`.
+    pub fn lookup(
+        self: &Arc<Self>,
+        name: &Name<'_>,
+        now: Micros,
+        max_staleness: Micros,
+        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+        join: impl FnOnce() -> Option<W>,
+        serve: impl FnOnce(&[u8]),
+    ) -> Lookup<W> {
+        if max_staleness == 0 {
+            return self.past(Reason::NeverServed);
+        }
+        let place = self.place(name.key);
+        let mut shard = self.shards[place.shard].lock();
+        let shard = &mut *shard;
+        let mut gone = None;
+        if let Some(reply) = shard.store.get_mut(name) {
+            if !self.coverages.stands(reply.coverage) {
+                gone = Some(Reason::CoverageEnded);
+            } else if now >= reply.expires {
+                gone = Some(if reply.aged { Reason::Aged } else { Reason::Expired });
+            } else if now.saturating_sub(self.coverages.watermark(reply.coverage)) > max_staleness {
+                self.count(Reason::Unproven);
+                shard.stripes[place.stripe].record(place, Reason::Unproven, now);
+            } else {
+                reply.read = true;
+                shard.hits += 1;
+                serve(reply.reply());
+                return Lookup::Hit;
+            }
+        }
+        if let Some(reason) = gone {
+            let before = shard.store.bytes();
+            shard.store.remove_reply(name);
+            self.freed(before - shard.store.bytes());
+            self.count(reason);
+            shard.stripes[place.stripe].record(place, reason, now);
+        }
+        shard.misses += 1;
+        let stripe = &mut shard.stripes[place.stripe];
+        // The coverage is read before the fences over all: such a fence first counts itself and then ends
+        // every coverage id. If this lookup does not see the fence, its coverage id is an older one, and
+        // the lease is void.
+        let coverage = coverage();
+        let refused = if stripe.fences > 0 || self.fences_over_all.load(Ordering::SeqCst) > 0 {
+            Some(Reason::Fenced)
+        } else if name.rest.len() > MAX_REST {
+            Some(Reason::TooLong)
+        } else if coverage.is_none() {
+            Some(Reason::NoCoverage)
+        } else {
+            None
+        };
+        let Some((coverage, link)) = coverage.filter(|_| refused.is_none()) else {
+            let reason = refused.unwrap_or(Reason::NoCoverage);
+            stripe.record(place, reason, now);
+            return self.past(reason);
+        };
+        let generation = stripe.generation;
+        let joinable = shard.flights.iter_mut().find(|flight| {
+            flight.generation == generation && self.coverages.stands(flight.coverage) && flight.is(name)
+        });
+        if let Some(flight) = joinable {
+            let Some(waiter) = join() else { return self.past(Reason::InFlight) };
+            flight.waiters.push(waiter);
+            shard.joined += 1;
+            return Lookup::Joined;
+        }
+        shard.next_flight += 1;
+        let (flight, lease) =
+            self.open_flight(shard.next_flight, name, place, generation, (coverage, link), now);
+        shard.flights.push(flight);
+        Lookup::Miss(lease)
+    }
+
+    /// The key changed, or may have: its entry goes, its flights are void, later fills of older reads too.
+    pub fn invalidate(&self, key: &[u8], reason: Reason, now: Micros) {
+        let place = self.place(key);
+        let mut shard = self.shards[place.shard].lock();
+        let (replies, waiters) = self.drop_key(&mut shard, place, key, reason, now);
+        drop(shard);
+        drop(replies);
+        release(waiters);
+    }
+
+    /// Like [`Cache::invalidate`], and says which of the key's replies were read since they were filled,
+    /// so that they can be fetched anew.
+    pub fn invalidate_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<CachedReply> {
+        let place = self.place(key);
+        let mut shard = self.shards[place.shard].lock();
+        let (replies, waiters) = self.drop_key(&mut shard, place, key, reason, now);
+        drop(shard);
+        release(waiters);
+        let wanted = replies.iter().flatten().filter(|reply| reply.read);
+        wanted.map(|reply| CachedReply::new(reply, &self.coverages, now)).collect()
+    }
+
+    /// All that is cached becomes void, and so do all leases.
+    pub fn flush(&self, reason: Reason) {
+        self.count(reason);
+        self.coverages.flush();
+    }
+
+    /// A reply for `key` was read past the cache, on `link`, and is about to be delivered: whatever was read
+    /// before it must not be served after it.
+    ///
+    /// An entry that is there now may be older, so it goes. A flight on the same link is not: the upstream
+    /// answers a link in order, so its read executes later. A flight on another link may be older.
+    pub fn read_past(&self, key: &[u8], link: u16, now: Micros) {
+        let place = self.place(key);
+        let mut shard = self.shards[place.shard].lock();
+        let older = |flight: &Flight<W>| (flight.link != link || link == NO_LINK) && flight.key() == key;
+        let dropped = if shard.flights.iter().any(older) {
+            self.drop_key(&mut shard, place, key, Reason::ReadPast, now)
+        } else {
+            (self.drop_entry(&mut shard, place, key, Reason::ReadPast, now), Vec::new())
+        };
+        drop(shard);
+        release(dropped.1);
+    }
+
+    fn drop_key(
+        &self,
+        shard: &mut Shard<W>,
+        place: Place,
+        key: &[u8],
+        reason: Reason,
+        now: Micros,
+    ) -> (Option<store::Replies>, Vec<W>) {
+        let stripe = &mut shard.stripes[place.stripe];
+        stripe.generation = stripe.generation.wrapping_add(1);
+        let replies = self.drop_entry(shard, place, key, reason, now);
+        let flights = shard.flights.iter_mut().filter(|flight| flight.key() == key);
+        let waiters = flights.flat_map(|flight| std::mem::take(&mut flight.waiters)).collect();
+        (replies, waiters)
+    }
+
+    fn drop_entry(
+        &self,
+        shard: &mut Shard<W>,
+        place: Place,
+        key: &[u8],
+        reason: Reason,
+        now: Micros,
+    ) -> Option<store::Replies> {
+        let before = shard.store.bytes();
+        let replies = shard.store.remove(key);
+        self.freed(before - shard.store.bytes());
+        let stripe = &mut shard.stripes[place.stripe];
+        if replies.is_some() {
+            self.count(reason);
+        }
+        if replies.is_some() || stripe.tag == place.tag {
+            stripe.record(place, reason, now);
+        }
+        replies
+    }
+
+    /// Evicts until the budget is kept, starting with the shard that grew.
+    fn evict(&self, shard: usize, now: Micros) {
+        for i in 0..SHARDS {
+            let shard = &self.shards[(shard + i) % SHARDS];
+            while self.bytes.load(Ordering::Relaxed) > self.max_bytes {
+                let mut guard = shard.lock();
+                let Some(victim) = self.pop_oldest(&mut guard, Reason::Evicted, now) else { break };
+                drop(guard);
+                drop(victim);
+            }
+        }
+    }
+
+    /// Frees void entries at the cold end of each shard, at most `limit` of each; says how many there were.
+    pub fn sweep(&self, limit: usize, now: Micros) -> usize {
+        let mut swept = 0;
+        for shard in &self.shards {
+            for _ in 0..limit {
+                let mut guard = shard.lock();
+                if !guard.store.oldest_is(|reply| !self.coverages.stands(reply.coverage)) {
+                    break;
+                }
+                let victim = self.pop_oldest(&mut guard, Reason::CoverageEnded, now);
+                drop(guard);
+                swept += usize::from(victim.is_some());
+            }
+        }
+        swept
+    }
+
+    fn pop_oldest(
+        &self,
+        shard: &mut MutexGuard<'_, Shard<W>>,
+        reason: Reason,
+        now: Micros,
+    ) -> Option<(Box<[u8]>, store::Replies)> {
+        let before = shard.store.bytes();
+        let victim = shard.store.pop_oldest()?;
+        self.freed(before - shard.store.bytes());
+        self.count(reason);
+        let place = self.place(&victim.0);
+        shard.stripes[place.stripe].record(place, reason, now);
+        Some(victim)
+    }
+
+    /// Counts a read that went past the cache without asking it, or a reply that was not kept.
+    pub fn count(&self, reason: Reason) {
+        self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that reads come in; once for each batch is enough.
+    pub fn touch(&self, now: Micros) {
+        self.last_lookup.store(now, Ordering::Relaxed);
+    }
+
+    /// When [`Cache::touch`] was last called.
+    pub fn last_lookup(&self) -> Micros {
+        self.last_lookup.load(Ordering::Relaxed)
+    }
+
+    fn past(&self, reason: Reason) -> Lookup<W> {
+        self.count(reason);
+        Lookup::Past(reason)
+    }
+
+    fn freed(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn place(&self, key: &[u8]) -> Place {
+        Place::of(self.hasher.hash_one(key))
+    }
+}
+
+/// Hands waiters back; never under a lock.
+fn release<W: Waiter>(waiters: impl IntoIterator<Item = W>) {
+    waiters.into_iter().for_each(W::released);
+}
+
+impl<W> Shard<W> {
+    fn new() -> Self {
+        let stripe = Stripe { generation: 0, fences: 0, reason: Reason::Unknown, tag: 0, at: 0 };
+        Self {
+            store: Store::new(),
+            stripes: vec![stripe; STRIPES].into(),
+            flights: Vec::new(),
+            next_flight: 0,
+            hits: 0,
+            misses: 0,
+            joined: 0,
+            fills: 0,
+        }
+    }
+}
+
+impl Stripe {
+    fn record(&mut self, place: Place, reason: Reason, now: Micros) {
+        self.reason = reason;
+        self.tag = place.tag;
+        self.at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests;

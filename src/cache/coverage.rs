@@ -1,0 +1,201 @@
+//! Coverages: the promises that invalidations for an entry will reach us.
+//!
+//! What always holds:
+//! - A [`CoverageId`] is used for one armed period of one slot. Ending or flushing the coverage changes the
+//!   slot's generation, so every entry and every lease under the old id is void at once, in O(1) per slot.
+//! - A child (a data link's tracking, which redirects to the feed) never outlives its parent (the feed):
+//!   ending the parent ends its children, and a child cannot be armed under a parent that has ended. Both
+//!   happen under one mutex, so there is no moment between the two.
+//! - A watermark only grows within one armed period, and starts anew with each.
+//!
+//! `feed` and `upstream` arm, advance and end coverages; `cache` asks whether one stands and how fresh it is.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Micros;
+
+/// How many coverages can stand at once: one feed, and one for each tracked upstream link.
+const SLOTS: usize = 1024;
+
+/// One armed period of one coverage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoverageId {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// A place for one coverage, held for as long as its connection's owner lives.
+#[derive(Debug)]
+pub struct CoverageSlot(u32);
+
+/// All coverages of the process, in a table of fixed size.
+pub struct Coverages {
+    slots: Box<[Slot]>,
+    /// Free slots. Held also while arming and ending, so that parent and child change together.
+    free: Mutex<Vec<u32>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Odd while armed.
+    generation: AtomicU32,
+    /// The slot of the parent, or this slot itself.
+    parent: AtomicU32,
+    watermark: AtomicU64,
+}
+
+impl Default for Coverages {
+    fn default() -> Self {
+        let mut slots = Vec::with_capacity(SLOTS);
+        slots.resize_with(SLOTS, Slot::default);
+        Self { slots: slots.into(), free: Mutex::new((0..SLOTS as u32).rev().collect()) }
+    }
+}
+
+impl Coverages {
+    /// Takes a slot; `None` if all are taken, in which case the connection fills nothing.
+    pub fn take(&self) -> Option<CoverageSlot> {
+        self.free.lock().pop().map(CoverageSlot)
+    }
+
+    /// Gives a slot back; its coverage ends.
+    pub fn give_back(&self, slot: CoverageSlot) {
+        let mut free = self.free.lock();
+        self.end_locked(slot.0);
+        free.push(slot.0);
+    }
+
+    /// Starts a new armed period, proven fresh up to `watermark`. An older period of the slot ends.
+    /// `None` if `parent` has ended.
+    pub fn arm(
+        &self,
+        slot: &CoverageSlot,
+        parent: Option<CoverageId>,
+        watermark: Micros,
+    ) -> Option<CoverageId> {
+        let _guard = self.free.lock();
+        self.end_locked(slot.0);
+        if parent.is_some_and(|parent| !self.stands(parent)) {
+            return None;
+        }
+        let this = &self.slots[slot.0 as usize];
+        this.parent.store(parent.map_or(slot.0, |parent| parent.slot), Ordering::Relaxed);
+        this.watermark.store(watermark, Ordering::Relaxed);
+        let generation = this.generation.load(Ordering::Relaxed).wrapping_add(1);
+        this.generation.store(generation, Ordering::SeqCst);
+        Some(CoverageId { slot: slot.0, generation })
+    }
+
+    /// Ends the slot's coverage and those of its children: all that was filled under them is void.
+    pub fn end(&self, slot: &CoverageSlot) {
+        let _guard = self.free.lock();
+        self.end_locked(slot.0);
+    }
+
+    fn end_locked(&self, slot: u32) {
+        for (i, other) in self.slots.iter().enumerate() {
+            let generation = other.generation.load(Ordering::Relaxed);
+            let concerned = i as u32 == slot || other.parent.load(Ordering::Relaxed) == slot;
+            if generation % 2 == 1 && concerned {
+                other.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Voids all that was filled so far, under every coverage, while the coverages go on.
+    pub fn flush(&self) {
+        let _guard = self.free.lock();
+        for slot in &self.slots {
+            let generation = slot.generation.load(Ordering::Relaxed);
+            if generation % 2 == 1 {
+                slot.generation.store(generation.wrapping_add(2), Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// The slot's present armed period, if it is armed. What is leased next is filled under it.
+    pub fn current(&self, slot: &CoverageSlot) -> Option<CoverageId> {
+        let generation = self.slots[slot.0 as usize].generation.load(Ordering::SeqCst);
+        (generation % 2 == 1).then_some(CoverageId { slot: slot.0, generation })
+    }
+
+    /// Says that a request sent at `sent` was answered: what the upstream had sent before is applied.
+    pub fn advance(&self, slot: &CoverageSlot, sent: Micros) {
+        self.slots[slot.0 as usize].watermark.fetch_max(sent, Ordering::Release);
+    }
+
+    /// Whether the armed period goes on.
+    pub fn stands(&self, id: CoverageId) -> bool {
+        self.slots[id.slot as usize].generation.load(Ordering::SeqCst) == id.generation
+    }
+
+    /// Whether `id` is a child: a data link's tracking.
+    pub fn has_parent(&self, id: CoverageId) -> bool {
+        self.slots[id.slot as usize].parent.load(Ordering::Relaxed) != id.slot
+    }
+
+    /// Up to when entries under `id` are proven to reflect the upstream: the older watermark of the slot
+    /// and its parent.
+    pub fn watermark(&self, id: CoverageId) -> Micros {
+        let slot = &self.slots[id.slot as usize];
+        let parent = &self.slots[slot.parent.load(Ordering::Relaxed) as usize];
+        slot.watermark.load(Ordering::Acquire).min(parent.watermark.load(Ordering::Acquire))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ending_the_parent_ends_its_children() {
+        let coverages = Coverages::default();
+        let (feed, link) = (coverages.take().unwrap(), coverages.take().unwrap());
+        let parent = coverages.arm(&feed, None, 1).unwrap();
+        let child = coverages.arm(&link, Some(parent), 2).unwrap();
+        assert!(coverages.stands(child));
+        coverages.end(&feed);
+        assert!(!coverages.stands(parent) && !coverages.stands(child));
+        assert_eq!(coverages.arm(&link, Some(parent), 3), None, "a child of an ended parent");
+        let again = coverages.arm(&feed, None, 4).unwrap();
+        assert!(!coverages.stands(child), "arming the parent anew must not revive the child");
+        assert!(coverages.arm(&link, Some(again), 5).is_some());
+    }
+
+    #[test]
+    fn the_older_watermark_of_a_pair_counts() {
+        let coverages = Coverages::default();
+        let (feed, link) = (coverages.take().unwrap(), coverages.take().unwrap());
+        let parent = coverages.arm(&feed, None, 10).unwrap();
+        let child = coverages.arm(&link, Some(parent), 20).unwrap();
+        assert_eq!(coverages.watermark(child), 10);
+        coverages.advance(&feed, 30);
+        assert_eq!(coverages.watermark(child), 20);
+        coverages.advance(&feed, 25);
+        assert_eq!(coverages.watermark(parent), 30, "a watermark never goes back");
+    }
+
+    #[test]
+    fn a_flush_voids_and_goes_on() {
+        let coverages = Coverages::default();
+        let feed = coverages.take().unwrap();
+        let before = coverages.arm(&feed, None, 1).unwrap();
+        coverages.flush();
+        assert!(!coverages.stands(before));
+        assert!(coverages.stands(coverages.current(&feed).unwrap()));
+        coverages.end(&feed);
+        coverages.flush();
+        assert_eq!(coverages.current(&feed), None);
+    }
+
+    #[test]
+    fn slots_are_bounded_and_come_back() {
+        let coverages = Coverages::default();
+        let mut all: Vec<_> = std::iter::from_fn(|| coverages.take()).collect();
+        assert_eq!(all.len(), SLOTS);
+        coverages.give_back(all.pop().unwrap());
+        assert!(coverages.take().is_some());
+    }
+}

@@ -1,0 +1,181 @@
+//! Leases and flights: who fetches a missing reply, and who waits for it.
+//!
+//! What always holds: each flight has exactly one lease, and it leaves the shard when the lease is filled or
+//! dropped, whichever way that happens (client gone, link lost, error reply); its waiters are then told.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::store::Reply;
+use super::{Cache, CoverageId, Micros, Name, Place, Reason, Waiter, release};
+
+/// The fetch of one reply.
+pub(super) struct Flight<W> {
+    id: u64,
+    pub(super) name: Arc<OwnedName>,
+    pub(super) generation: u32,
+    pub(super) coverage: CoverageId,
+    pub(super) link: u16,
+    pub(super) waiters: Vec<W>,
+}
+
+/// A [`Name`] that owns its bytes.
+pub(super) struct OwnedName {
+    /// Key and rest, one behind the other.
+    bytes: Box<[u8]>,
+    key_len: usize,
+    ident: u32,
+    command: u16,
+}
+
+impl OwnedName {
+    fn new(name: &Name<'_>) -> Self {
+        let bytes = [name.key, name.rest].concat().into_boxed_slice();
+        Self { bytes, key_len: name.key.len(), ident: name.ident, command: name.command }
+    }
+
+    pub(super) fn borrow(&self) -> Name<'_> {
+        let (key, rest) = self.bytes.split_at(self.key_len);
+        Name { key, ident: self.ident, command: self.command, rest }
+    }
+}
+
+impl<W> Flight<W> {
+    pub(super) fn is(&self, name: &Name<'_>) -> bool {
+        self.name.borrow() == *name
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        self.name.borrow().key
+    }
+}
+
+/// How long a filled entry may be served.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// From when on it must not be served.
+    pub expires: Micros,
+    /// Whether that comes from `max-age` and not from the server's time to live.
+    pub aged: bool,
+}
+
+/// The right, and the duty, to fetch a missing reply. Dropping it gives the flight up.
+pub struct Lease<W: Waiter> {
+    cache: Arc<Cache<W>>,
+    name: Arc<OwnedName>,
+    place: Place,
+    flight: u64,
+    generation: u32,
+    coverage: CoverageId,
+    link: u16,
+    opened: Micros,
+    ended: bool,
+}
+
+impl<W: Waiter> Cache<W> {
+    /// Opens a flight; the shard's lock is held by the caller, who puts it there.
+    pub(super) fn open_flight(
+        self: &Arc<Self>,
+        id: u64,
+        name: &Name<'_>,
+        place: Place,
+        generation: u32,
+        (coverage, link): (CoverageId, u16),
+        now: Micros,
+    ) -> (Flight<W>, Lease<W>) {
+        let name = Arc::new(OwnedName::new(name));
+        let flight = Flight { id, name: name.clone(), generation, coverage, link, waiters: Vec::new() };
+        let cache = self.clone();
+        let lease =
+            Lease { cache, name, place, flight: id, generation, coverage, link, opened: now, ended: false };
+        (flight, lease)
+    }
+}
+
+impl<W: Waiter> Lease<W> {
+    /// When the lease was given.
+    pub fn opened(&self) -> Micros {
+        self.opened
+    }
+
+    /// Fills the cache and serves the waiters, if nothing happened to the key and the coverage meanwhile.
+    ///
+    /// Waiters get the reply only if the read is not older than `max_staleness`; it was sent after the
+    /// lease was opened, so no write that was over `max_staleness` ago is missing from it.
+    ///
+    /// Errors: the reason why nothing was kept. The reply itself is good for whoever asked for it, but it
+    /// was then read past the cache ([`Cache::read_past`]).
+    pub fn fill(
+        mut self,
+        reply: &[u8],
+        life: Life,
+        now: Micros,
+        max_staleness: Micros,
+    ) -> Result<(), Reason> {
+        if reply.len() > self.cache.max_value {
+            return Err(self.give_up(Reason::TooLarge, now));
+        }
+        let cache = self.cache.clone();
+        let mut shard = cache.shards[self.place.shard].lock();
+        let stripe = &shard.stripes[self.place.stripe];
+        if stripe.generation != self.generation || !cache.coverages.stands(self.coverage) {
+            drop(shard);
+            return Err(self.give_up(Reason::Voided, now));
+        }
+        self.ended = true;
+        let name = self.name.borrow();
+        let before = shard.store.bytes();
+        let kept = Reply::new(&name, reply, self.coverage, self.link, now, life);
+        shard.store.insert(&name, kept);
+        // Added before anything is taken away, so that the sum never falls below zero.
+        cache.bytes.fetch_add(shard.store.bytes(), Ordering::Relaxed);
+        cache.freed(before);
+        shard.fills += 1;
+        shard.stripes[self.place.stripe].record(self.place, Reason::Filled, now);
+        let waiters = take_flight(&mut shard.flights, self.flight);
+        drop(shard);
+        if now.saturating_sub(self.opened) <= max_staleness {
+            if !waiters.is_empty() {
+                let reply = Bytes::copy_from_slice(reply);
+                waiters.into_iter().for_each(|waiter| waiter.served(reply.clone()));
+            }
+        } else {
+            release(waiters);
+        }
+        cache.evict(self.place.shard, now);
+        Ok(())
+    }
+
+    /// Keeps nothing, for a reason that the caller names; the waiters look up anew.
+    pub fn give_up(mut self, reason: Reason, now: Micros) -> Reason {
+        self.end(reason, now);
+        reason
+    }
+
+    fn end(&mut self, reason: Reason, now: Micros) {
+        self.ended = true;
+        self.cache.count(reason);
+        let mut shard = self.cache.shards[self.place.shard].lock();
+        shard.stripes[self.place.stripe].record(self.place, reason, now);
+        let waiters = take_flight(&mut shard.flights, self.flight);
+        drop(shard);
+        release(waiters);
+    }
+}
+
+impl<W: Waiter> Drop for Lease<W> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Reason::GivenUp, self.opened);
+        }
+    }
+}
+
+fn take_flight<W>(flights: &mut Vec<Flight<W>>, id: u64) -> Vec<W> {
+    match flights.iter().position(|flight| flight.id == id) {
+        Some(i) => flights.swap_remove(i).waiters,
+        None => Vec::new(),
+    }
+}

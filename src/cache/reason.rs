@@ -1,0 +1,164 @@
+//! Why a read was not a hit, and why an entry went: one list, used as metric label, log field and in
+//! `NEARSIDE WHY`.
+
+/// The named reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// Never seen.
+    Unknown,
+    // Why a read went past the cache.
+    /// A write to the key (or to keys unknown) is under way.
+    Fenced,
+    /// No feed, or a link without tracking for a key outside all namespaces.
+    NoCoverage,
+    /// The coverage stands, but its watermark is older than `max-staleness`.
+    Unproven,
+    /// `max-staleness` is 0.
+    NeverServed,
+    /// The connection has state of its own upstream (a transaction, a subscription, …).
+    Dedicated,
+    /// The request is too long to be the name of an entry, or asks for too many keys.
+    TooLong,
+    /// One of several keys of the request is being fetched by another.
+    InFlight,
+    // Why a reply was not kept.
+    /// The reply is larger than `max-value`.
+    TooLarge,
+    /// The upstream answered with an error.
+    ErrorReply,
+    /// The upstream did not say when the key expires, or the key changed between the two replies.
+    TtlUnknown,
+    /// An invalidation, a fence or the end of the coverage came between request and reply.
+    Voided,
+    /// Whoever fetched it gave up: the client left, or the link was lost.
+    GivenUp,
+    // Why an entry went.
+    /// `<channel>/update` named the key.
+    Update,
+    /// `<channel>/delete` named the key.
+    Delete,
+    /// The upstream's `CLIENT TRACKING` named the key.
+    Tracking,
+    /// A write through this nearside.
+    Write,
+    /// A read past the cache was answered, so the older entry must not be served after it.
+    ReadPast,
+    /// Its coverage ended, or everything was flushed.
+    CoverageEnded,
+    /// Its server-side time to live ran out.
+    Expired,
+    /// It became older than `max-age`.
+    Aged,
+    /// Memory was needed.
+    Evicted,
+    /// `NEARSIDE FLUSH`.
+    Flushed,
+    /// It was read from the upstream and kept.
+    Filled,
+}
+
+impl Reason {
+    /// Number of reasons.
+    pub const COUNT: usize = Reason::Filled as usize + 1;
+
+    /// All reasons, in the order of their discriminants.
+    pub const ALL: [Reason; Reason::COUNT] = [
+        Reason::Unknown,
+        Reason::Fenced,
+        Reason::NoCoverage,
+        Reason::Unproven,
+        Reason::NeverServed,
+        Reason::Dedicated,
+        Reason::TooLong,
+        Reason::InFlight,
+        Reason::TooLarge,
+        Reason::ErrorReply,
+        Reason::TtlUnknown,
+        Reason::Voided,
+        Reason::GivenUp,
+        Reason::Update,
+        Reason::Delete,
+        Reason::Tracking,
+        Reason::Write,
+        Reason::ReadPast,
+        Reason::CoverageEnded,
+        Reason::Expired,
+        Reason::Aged,
+        Reason::Evicted,
+        Reason::Flushed,
+        Reason::Filled,
+    ];
+
+    /// The name by which the reason is counted and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Unknown => "unknown",
+            Reason::Fenced => "fenced",
+            Reason::NoCoverage => "no_coverage",
+            Reason::Unproven => "unproven",
+            Reason::NeverServed => "never_served",
+            Reason::Dedicated => "dedicated",
+            Reason::TooLong => "too_long",
+            Reason::InFlight => "in_flight",
+            Reason::TooLarge => "too_large",
+            Reason::ErrorReply => "error_reply",
+            Reason::TtlUnknown => "ttl_unknown",
+            Reason::Voided => "voided",
+            Reason::GivenUp => "given_up",
+            Reason::Update => "update",
+            Reason::Delete => "delete",
+            Reason::Tracking => "tracking",
+            Reason::Write => "write",
+            Reason::ReadPast => "read_past",
+            Reason::CoverageEnded => "coverage_ended",
+            Reason::Expired => "expired",
+            Reason::Aged => "aged",
+            Reason::Evicted => "evicted",
+            Reason::Flushed => "flushed",
+            Reason::Filled => "filled",
+        }
+    }
+
+    /// A sentence for a person.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Reason::Unknown => "nothing is known of this key",
+            Reason::Fenced => "a write to it was under way",
+            Reason::NoCoverage => "nothing would have told of its changes (feed or tracking not in place)",
+            Reason::Unproven => "freshness was not proven within max-staleness",
+            Reason::NeverServed => "max-staleness is 0",
+            Reason::Dedicated => "read on a connection with state of its own",
+            Reason::TooLong => "the request was too long to be kept under",
+            Reason::InFlight => "another request was fetching it",
+            Reason::TooLarge => "the reply was larger than max-value",
+            Reason::ErrorReply => "the upstream answered with an error",
+            Reason::TtlUnknown => "its time to live could not be learnt with the reply",
+            Reason::Voided => "it changed while it was being read",
+            Reason::GivenUp => "the read of it was given up",
+            Reason::Update => "an update was announced",
+            Reason::Delete => "a delete was announced",
+            Reason::Tracking => "the upstream reported a change",
+            Reason::Write => "it was written through this nearside",
+            Reason::ReadPast => "it was read past the cache",
+            Reason::CoverageEnded => "its coverage ended",
+            Reason::Expired => "its time to live ran out",
+            Reason::Aged => "it became older than max-age",
+            Reason::Evicted => "memory was needed",
+            Reason::Flushed => "it was flushed by hand",
+            Reason::Filled => "it was read and kept",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lists_every_reason_in_order() {
+        for (i, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, i);
+        }
+    }
+}

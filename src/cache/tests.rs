@@ -1,0 +1,252 @@
+use super::*;
+use parking_lot::Mutex;
+
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<Option<Bytes>>>>);
+
+impl Waiter for Told {
+    fn served(self, reply: Bytes) {
+        self.0.lock().push(Some(reply));
+    }
+    fn released(self) {
+        self.0.lock().push(None);
+    }
+}
+
+struct Fixture {
+    cache: Arc<Cache<Told>>,
+    feed: CoverageSlot,
+    told: Told,
+    now: Micros,
+}
+
+const SECOND: Micros = 1_000_000;
+const FOREVER: Life = Life { expires: Micros::MAX, aged: false };
+
+impl Fixture {
+    fn new(max_bytes: usize) -> Self {
+        let cache = Arc::new(Cache::new(max_bytes, max_bytes / 4));
+        let feed = cache.coverages().take().unwrap();
+        cache.coverages().arm(&feed, None, SECOND).unwrap();
+        Self { cache, feed, told: Told::default(), now: SECOND }
+    }
+
+    fn lookup(&self, key: &[u8]) -> (Lookup<Told>, Option<Vec<u8>>) {
+        let name = Name { key, ident: 0, command: 1, rest: b"" };
+        let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, 1));
+        let mut hit = None;
+        let join = || Some(self.told.clone());
+        let serve = |reply: &[u8]| hit = Some(reply.to_vec());
+        (self.cache.lookup(&name, self.now, SECOND, coverage, join, serve), hit)
+    }
+
+    fn lease(&self, key: &[u8]) -> Lease<Told> {
+        match self.lookup(key).0 {
+            Lookup::Miss(lease) => lease,
+            other => panic!("no lease but {}", kind(&other)),
+        }
+    }
+
+    fn fill(&self, key: &[u8], value: &[u8]) {
+        self.lease(key).fill(value, FOREVER, self.now, SECOND).unwrap();
+    }
+
+    fn hit(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.lookup(key).1
+    }
+}
+
+fn kind(lookup: &Lookup<Told>) -> String {
+    match lookup {
+        Lookup::Hit => "hit".into(),
+        Lookup::Miss(_) => "miss".into(),
+        Lookup::Joined => "joined".into(),
+        Lookup::Past(reason) => reason.name().into(),
+    }
+}
+
+#[test]
+fn a_filled_reply_is_served_until_it_is_invalidated() {
+    let f = Fixture::new(1 << 20);
+    f.fill(b"k", b"v1");
+    assert_eq!(f.hit(b"k").as_deref(), Some(&b"v1"[..]));
+    f.cache.invalidate(b"k", Reason::Update, f.now);
+    assert_eq!(f.hit(b"k"), None);
+    assert_eq!(f.cache.stats().bytes, 0);
+}
+
+#[test]
+fn an_invalidation_between_request_and_reply_voids_the_fill() {
+    let f = Fixture::new(1 << 20);
+    let lease = f.lease(b"k");
+    f.cache.invalidate(b"k", Reason::Update, f.now);
+    assert_eq!(lease.fill(b"old", FOREVER, f.now, SECOND), Err(Reason::Voided));
+    assert_eq!(f.hit(b"k"), None);
+}
+
+#[test]
+fn the_end_of_the_coverage_between_request_and_reply_voids_the_fill() {
+    let f = Fixture::new(1 << 20);
+    let lease = f.lease(b"k");
+    f.cache.coverages().end(&f.feed);
+    assert_eq!(kind(&f.lookup(b"k").0), "no_coverage");
+    f.cache.coverages().arm(&f.feed, None, f.now).unwrap();
+    assert_eq!(lease.fill(b"old", FOREVER, f.now, SECOND), Err(Reason::Voided));
+}
+
+#[test]
+fn a_fence_refuses_hits_leases_and_fills_until_it_is_dropped() {
+    let f = Fixture::new(1 << 20);
+    f.fill(b"k", b"old");
+    let lease = f.lease(b"other");
+    let fence = f.cache.fence([&b"k"[..], b"other", b"k"], Reason::Write, f.now);
+    assert_eq!(kind(&f.lookup(b"k").0), "fenced");
+    assert!(lease.fill(b"old", FOREVER, f.now, SECOND).is_err());
+    drop(fence);
+    assert_eq!(kind(&f.lookup(b"k").0), "miss");
+}
+
+#[test]
+fn a_fence_over_all_keys_voids_everything_there_is_and_was_leased() {
+    let f = Fixture::new(1 << 20);
+    f.fill(b"k", b"old");
+    let lease = f.lease(b"other");
+    let fence = f.cache.fence_all(Reason::Write);
+    assert_eq!(kind(&f.lookup(b"k").0), "fenced");
+    assert!(lease.fill(b"old", FOREVER, f.now, SECOND).is_err());
+    drop(fence);
+    assert_eq!(kind(&f.lookup(b"k").0), "miss");
+}
+
+#[test]
+fn one_flight_serves_all_who_wait() {
+    let f = Fixture::new(1 << 20);
+    let lease = f.lease(b"k");
+    for _ in 0..3 {
+        assert_eq!(kind(&f.lookup(b"k").0), "joined");
+    }
+    lease.fill(b"v", FOREVER, f.now, SECOND).unwrap();
+    assert_eq!(*f.told.0.lock(), vec![Some(Bytes::from_static(b"v")); 3]);
+}
+
+#[test]
+fn waiters_are_released_when_the_flight_is_voided_dropped_or_too_old() {
+    let mut f = Fixture::new(1 << 20);
+    let dropped = f.lease(b"a");
+    assert_eq!(kind(&f.lookup(b"a").0), "joined");
+    drop(dropped);
+    assert_eq!(f.told.0.lock().len(), 1);
+
+    let voided = f.lease(b"b");
+    assert_eq!(kind(&f.lookup(b"b").0), "joined");
+    f.cache.invalidate(b"b", Reason::Update, f.now);
+    assert_eq!(f.told.0.lock().len(), 2, "released at once, not when the stale reply comes");
+    let newer = f.lease(b"b");
+    assert!(voided.fill(b"old", FOREVER, f.now, SECOND).is_err());
+    newer.fill(b"new", FOREVER, f.now, SECOND).unwrap();
+    assert_eq!(f.hit(b"b").as_deref(), Some(&b"new"[..]));
+
+    let slow = f.lease(b"c");
+    assert_eq!(kind(&f.lookup(b"c").0), "joined");
+    f.now += SECOND + 1;
+    slow.fill(b"v", FOREVER, f.now, SECOND).unwrap();
+    assert_eq!(*f.told.0.lock(), vec![None; 3]);
+}
+
+#[test]
+fn nothing_is_served_beyond_the_proof() {
+    let mut f = Fixture::new(1 << 20);
+    f.fill(b"k", b"v");
+    f.now += SECOND;
+    assert!(f.hit(b"k").is_some(), "exactly the bound");
+    f.now += 1;
+    assert!(f.hit(b"k").is_none());
+    f.cache.coverages().advance(&f.feed, f.now);
+    assert!(f.hit(b"k").is_some(), "the entry is still good once it is proven again");
+}
+
+#[test]
+fn an_entry_ends_at_its_expiry() {
+    let mut f = Fixture::new(1 << 20);
+    let expires = f.now + 500;
+    f.lease(b"k").fill(b"v", Life { expires, aged: false }, f.now, SECOND).unwrap();
+    f.now = expires - 1;
+    assert!(f.hit(b"k").is_some());
+    f.now = expires;
+    assert!(f.hit(b"k").is_none());
+    assert_eq!(f.cache.stats().reasons[Reason::Expired as usize], 1);
+}
+
+#[test]
+fn the_budget_is_kept_and_the_oldest_go_first() {
+    let f = Fixture::new(200 << 10);
+    for i in 0..1000 {
+        f.fill(format!("key{i}").as_bytes(), &[b'x'; 1000]);
+        assert!(f.cache.stats().bytes <= 200 << 10);
+    }
+    assert!(f.hit(b"key999").is_some());
+    assert!(f.hit(b"key0").is_none());
+    let stats = f.cache.stats();
+    assert_eq!(stats.entries + stats.reasons[Reason::Evicted as usize], 1000);
+}
+
+#[test]
+fn a_reply_larger_than_the_limit_is_not_kept() {
+    let f = Fixture::new(1 << 20);
+    let lease = f.lease(b"k");
+    assert_eq!(lease.fill(&vec![0; (1 << 18) + 1], FOREVER, f.now, SECOND), Err(Reason::TooLarge));
+}
+
+#[test]
+fn a_read_past_the_cache_drops_what_may_be_older() {
+    let f = Fixture::new(1 << 20);
+    f.fill(b"k", b"v");
+    f.cache.read_past(b"k", 1, f.now);
+    assert!(f.hit(b"k").is_none(), "what the link read before is older");
+
+    let later = f.lease(b"same");
+    f.cache.read_past(b"same", 1, f.now);
+    later.fill(b"v", FOREVER, f.now, SECOND).unwrap();
+
+    for past in [2, NO_LINK] {
+        let other = f.lease(b"other");
+        f.cache.read_past(b"other", past, f.now);
+        assert_eq!(other.fill(b"v", FOREVER, f.now, SECOND), Err(Reason::Voided));
+    }
+}
+
+#[test]
+fn void_entries_are_swept() {
+    let f = Fixture::new(1 << 20);
+    for i in 0..100 {
+        f.fill(format!("key{i}").as_bytes(), b"v");
+    }
+    f.cache.flush(Reason::Flushed);
+    assert!(f.cache.keys(10, f.now, |_| true).is_empty());
+    f.fill(b"new", b"v");
+    while f.cache.sweep(1, f.now) > 0 {}
+    assert_eq!(f.cache.stats().entries, 1);
+    assert!(f.hit(b"new").is_some());
+}
+
+#[test]
+fn only_replies_that_were_read_are_refreshed() {
+    let f = Fixture::new(1 << 20);
+    f.fill(b"k", b"v");
+    assert!(f.cache.invalidate_for_refresh(b"k", Reason::Update, f.now).is_empty());
+    f.fill(b"k", b"v");
+    f.hit(b"k").unwrap();
+    assert_eq!(f.cache.invalidate_for_refresh(b"k", Reason::Update, f.now).len(), 1);
+    assert!(f.hit(b"k").is_none());
+}
+
+#[test]
+fn a_key_tells_its_history() {
+    let f = Fixture::new(1 << 20);
+    assert!(f.cache.describe(b"k", f.now).last.is_none());
+    f.fill(b"k", b"v");
+    let described = f.cache.describe(b"k", f.now + 5);
+    assert_eq!((described.replies[0].age, described.replies[0].stands), (5, true));
+    f.cache.invalidate(b"k", Reason::Delete, f.now + 7);
+    assert_eq!(f.cache.describe(b"k", f.now + 10).last, Some((Reason::Delete, 3)));
+}
