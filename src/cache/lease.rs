@@ -69,7 +69,6 @@ pub struct Lease<W: Waiter> {
     flight: u64,
     generation: u32,
     coverage: CoverageId,
-    link: u16,
     opened: Micros,
     ended: bool,
 }
@@ -88,8 +87,7 @@ impl<W: Waiter> Cache<W> {
         let name = Arc::new(OwnedName::new(name));
         let flight = Flight { id, name: name.clone(), generation, coverage, link, waiters: Vec::new() };
         let cache = self.clone();
-        let lease =
-            Lease { cache, name, place, flight: id, generation, coverage, link, opened: now, ended: false };
+        let lease = Lease { cache, name, place, flight: id, generation, coverage, opened: now, ended: false };
         (flight, lease)
     }
 }
@@ -127,7 +125,7 @@ impl<W: Waiter> Lease<W> {
         self.ended = true;
         let name = self.name.borrow();
         let before = shard.store.bytes();
-        let kept = Reply::new(&name, reply, self.coverage, self.link, now, life);
+        let kept = Reply::new(&name, reply, self.coverage, now, life);
         shard.store.insert(&name, kept);
         // Added before anything is taken away, so that the sum never falls below zero.
         cache.bytes.fetch_add(shard.store.bytes(), Ordering::Relaxed);

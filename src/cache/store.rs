@@ -21,7 +21,6 @@ pub(super) struct Reply {
     command: u16,
     ident: u32,
     pub(super) coverage: CoverageId,
-    pub(super) link: u16,
     /// Read since it was filled.
     pub(super) read: bool,
     /// `expires` comes from `max-age`, not from the server.
@@ -36,7 +35,6 @@ impl Reply {
         name: &Name<'_>,
         reply: &[u8],
         coverage: CoverageId,
-        link: u16,
         filled: Micros,
         life: Life,
     ) -> Self {
@@ -49,7 +47,6 @@ impl Reply {
             command: name.command,
             ident: name.ident,
             coverage,
-            link,
             read: false,
             aged: life.aged,
             filled,
@@ -198,10 +195,8 @@ mod tests {
 
     fn put(store: &mut Store, key: &[u8], rest: &[u8], reply: &[u8]) {
         let name = name(key, rest);
-        store.insert(
-            &name,
-            Reply::new(&name, reply, COVERAGE, 0, 0, Life { expires: Micros::MAX, aged: false }),
-        );
+        store
+            .insert(&name, Reply::new(&name, reply, COVERAGE, 0, Life { expires: Micros::MAX, aged: false }));
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! Namespaces: which keys are announced on which channels, and how long their entries may live.
+//!
+//! What always holds: the wire format is that of redis-pubsub-dict 0.0.2. A write to `N/<key>` is announced
+//! on `N/update`, a removal on `N/delete`, and the payload is the bare key, any bytes, nothing else.
+
+use std::time::Duration;
+
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It was written, and may be there.
+    Update,
+    /// It was removed.
+    Delete,
+}
+
+/// What is done with an entry when an update of its key is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUpdate {
+    /// It is dropped.
+    Invalidate,
+    /// It is dropped, and fetched anew if it was read since it was filled.
+    Refresh,
+}
+
+/// One namespace.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    pub name: String,
+    prefix: Box<[u8]>,
+    channels: [Box<[u8]>; 2],
+    pub on_update: OnUpdate,
+    pub max_age: Duration,
+    pub max_staleness: Duration,
+}
+
+impl Namespace {
+    /// The namespace of the keys that start with `prefix`, announced on `<channel>/update` and
+    /// `<channel>/delete`.
+    pub fn new(
+        name: &str,
+        prefix: &[u8],
+        channel: &str,
+        on_update: OnUpdate,
+        max_age: Duration,
+        max_staleness: Duration,
+    ) -> Self {
+        let channels = ["update", "delete"].map(|event| format!("{channel}/{event}").into_bytes().into());
+        Self { name: name.into(), prefix: prefix.into(), channels, on_update, max_age, max_staleness }
+    }
+
+    /// The channel on which such events are announced.
+    pub fn channel(&self, event: Event) -> &[u8] {
+        &self.channels[event as usize]
+    }
+
+    /// The part of `key` that is announced, if the key is in the namespace.
+    pub fn bare<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        key.strip_prefix(&*self.prefix)
+    }
+
+    /// The whole key that an announcement of `bare` means.
+    pub fn key(&self, bare: &[u8]) -> Vec<u8> {
+        [&*self.prefix, bare].concat()
+    }
+}
+
+/// All namespaces. No prefix is a prefix of another.
+#[derive(Clone, Debug, Default)]
+pub struct Namespaces(Vec<Namespace>);
+
+impl Namespaces {
+    pub fn new(namespaces: Vec<Namespace>) -> Self {
+        Self(namespaces)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Namespace> {
+        self.0.iter()
+    }
+
+    /// The namespace of `key`.
+    pub fn find(&self, key: &[u8]) -> Option<&Namespace> {
+        self.0.iter().find(|namespace| key.starts_with(&namespace.prefix))
+    }
+
+    /// What a message on `channel` means.
+    pub fn heard(&self, channel: &[u8]) -> Option<(&Namespace, Event)> {
+        let event = |namespace: &Namespace| {
+            [Event::Update, Event::Delete].into_iter().find(|event| namespace.channel(*event) == channel)
+        };
+        self.0.iter().find_map(|namespace| event(namespace).map(|event| (namespace, event)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespace(name: &str, prefix: &str, channel: &str) -> Namespace {
+        let (age, staleness) = (Duration::from_secs(60), Duration::from_secs(1));
+        Namespace::new(name, prefix.as_bytes(), channel, OnUpdate::Invalidate, age, staleness)
+    }
+
+    #[test]
+    fn keys_and_channels_are_those_of_redis_pubsub_dict() {
+        let all = Namespaces::new(vec![namespace("users", "users/", "users"), namespace("x", "x:", "chan")]);
+        let users = all.find(b"users/42").unwrap();
+        assert_eq!(users.bare(b"users/42"), Some(&b"42"[..]));
+        assert_eq!(users.channel(Event::Update), b"users/update");
+        assert_eq!(users.channel(Event::Delete), b"users/delete");
+        assert_eq!(users.key(b"4\r\n2"), b"users/4\r\n2");
+        assert!(all.find(b"user/42").is_none());
+        assert!(all.find(b"users").is_none());
+        let (heard, event) = all.heard(b"chan/delete").unwrap();
+        assert_eq!((heard.name.as_str(), event), ("x", Event::Delete));
+        assert!(all.heard(b"chan/deleted").is_none());
+    }
+}
