@@ -1,0 +1,21 @@
+//! Connections to the upstream server: pipelined links, over which requests go out in order and replies
+//! come back in the same order.
+//!
+//! What always holds:
+//! - The Nth reply that is not a push answers the Nth request. A link whose stream cannot be understood is
+//!   closed, never guessed at.
+//! - No request is sent twice. When a link is lost, each request in flight is told so, and whether any byte
+//!   of it was handed to the kernel.
+//! - While the upstream is away, requests are refused at once with the cause; the next attempt to connect
+//!   comes after a delay that doubles up to a bound, with jitter.
+//! - Replies are handed over as the bytes that came.
+//!
+//! A link belongs to one thread. What is to be done with replies is the [`Client`]'s affair (`session`, `feed`).
+
+mod connect;
+mod link;
+mod outgoing;
+
+pub use connect::{Address, ConnectError, Identity, Login, Stream};
+pub use link::{At, Chunk, Client, Link, Loss, Settings};
+pub use outgoing::{LARGE, Outgoing};

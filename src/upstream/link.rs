@@ -1,0 +1,533 @@
+//! One pipelined connection to the upstream, which connects when it is first used and again after a loss.
+//!
+//! Requests are queued by [`Link::send`] and written by the link's task when it next runs: what the sessions
+//! of one tick ask for leaves in one write. The task ends with the last handle of the link.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::ops::Deref;
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
+
+use super::connect::{Address, ConnectError, Identity, Stream, connect};
+use super::outgoing::{LARGE, Outgoing};
+use crate::resp::scanner::{Kind, ReplyScanner, Scan};
+
+/// What a link does with what arrives. Called on the link's thread, never while the link is borrowed, so a
+/// client may send on any link, this one included.
+pub trait Client: 'static {
+    /// What is expected in answer to one call of [`Link::send`]: one reply or several.
+    type Expect;
+
+    /// Whether this frame answers no request. `start` holds at least the frame's beginning.
+    fn is_push(&self, front: Option<&Self::Expect>, kind: Kind, start: &[u8]) -> bool;
+
+    /// A frame that answers no request, or a piece of it.
+    fn push(&self, chunk: Chunk<'_>, at: At);
+
+    /// A reply, or a piece of it. Gives back what is still expected after it; a reply in pieces goes on
+    /// with what is given back.
+    fn reply(&self, expect: Self::Expect, chunk: Chunk<'_>, at: At) -> Option<Self::Expect>;
+
+    /// The link was lost before all replies came.
+    fn lost(&self, expect: Self::Expect, loss: &Loss);
+
+    /// The connection stands, and nothing was sent on it yet.
+    fn up(&self) {}
+
+    /// The connection is gone; called before the requests in flight are told.
+    fn down(&self, _loss: &Loss) {}
+
+    /// Whether the reader of the front request's reply can take more now; if not, it keeps the waker.
+    fn has_room(&self, _front: Option<&Self::Expect>, _cx: &mut Context<'_>) -> bool {
+        true
+    }
+
+    /// Whether the reply may be long in coming, as that of a blocking command.
+    fn may_wait(&self, _expect: &Self::Expect) -> bool {
+        false
+    }
+}
+
+/// Which piece of a frame a [`Chunk`] is.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    pub kind: Kind,
+    pub first: bool,
+    pub last: bool,
+}
+
+/// Bytes that came, as a slice, or without a copy as [`Bytes`] if they are many.
+pub struct Chunk<'a> {
+    buf: &'a mut BytesMut,
+    len: usize,
+}
+
+impl Deref for Chunk<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buf[..self.len]
+    }
+}
+
+impl Chunk<'_> {
+    /// The bytes as their own; many are not copied.
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.len < LARGE {
+            return Bytes::copy_from_slice(&self);
+        }
+        self.buf.split_to(std::mem::take(&mut self.len)).freeze()
+    }
+}
+
+impl Drop for Chunk<'_> {
+    fn drop(&mut self) {
+        self.buf.advance(self.len);
+    }
+}
+
+/// Why a request has no reply.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// Whether any byte of the request was handed to the kernel: if so it may have been executed.
+    pub sent: bool,
+    pub cause: ConnectError,
+}
+
+/// How a link is reached and what it waits for.
+#[derive(Clone)]
+pub struct Settings {
+    pub address: Address,
+    pub connect_timeout: Duration,
+    /// How long a reply may be in coming; zero is for ever.
+    pub reply_timeout: Duration,
+}
+
+/// The first delay after a failure, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(150));
+
+/// How much of an unfinished reply is gathered before it is handed over in pieces.
+const PIECE: usize = 64 << 10;
+
+/// How often overdue replies are looked for.
+const OVERDUE_CHECK: Duration = Duration::from_millis(500);
+
+/// Requests waiting to be written, in bytes, above which senders should hold back.
+const CONGESTED: usize = 8 << 20;
+
+/// A handle of a link. The connection is closed when the last handle is dropped.
+pub struct Link<C: Client>(Rc<Inner<C>>);
+
+impl<C: Client> Clone for Link<C> {
+    fn clone(&self) -> Self {
+        Link(self.0.clone())
+    }
+}
+
+struct Inner<C: Client> {
+    client: C,
+    identity: Identity,
+    settings: Rc<Settings>,
+    state: RefCell<State<C>>,
+    /// Wakes the connection's task.
+    task: Rc<Cell<Option<Waker>>>,
+    epoch: Epoch,
+}
+
+/// Counts the connections of a link; a task whose number is not the present one ends.
+type Epoch = Rc<Cell<u64>>;
+
+struct State<C: Client> {
+    phase: Phase,
+    out: Outgoing,
+    /// Bytes queued and written in the present connection.
+    queued: u64,
+    written: u64,
+    in_flight: VecDeque<InFlight<C::Expect>>,
+    failures: u32,
+    /// Who waits for the phase or the congestion to change.
+    waiting: Vec<Waker>,
+}
+
+struct InFlight<E> {
+    /// Where in the connection's stream the request begins.
+    start: u64,
+    since: Instant,
+    expect: E,
+}
+
+enum Phase {
+    Idle,
+    Connecting,
+    Up,
+    Down { until: Instant, cause: ConnectError },
+}
+
+impl<C: Client> Link<C> {
+    pub fn new(client: C, identity: Identity, settings: Rc<Settings>) -> Self {
+        let state = State {
+            phase: Phase::Idle,
+            out: Outgoing::default(),
+            queued: 0,
+            written: 0,
+            in_flight: VecDeque::new(),
+            failures: 0,
+            waiting: Vec::new(),
+        };
+        Link(Rc::new(Inner {
+            client,
+            identity,
+            settings,
+            state: RefCell::new(state),
+            task: Rc::default(),
+            epoch: Rc::default(),
+        }))
+    }
+
+    pub fn client(&self) -> &C {
+        &self.0.client
+    }
+
+    /// Queues what `write` writes, and what is expected in answer.
+    ///
+    /// Errors: the upstream is away and it is too early to try again; `expect` comes back.
+    pub fn send(
+        &self,
+        write: impl FnOnce(&mut Outgoing),
+        expect: C::Expect,
+    ) -> Result<(), (C::Expect, Loss)> {
+        if let Err(cause) = self.begin() {
+            return Err((expect, Loss { sent: false, cause }));
+        }
+        let mut state = self.0.state.borrow_mut();
+        let before = state.out.len();
+        write(&mut state.out);
+        let start = state.queued;
+        state.queued += (state.out.len() - before) as u64;
+        state.in_flight.push_back(InFlight { start, since: Instant::now(), expect });
+        drop(state);
+        wake(&self.0.task);
+        Ok(())
+    }
+
+    /// Starts to connect if there is no connection. Errors: it is too early to try again.
+    fn begin(&self) -> Result<(), ConnectError> {
+        let mut state = self.0.state.borrow_mut();
+        match &state.phase {
+            Phase::Up | Phase::Connecting => return Ok(()),
+            Phase::Down { until, cause } if Instant::now() < *until => return Err(cause.clone()),
+            Phase::Down { .. } | Phase::Idle => {}
+        }
+        state.phase = Phase::Connecting;
+        drop(state);
+        let current =
+            Current { task: self.0.task.clone(), epoch: self.0.epoch.clone(), mine: self.0.epoch.get() };
+        let weak = Rc::downgrade(&self.0);
+        let (identity, settings) = (self.0.identity.clone(), self.0.settings.clone());
+        tokio::task::spawn_local(async move {
+            let connecting = connect(&settings.address, &identity, settings.connect_timeout);
+            let cause = match current.or_over(connecting).await {
+                Some(Ok(stream)) => run(stream, &weak, &current).await,
+                Some(Err(cause)) => Some(cause),
+                None => None,
+            };
+            if let (Some(cause), Some(inner)) = (cause, weak.upgrade()) {
+                Link(inner).fail(cause);
+            }
+        });
+        Ok(())
+    }
+
+    /// Ready when the connection stands, or cannot be made.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Loss>> {
+        if let Err(cause) = self.begin() {
+            return Poll::Ready(Err(Loss { sent: false, cause }));
+        }
+        let mut state = self.0.state.borrow_mut();
+        if matches!(state.phase, Phase::Up) {
+            return Poll::Ready(Ok(()));
+        }
+        state.waiting.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether so much waits to be written that senders should hold back; if so the waker is kept.
+    pub fn is_congested(&self, cx: &mut Context<'_>) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        let congested = state.out.len() > CONGESTED;
+        if congested {
+            state.waiting.push(cx.waker().clone());
+        }
+        congested
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.0.state.borrow().phase, Phase::Up)
+    }
+
+    /// Requests whose replies have not all come.
+    pub fn in_flight(&self) -> usize {
+        self.0.state.borrow().in_flight.len()
+    }
+
+    /// Whether anyone else holds the link.
+    pub fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
+
+    /// Closes the connection; the requests in flight are told. The next request connects again at once.
+    pub fn close(&self, cause: &str) {
+        self.fail(ConnectError::Io(cause.into()));
+        self.0.state.borrow_mut().phase = Phase::Idle;
+    }
+
+    fn fail(&self, cause: ConnectError) {
+        self.0.epoch.set(self.0.epoch.get() + 1);
+        wake(&self.0.task);
+        let mut state = self.0.state.borrow_mut();
+        let was_up = matches!(state.phase, Phase::Up);
+        state.failures = if was_up { 0 } else { state.failures.saturating_add(1) };
+        let until = Instant::now() + backoff(state.failures);
+        state.phase = Phase::Down { until, cause: cause.clone() };
+        let written = std::mem::take(&mut state.written);
+        state.queued = 0;
+        state.out = Outgoing::default();
+        let in_flight = std::mem::take(&mut state.in_flight);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        let mut loss = Loss { sent: false, cause };
+        self.0.client.down(&loss);
+        for request in in_flight {
+            loss.sent = was_up && request.start < written;
+            self.0.client.lost(request.expect, &loss);
+        }
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<C: Client> Drop for Inner<C> {
+    fn drop(&mut self) {
+        self.epoch.set(self.epoch.get() + 1);
+        wake(&self.task);
+        for request in self.state.get_mut().in_flight.drain(..) {
+            let cause = ConnectError::Io("the link was closed".into());
+            self.client.lost(request.expect, &Loss { sent: true, cause });
+        }
+    }
+}
+
+fn wake(task: &Cell<Option<Waker>>) {
+    if let Some(waker) = task.take() {
+        waker.wake();
+    }
+}
+
+/// Doubles with each failure up to the bound; the upper half is random, so that many sidecars do not come
+/// back in step.
+fn backoff(failures: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    let full = first.saturating_mul(1 << failures.min(10)).min(longest);
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), failures);
+    full / 2 + (full / 2).mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+/// What a connection's task knows of whether it is still the link's.
+struct Current {
+    task: Rc<Cell<Option<Waker>>>,
+    epoch: Epoch,
+    mine: u64,
+}
+
+impl Current {
+    /// Whether the link was closed, or has failed, since the task began; if not, the waker is kept.
+    fn is_over(&self, cx: &mut Context<'_>) -> bool {
+        let over = self.epoch.get() != self.mine;
+        if !over {
+            self.task.set(Some(cx.waker().clone()));
+        }
+        over
+    }
+
+    /// `None` if it is over before the future is ready.
+    async fn or_over<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match self.is_over(cx) {
+            true => Poll::Ready(None),
+            false => future.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+}
+
+/// Serves one connection until it is lost; says why, or `None` if it was closed from our side.
+async fn run<C: Client>(
+    mut stream: Stream,
+    weak: &Weak<Inner<C>>,
+    current: &Current,
+) -> Option<ConnectError> {
+    let inner = weak.upgrade()?;
+    let waiting = {
+        let mut state = inner.state.borrow_mut();
+        state.phase = Phase::Up;
+        std::mem::take(&mut state.waiting)
+    };
+    inner.client.up();
+    waiting.into_iter().for_each(Waker::wake);
+    drop(inner);
+    let mut reader = Reader::default();
+    let mut check = pin!(tokio::time::sleep(OVERDUE_CHECK));
+    poll_fn(|cx| {
+        let Some(inner) = weak.upgrade().filter(|_| !current.is_over(cx)) else {
+            return Poll::Ready(None);
+        };
+        while check.as_mut().poll(cx).is_ready() {
+            if let Some(cause) = inner.overdue() {
+                return Poll::Ready(Some(cause));
+            }
+            check.as_mut().reset(Instant::now() + OVERDUE_CHECK);
+        }
+        if let Poll::Ready(cause) = reader.poll(&inner, &mut stream, cx) {
+            return Poll::Ready(Some(cause));
+        }
+        let mut state = inner.state.borrow_mut();
+        let State { out, written, waiting, .. } = &mut *state;
+        if let Poll::Ready(Err(error)) = out.poll_write(&mut stream, cx, written) {
+            return Poll::Ready(Some(error.into()));
+        }
+        if out.len() <= CONGESTED / 2 {
+            waiting.drain(..).for_each(Waker::wake);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+impl<C: Client> Inner<C> {
+    fn overdue(&self) -> Option<ConnectError> {
+        let limit = self.settings.reply_timeout;
+        let state = self.state.borrow();
+        let front = state.in_flight.front()?;
+        let waited = front.since.elapsed();
+        if limit.is_zero() || waited <= limit || self.client.may_wait(&front.expect) {
+            return None;
+        }
+        let limit = humantime::format_duration(limit);
+        Some(ConnectError::Io(format!("no reply within {limit} (upstream-timeout)").into()))
+    }
+}
+
+/// Reads a connection and hands over what comes.
+#[derive(Default)]
+struct Reader {
+    buf: BytesMut,
+    /// How much of `buf` the scanner has seen.
+    seen: usize,
+    scanner: ReplyScanner,
+    /// A piece of the present frame was handed over.
+    begun: bool,
+    /// The frame that has begun answers no request.
+    pushing: bool,
+}
+
+/// Room for one read.
+const READ: usize = 64 << 10;
+
+/// Reads in a row before other tasks get their turn.
+const READS: usize = 16;
+
+impl Reader {
+    fn poll<C: Client>(
+        &mut self,
+        inner: &Inner<C>,
+        stream: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectError> {
+        for _ in 0..READS {
+            let room = {
+                let state = inner.state.borrow();
+                inner.client.has_room(state.in_flight.front().map(|front| &front.expect), cx)
+            };
+            if !room {
+                return Poll::Pending;
+            }
+            self.buf.reserve(READ);
+            match pin!(stream.read_buf(&mut self.buf)).poll(cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(ConnectError::Io("the upstream closed the connection".into()));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Pending => {
+                    if self.buf.is_empty() {
+                        self.buf = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
+            }
+            if let Err(cause) = self.handle(inner) {
+                return Poll::Ready(cause);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands over every whole frame, and the beginning of a long one.
+    fn handle<C: Client>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
+        while self.seen < self.buf.len() {
+            match self.scanner.scan(&self.buf[self.seen..]) {
+                Ok(Scan::Done { used, kind }) => self.deliver(inner, self.seen + used, kind, true)?,
+                Ok(Scan::More) => {
+                    self.seen = self.buf.len();
+                    if let Some(kind) = self.scanner.kind().filter(|_| self.seen >= PIECE) {
+                        self.deliver(inner, self.seen, kind, false)?;
+                    }
+                }
+                Err(garbage) => {
+                    return Err(ConnectError::Io(format!("not understood: {garbage}").into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver<C: Client>(
+        &mut self,
+        inner: &Inner<C>,
+        len: usize,
+        kind: Kind,
+        last: bool,
+    ) -> Result<(), ConnectError> {
+        let at = At { kind, first: !self.begun, last };
+        self.begun = !last;
+        self.seen = 0;
+        let mut state = inner.state.borrow_mut();
+        if at.first {
+            let front = state.in_flight.front().map(|front| &front.expect);
+            self.pushing = inner.client.is_push(front, kind, &self.buf[..len]);
+        }
+        let chunk = Chunk { buf: &mut self.buf, len };
+        if self.pushing {
+            drop(state);
+            inner.client.push(chunk, at);
+            return Ok(());
+        }
+        let Some(request) = state.in_flight.pop_front() else {
+            return Err(ConnectError::Io("a reply came to no request".into()));
+        };
+        drop(state);
+        let InFlight { start, since, expect } = request;
+        if let Some(expect) = inner.client.reply(expect, chunk, at) {
+            inner.state.borrow_mut().in_flight.push_front(InFlight { start, since, expect });
+        }
+        Ok(())
+    }
+}
