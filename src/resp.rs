@@ -10,6 +10,8 @@
 //!
 pub mod encode;
 mod error;
+pub mod framer;
+mod inline;
 mod number;
 pub mod request;
 

@@ -22,7 +22,7 @@ pub struct Limits {
     pub max_bulk: usize,
     /// Arguments of one request: Redis' limit before 7.0, which takes up to `INT_MAX`.
     pub max_args: usize,
-    /// An inline command or the line of a count or a length: Redis' `PROTO_INLINE_MAX_SIZE`.
+    /// An inline command or the line of a count or a length: Redis' `PROTO_INLINE_MAX_SIZE`. At least 10.
     pub max_inline: usize,
     /// A whole request: Redis' `client-query-buffer-limit`. Above 4 GiB − 1 it counts as 4 GiB − 1.
     pub max_request: usize,
@@ -86,8 +86,9 @@ const KEPT_REWRITTEN: usize = 4096;
 impl RequestFramer {
     pub fn new(limits: Limits) -> Self {
         let max_request = limits.max_request.min(u32::MAX as usize);
-        // A rewritten line is at most some seven times as long, and its ranges are `u32`.
-        let max_inline = limits.max_inline.min(u32::MAX as usize / 16);
+        // A rewritten line is at most four times as long, and its ranges are `u32`; the usual count lines
+        // must fit, as they are read without a look at this limit.
+        let max_inline = limits.max_inline.clamp(10, u32::MAX as usize / 16);
         Self {
             limits: Limits { max_request, max_inline, ..limits },
             step: Step::Start,
@@ -101,11 +102,12 @@ impl RequestFramer {
         }
     }
 
-    /// What lies at the start of `buf`.
+    /// What lies at the start of `buf`. A call with an empty buffer also gives back the memory of a large
+    /// request before it.
     pub fn next(&mut self, buf: &[u8]) -> Result<Frame, ProtocolError> {
         if self.step == Step::Start {
-            let Some(first) = buf.first() else { return Ok(Frame::Incomplete { need: 1 }) };
             self.reset();
+            let Some(first) = buf.first() else { return Ok(Frame::Incomplete { need: 1 }) };
             self.step = if *first == b'*' { Step::Count } else { Step::Inline };
         }
         let frame = if self.step == Step::Inline { self.inline(buf)? } else { self.multibulk(buf)? };

@@ -7,8 +7,8 @@ use super::{Frame, Limits, ProtocolError, Request, RequestFramer};
 /// What the framer made of some bytes.
 #[derive(Debug, Default, PartialEq)]
 pub struct Framed {
-    /// Bytes used, and the request in its canonical form with its arguments, if there was one.
-    pub frames: Vec<(usize, Option<(Vec<u8>, Vec<Vec<u8>>)>)>,
+    /// Bytes used, and the arguments of the request, if there was one.
+    pub frames: Vec<(usize, Option<Vec<Vec<u8>>>)>,
     pub error: Option<ProtocolError>,
 }
 
@@ -42,13 +42,14 @@ pub fn framed(limits: Limits, bytes: &[u8], mut more: impl FnMut() -> usize) -> 
             }
         };
         assert!(used > 0 && used <= buf.len() && used >= needed);
-        framed.frames.push((used, request.map(owned)));
+        framed.frames.push((used, request.map(args)));
         start += used;
         needed = 0;
     }
 }
 
-fn owned(request: Request) -> (Vec<u8>, Vec<Vec<u8>>) {
+/// Copies the arguments; they say all, as the request must be their canonical form.
+fn args(request: Request) -> Vec<Vec<u8>> {
     let args: Vec<_> = request.args().map(<[u8]>::to_vec).collect();
     let mut canonical = format!("*{}\r\n", args.len()).into_bytes();
     for arg in &args {
@@ -57,7 +58,7 @@ fn owned(request: Request) -> (Vec<u8>, Vec<Vec<u8>>) {
         canonical.extend_from_slice(b"\r\n");
     }
     assert_eq!(request.raw(), canonical, "what is passed on is not canonical");
-    (canonical, args)
+    args
 }
 
 /// Panics if `bytes` are framed differently whole, byte by byte, and in pieces drawn from `seed`.
