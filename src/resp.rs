@@ -14,6 +14,7 @@ pub mod framer;
 mod inline;
 mod number;
 pub mod request;
+pub mod scanner;
 
 pub use error::{Garbage, ProtocolError};
 

@@ -141,6 +141,10 @@ impl ReplyScanner {
         self.marker = rest[0];
         self.len = 0;
         let (kind, numbered) = match self.marker {
+            b'$' | b'*' if rest.get(1..5) == Some(b"-1\r\n") => {
+                self.number(-1)?;
+                return Ok(5);
+            }
             b'$' | b'*' => (None, true),
             b':' => (Some(Kind::Integer), true),
             b'+' => return Ok(self.start_text(rest, Kind::Simple)),
