@@ -6,8 +6,12 @@
 //! What always holds here:
 //! - No byte is parsed twice, however it is cut into packets: a whole and its pieces give the same frames.
 //! - Nothing is allocated because of a length or a count that a peer merely declared.
-//! - What meets untrusted bytes does not recurse.
+//! - What meets untrusted bytes does not recurse, except [`decode`], whose depth is bounded.
 //!
+//! `session` frames with [`framer`] and answers with [`encode`]; `upstream` finds replies with [`scanner`]
+//! and reads its own control replies with [`decode`].
+
+pub mod decode;
 pub mod encode;
 mod error;
 pub mod framer;

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use redis_protocol::resp2::{decode::decode as decode2, types::OwnedFrame as Frame2};
-use redis_protocol::resp3::{decode::complete::decode as decode3, types::OwnedFrame as Frame3};
+use redis_protocol::resp3::{
+    decode::complete::decode as decode3, types::OwnedFrame as Frame3, types::VerbatimStringFormat,
+};
 
 use super::*;
 use crate::resp::scanner::{ReplyScanner, Scan};
@@ -153,7 +155,7 @@ fn from_resp3(frame: Frame3) -> Value {
         Frame3::Number { data, .. } => Value::Int(data),
         Frame3::BlobString { data, .. } => Value::Bulk(data),
         Frame3::VerbatimString { data, format, .. } => {
-            let format = if format.to_str() == "txt" { *b"txt" } else { *b"mkd" };
+            let format = if format == VerbatimStringFormat::Text { *b"txt" } else { *b"mkd" };
             Value::Verbatim { format, text: data }
         }
         Frame3::Null => Value::Null,
