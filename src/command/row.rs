@@ -1,0 +1,303 @@
+//! One command's row, and the words in which it is said.
+
+use super::keys::{KeySet, KeyUse, Keys, is};
+use super::streams;
+use crate::resp::request::Request;
+use std::borrow::Cow;
+
+/// What a command does to the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Touches no key: PING, INFO, PUBLISH, MULTI.
+    None,
+    Read,
+    /// Writes, or may. A script is a write.
+    Write,
+}
+
+/// Where a command is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Upstream, on the shared link.
+    Plain,
+    /// By nearside itself.
+    Local(Local),
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+    /// May wait at the server as long as it likes, or lastingly holds up its connection.
+    Blocking,
+    /// (P|S)SUBSCRIBE
+    Subscribe,
+    /// (P|S)UNSUBSCRIBE
+    Unsubscribe,
+    Monitor,
+    /// Its meaning depends on the connection, it leaves state there, or it may end it.
+    Connection,
+}
+
+/// The commands that nearside answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    Hello,
+    Auth,
+    Select,
+    Quit,
+    Reset,
+    ClientId,
+    ClientGetName,
+    ClientSetName,
+    ClientSetInfo,
+    Nearside,
+}
+
+/// How the reply to a request may be cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheRule {
+    Never,
+    /// Argument 1 is the only key, and the reply depends on nothing but the key's value and the arguments.
+    Single,
+    /// Arguments from 1 on are keys, each with the reply that GET would give, or nil for another type.
+    Mget,
+}
+
+/// What a row says of its replies; [`Row::cache`] turns it into the rule for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cached {
+    Never,
+    Single,
+    /// Single, if there is one key and nothing else: EXISTS.
+    OneKey,
+    Mget,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KindRule {
+    Always(Kind),
+    /// XREAD, XREADGROUP: Blocking with the BLOCK option, else Plain.
+    Streams,
+    /// Blocking if the word BLOCK stands anywhere after the key, else Plain.
+    BlockWord,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Command,
+    /// Has subcommands with rows of their own.
+    Container,
+    Subcommand,
+}
+
+/// What the table knows of one command or subcommand.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Unique in its table. A built-in row keeps its id in every table that is laid over the built-in one.
+    pub id: u16,
+    /// Lower-case; a subcommand's is `client|setname`.
+    pub name: Cow<'static, str>,
+    /// As Redis counts: the name included, negative for "at least".
+    pub arity: i32,
+    pub access: Access,
+    pub(super) kind: KindRule,
+    pub(super) cached: Cached,
+    pub(super) keys: Keys,
+    pub(super) shape: Shape,
+}
+
+impl Row {
+    /// Where this request is to be carried out.
+    #[inline]
+    pub fn kind(&self, req: &Request<'_>) -> Kind {
+        let blocks = match self.kind {
+            KindRule::Always(kind) => return kind,
+            KindRule::Streams => streams::parse(req).block,
+            KindRule::BlockWord => req.args().skip(2).any(|arg| is(arg, "block")),
+        };
+        if blocks { Kind::Blocking } else { Kind::Plain }
+    }
+
+    /// How this request's reply may be cached; never, if the number of arguments is wrong.
+    #[inline]
+    pub fn cache(&self, req: &Request<'_>) -> CacheRule {
+        match self.cached {
+            Cached::Never => CacheRule::Never,
+            _ if !self.takes(req.len()) => CacheRule::Never,
+            Cached::Single => CacheRule::Single,
+            Cached::OneKey if req.len() == 2 => CacheRule::Single,
+            Cached::OneKey => CacheRule::Never,
+            Cached::Mget => CacheRule::Mget,
+        }
+    }
+
+    /// Calls `f` with each key's argument index and what the command does to it.
+    ///
+    /// A key may be given more than once. `Unknown` is said only of a command that may write: of a
+    /// [read](Access::Read) whose keys cannot be told, the found ones are given and the set is `Known`.
+    #[inline]
+    pub fn keys(&self, req: &Request<'_>, mut f: impl FnMut(usize, KeyUse)) -> KeySet {
+        match self.keys.each(req, &mut f) {
+            Err(_) if self.access == Access::Write => KeySet::Unknown,
+            _ => KeySet::Known,
+        }
+    }
+
+    /// Whether the server would take a request of `len` arguments, the name included.
+    #[inline]
+    pub fn takes(&self, len: usize) -> bool {
+        let least = self.arity.unsigned_abs() as usize;
+        if self.arity < 0 { len >= least } else { len == least }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{Sample, kind};
+    use super::*;
+    use crate::command::Table;
+    use proptest::prelude::*;
+
+    fn row_of<'t>(table: &'t Table, line: &str) -> &'t Row {
+        table.lookup(&Sample::line(line).req()).expect("a known command")
+    }
+
+    #[test]
+    fn access_of_well_known_commands() {
+        let table = Table::builtin();
+        let access = |line: &str| row_of(&table, line).access;
+        for line in ["GET k", "MGET k", "TTL k", "SCAN 0", "XREAD STREAMS a 0", "EVAL_RO s 0", "WATCH k"] {
+            assert_eq!(access(line), Access::Read, "{line}");
+        }
+        for line in ["SET k v", "GETEX k", "EVAL s 0", "FLUSHDB", "DEBUG RELOAD", "PFCOUNT k", "SORT k"] {
+            assert_eq!(access(line), Access::Write, "{line}");
+        }
+        for line in ["PING", "PUBLISH c m", "SPUBLISH c m", "MULTI", "EXEC", "CLIENT ID", "SUBSCRIBE c"] {
+            assert_eq!(access(line), Access::None, "{line}");
+        }
+    }
+
+    #[test]
+    fn kinds() {
+        let table = Table::builtin();
+        for (line, expected) in [
+            ("GET k", Kind::Plain),
+            ("MULTI", Kind::Multi),
+            ("BLPOP k 0", Kind::Blocking),
+            ("WAIT 1 0", Kind::Blocking),
+            ("XREAD STREAMS block 0", Kind::Plain),
+            ("XREAD COUNT 1 Block 0 STREAMS s 0", Kind::Blocking),
+            ("XREADGROUP GROUP g streams BLOCK 0 STREAMS s >", Kind::Blocking),
+            ("XREADGROUP GROUP block c STREAMS s >", Kind::Plain),
+            ("XREAD NEWOPTION 1 STREAMS s 0", Kind::Blocking),
+            ("TS.READ k 0 BLOCK 0 1", Kind::Blocking),
+            ("CLIENT SETNAME x", Kind::Local(Local::ClientSetName)),
+            ("CLIENT REPLY OFF", Kind::Connection),
+            ("CLIENT SOMETHING", Kind::Connection),
+            ("CLIENT LIST", Kind::Plain),
+            ("SSUBSCRIBE c", Kind::Subscribe),
+            ("POST / HTTP/1.1", Kind::Connection),
+            ("NEARSIDE STATS", Kind::Local(Local::Nearside)),
+        ] {
+            assert_eq!(kind(&table, line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn cache_rules() {
+        let table = Table::builtin();
+        for (line, expected) in [
+            ("GET k", CacheRule::Single),
+            ("GET", CacheRule::Never),
+            ("GET k x", CacheRule::Never),
+            ("MGET a b", CacheRule::Mget),
+            ("MGET", CacheRule::Never),
+            ("EXISTS k", CacheRule::Single),
+            ("EXISTS k k", CacheRule::Never),
+            ("HGET h f", CacheRule::Single),
+            ("TTL k", CacheRule::Never),
+            ("PFCOUNT k", CacheRule::Never),
+            ("GETEX k", CacheRule::Never),
+            ("LCS a b", CacheRule::Never),
+            ("SRANDMEMBER k", CacheRule::Never),
+            ("XINFO STREAM k", CacheRule::Never),
+        ] {
+            assert_eq!(row_of(&table, line).cache(&Sample::line(line).req()), expected, "{line}");
+        }
+    }
+
+    /// A single rule says that argument 1 is the only key, and that the key is only read.
+    #[test]
+    fn single_rules_are_one_key_reads() {
+        for row in Table::builtin().rows.iter().filter(|r| matches!(r.cached, Cached::Single)) {
+            assert_eq!(row.access, Access::Read, "{}", row.name);
+            assert_eq!(row.kind, KindRule::Always(Kind::Plain), "{}", row.name);
+            let sample =
+                Sample::new((0..12).map(|i| if i == 0 { row.name.to_string() } else { i.to_string() }));
+            let mut found = Vec::new();
+            assert_eq!(row.keys(&sample.req(), |i, usage| found.push((i, usage))), KeySet::Known);
+            assert_eq!(found, [(1, KeyUse::Read)], "{}", row.name);
+        }
+    }
+
+    fn word() -> impl Strategy<Value = Vec<u8>> {
+        let known = [
+            "streams",
+            "BLOCK",
+            "group",
+            "count",
+            "store",
+            "STOREDIST",
+            "keys",
+            "copy",
+            "auth2",
+            "limit",
+            "by",
+            "get",
+            "set",
+            "incrby",
+            "0",
+            "1",
+            "2",
+            "-1",
+            "00",
+            "9223372036854775807",
+            "18446744073709551615",
+            "",
+        ];
+        prop_oneof![
+            3 => prop::sample::select(known.to_vec()).prop_map(|w| w.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..8),
+        ]
+    }
+
+    proptest! {
+        /// Whatever the arguments: no panic, keys lie within them, and only a write may be of unknown keys.
+        #[test]
+        fn any_arguments_to_any_row(args in prop::collection::vec(word(), 0..14)) {
+            let table = Table::builtin();
+            for row in &table.rows {
+                let name = row.name.split('|').map(|part| part.as_bytes().to_vec());
+                let sample = Sample::new(name.chain(args.iter().cloned()));
+                let req = sample.req();
+                if row.shape != Shape::Container {
+                    prop_assert_eq!(table.lookup(&req).map(|found| found.id), Some(row.id));
+                }
+                let (_, _) = (row.kind(&req), row.cache(&req));
+                let mut written = false;
+                let set = row.keys(&req, |i, usage| {
+                    assert!((1..req.len()).contains(&i));
+                    written |= usage != KeyUse::Read;
+                });
+                prop_assert!(row.access == Access::Write || (set == KeySet::Known && !written));
+            }
+        }
+
+        /// Random requests, name included, against every way in.
+        #[test]
+        fn any_request(args in prop::collection::vec(word(), 1..6)) {
+            let sample = Sample::new(&args);
+            let _ = Table::builtin().lookup(&sample.req());
+        }
+    }
+}

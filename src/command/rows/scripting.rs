@@ -1,0 +1,32 @@
+//! Scripts and functions.
+//!
+//! A script counts as writing the keys that it declares; of others nobody can know.
+
+use super::*;
+
+pub(super) const ROWS: &[Spec] = &[
+    write("eval", -3).keys(COUNTED_SECOND_UPDATED),
+    read("eval_ro", -3).keys(COUNTED_SECOND_READ),
+    write("evalsha", -3).keys(COUNTED_SECOND_UPDATED),
+    read("evalsha_ro", -3).keys(COUNTED_SECOND_READ),
+    write("fcall", -3).keys(COUNTED_SECOND_UPDATED),
+    read("fcall_ro", -3).keys(COUNTED_SECOND_READ),
+    plain("function", -2),
+    write("function|delete", 3).keys(UNTOLD),
+    plain("function|dump", 2),
+    write("function|flush", -2).keys(UNTOLD),
+    plain("function|help", 2),
+    plain("function|kill", 2),
+    plain("function|list", -2),
+    write("function|load", -3).keys(UNTOLD),
+    write("function|restore", -3).keys(UNTOLD),
+    plain("function|stats", 2),
+    plain("script", -2),
+    plain("script|debug", 3).kind(Kind::Connection),
+    plain("script|exists", -3),
+    plain("script|flush", -2),
+    plain("script|help", 2),
+    plain("script|kill", 2),
+    plain("script|load", 3),
+    plain("script|show", 3),
+];

@@ -1,0 +1,36 @@
+//! Streams.
+
+use super::*;
+
+pub(super) const ROWS: &[Spec] = &[
+    write("xack", -4),
+    write("xackdel", -6),
+    write("xadd", -5),
+    write("xautoclaim", -6),
+    write("xcfgset", -2),
+    write("xclaim", -6),
+    write("xdel", -3),
+    write("xdelex", -5),
+    write("xgroup", -2).keys(SECOND_UPDATED),
+    write("xgroup|create", -5).keys(SECOND_UPDATED),
+    write("xgroup|createconsumer", 5).keys(SECOND_UPDATED),
+    write("xgroup|delconsumer", 5).keys(SECOND_UPDATED),
+    write("xgroup|destroy", 4).keys(SECOND_UPDATED),
+    plain("xgroup|help", 2),
+    write("xgroup|setid", -5).keys(SECOND_UPDATED),
+    write("xidmprecord", 5),
+    read("xinfo", -2).keys(SECOND_READ),
+    read("xinfo|consumers", 4).keys(SECOND_READ),
+    read("xinfo|groups", 3).keys(SECOND_READ),
+    plain("xinfo|help", 2),
+    read("xinfo|stream", -3).keys(SECOND_READ),
+    read("xlen", 2).cached(Cached::Single),
+    write("xnack", -7),
+    read("xpending", -3),
+    read("xrange", -4).cached(Cached::Single),
+    read("xread", -4).keys(STREAMS).kind_rule(KindRule::Streams),
+    write("xreadgroup", -7).keys(STREAMS).kind_rule(KindRule::Streams),
+    read("xrevrange", -4).cached(Cached::Single),
+    write("xsetid", -3),
+    write("xtrim", -4),
+];
