@@ -1,6 +1,6 @@
 //! nearside: a coherent near cache for Redis behind a plain Redis port.
 pub mod cache;
 pub mod command;
-pub mod namespace;
+pub mod config;
 pub mod resp;
 pub mod upstream;

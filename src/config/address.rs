@@ -1,0 +1,316 @@
+//! Where nearside listens and which server is its upstream.
+//!
+//! A password never leaves this file by `Debug`, `Display` or an error text; only [`Secret::expose`]
+//! hands it out.
+
+use std::{fmt, net::SocketAddr, path::PathBuf};
+
+use redis::{ConnectionAddr, IntoConnectionInfo};
+
+/// A host (a name or an IP address, without brackets) and a port; port 0 lets the system choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Takes `HOST:PORT`, `[IPV6]:PORT`, and `PORT` or `:PORT`, which stand for 127.0.0.1.
+    ///
+    /// Names are not resolved here, so that a start does not depend on when a name server comes up.
+    pub fn parse(text: &str) -> Result<HostPort, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(HostPort { host: address.ip().to_string(), port: address.port() });
+        }
+        let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+        let port = port.parse().map_err(|_| format!("{text:?} does not end in a port from 0 to 65535"))?;
+        // All digits and dots and yet no address: an IPv4 address with a slip in it.
+        let numeric = host.chars().all(|c| c.is_ascii_digit() || c == '.');
+        match host {
+            "" => Ok(HostPort { host: "127.0.0.1".to_owned(), port }),
+            _ if !numeric && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) => {
+                Ok(HostPort { host: host.to_owned(), port })
+            }
+            _ => Err(format!("{text:?} has no valid host before the port")),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// One address that clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(HostPort),
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Takes what [`HostPort::parse`] takes, `unix:PATH`, and an absolute path.
+    pub fn parse(text: &str) -> Result<Listen, String> {
+        match unix_path(text) {
+            Some(path) => socket_path(path).map(Listen::Unix),
+            None => HostPort::parse(text).map(Listen::Tcp).map_err(|why| {
+                format!("{why}; write HOST:PORT, a port alone (then on 127.0.0.1) or unix:PATH")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How the upstream is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+/// The upstream server. `Display` gives its URL with the password hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    pub address: Address,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// The database that a client is in until it says SELECT.
+    pub db: u32,
+}
+
+impl Upstream {
+    /// An upstream on a Unix socket, without credentials, in database 0.
+    pub fn unix(path: PathBuf) -> Upstream {
+        Upstream { address: Address::Unix(path), username: None, password: None, db: 0 }
+    }
+
+    /// Takes `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` (also `valkey://`, or without a scheme) and
+    /// `unix:PATH[?db=DB&user=USER&pass=PASSWORD]` (also `unix://` and `redis+unix://`).
+    ///
+    /// The error shows what was given with the password hidden.
+    pub fn parse(text: &str) -> Result<Upstream, String> {
+        let refused = |why: &str| format!("{:?} {why}", redact(text));
+        let scheme = text.split(':').next().unwrap_or_default();
+        if scheme.eq_ignore_ascii_case("rediss") || scheme.eq_ignore_ascii_case("valkeys") {
+            return Err(refused("asks for TLS, which is not supported yet; use redis:// or unix:"));
+        }
+        let url = match text {
+            _ if text.contains("://") || text.starts_with("unix:") => text.to_owned(),
+            _ if text.starts_with('/') => format!("unix:{text}"),
+            _ => format!("redis://{text}"),
+        };
+        let url = redis::parse_redis_url(&url).ok_or_else(|| {
+            refused("is not the URL of a Redis server; write redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH; in a password, write @ : / ? # % as %40 %3A %2F %3F %23 %25")
+        })?;
+        let on_tcp = matches!(url.scheme(), "redis" | "valkey");
+        if url.fragment().is_some() || (on_tcp && url.query().is_some()) {
+            return Err(refused("has a part after ? or # that nearside does not know"));
+        }
+        if let Some((name, _)) =
+            url.query_pairs().find(|(name, _)| !["db", "user", "pass"].contains(&&**name))
+        {
+            return Err(refused(&format!("has the parameter {name:?}; only db, user and pass are known")));
+        }
+        let info = url.into_connection_info().map_err(|error| {
+            let error = error.to_string();
+            refused(&format!("is refused: {}", error.trim_end_matches(" - InvalidClientConfig")))
+        })?;
+        let settings = info.redis_settings();
+        let db = settings.db().try_into().map_err(|_| refused("has no valid database number"))?;
+        let address = match info.addr() {
+            ConnectionAddr::Tcp(_, 0) => return Err(refused("has port 0, to which nothing can connect")),
+            ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
+            ConnectionAddr::Unix(path) => Address::Unix(socket_path(&path.to_string_lossy())?),
+            _ => return Err(refused("is a kind of address that nearside does not know")),
+        };
+        let password = settings.password().filter(|p| !p.is_empty()).map(Secret::new);
+        let username = settings.username().filter(|u| !u.is_empty()).map(str::to_owned);
+        if username.is_some() && password.is_none() {
+            return Err(refused("has a user but no password"));
+        }
+        Ok(Upstream { address, username, password, db })
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.username.as_deref().unwrap_or_default();
+        match &self.address {
+            Address::Tcp { host, port } => {
+                let at = HostPort { host: host.clone(), port: *port };
+                match &self.password {
+                    Some(hidden) => write!(f, "redis://{user}:{hidden}@{at}")?,
+                    None => write!(f, "redis://{at}")?,
+                }
+                if self.db != 0 { write!(f, "/{}", self.db) } else { Ok(()) }
+            }
+            Address::Unix(path) => {
+                write!(f, "unix:{}", path.display())?;
+                let mut mark = '?';
+                let mut parameter = |name: &str, value: &dyn fmt::Display| {
+                    write!(f, "{}{name}={value}", std::mem::replace(&mut mark, '&'))
+                };
+                if self.db != 0 {
+                    parameter("db", &self.db)?;
+                }
+                if !user.is_empty() {
+                    parameter("user", &user)?;
+                }
+                self.password.as_ref().map_or(Ok(()), |hidden| parameter("pass", hidden))
+            }
+        }
+    }
+}
+
+/// A password; shown as `***` wherever it is printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
+    /// The password itself, for AUTH and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+fn unix_path(text: &str) -> Option<&str> {
+    let path = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text))?;
+    Some(path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path))
+}
+
+/// The system holds a socket's path in about a hundred bytes; better said here than at bind.
+fn socket_path(path: &str) -> Result<PathBuf, String> {
+    match std::os::unix::net::SocketAddr::from_pathname(path) {
+        _ if path.is_empty() => Err("\"unix:\" needs the path of a socket after it".to_owned()),
+        Ok(_) => Ok(PathBuf::from(path)),
+        Err(error) => Err(format!("{path:?} cannot be a socket's path: {error}")),
+    }
+}
+
+/// Hides what may be a password in a URL that need not be well formed.
+fn redact(text: &str) -> String {
+    let mut shown = text.to_owned();
+    if let Some(at) = shown.rfind('@') {
+        let start = shown.find("://").map_or(0, |scheme| scheme + 3).min(at);
+        let start = shown[start..at].find(':').map_or(start, |colon| start + colon + 1);
+        shown.replace_range(start..at, "***");
+    }
+    if let Some(start) = shown.find("pass=").map(|at| at + "pass=".len()) {
+        let end = shown[start..].find('&').map_or(shown.len(), |at| start + at);
+        shown.replace_range(start..end, "***");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(url: &str) -> String {
+        match Upstream::parse(url) {
+            Ok(upstream) => upstream.to_string(),
+            Err(why) => format!("error: {why}"),
+        }
+    }
+
+    #[test]
+    fn listen_addresses_are_taken_in_every_usual_form() {
+        for (given, means) in [
+            ("127.0.0.1:6380", "127.0.0.1:6380"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("6380", "127.0.0.1:6380"),
+            (":6380", "127.0.0.1:6380"),
+            ("localhost:1", "localhost:1"),
+            ("[::1]:6380", "[::1]:6380"),
+            ("unix:/run/n.sock", "unix:/run/n.sock"),
+            ("unix:///run/n.sock", "unix:/run/n.sock"),
+            ("unix:n.sock", "unix:n.sock"),
+            ("/run/n.sock", "unix:/run/n.sock"),
+        ] {
+            assert_eq!(
+                Listen::parse(given).map(|listen| listen.to_string()),
+                Ok(means.to_owned()),
+                "{given}"
+            );
+        }
+        let long = format!("unix:/{}", "x".repeat(200));
+        for bad in ["", "localhost", "127.0.0.300:1", "127.0.0.1:65536", "a b:1", "::1:6380", "unix:", &long]
+        {
+            assert!(Listen::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn upstream_urls_are_taken_in_every_usual_form() {
+        for (given, means) in [
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("redis://db.example/2", "redis://db.example:6379/2"),
+            ("valkey://db", "redis://db:6379"),
+            ("localhost:7000", "redis://localhost:7000"),
+            ("redis://[::1]:7000", "redis://[::1]:7000"),
+            ("redis://app:s3cret@db:1/3", "redis://app:***@db:1/3"),
+            ("redis://:s3cret@db", "redis://:***@db:6379"),
+            ("unix:/run/r.sock", "unix:/run/r.sock"),
+            ("unix:///run/r.sock?db=2&user=app&pass=s3cret", "unix:/run/r.sock?db=2&user=app&pass=***"),
+            ("redis+unix:///run/r.sock", "unix:/run/r.sock"),
+            ("/run/r.sock", "unix:/run/r.sock"),
+        ] {
+            assert_eq!(shown(given), means, "{given}");
+        }
+        let upstream = Upstream::parse("redis://a%3Ab:p%40ss@db/1").expect("valid");
+        assert_eq!(upstream.username.as_deref(), Some("a:b"));
+        assert_eq!(upstream.password.as_ref().map(Secret::expose), Some("p@ss"));
+    }
+
+    #[test]
+    fn a_refused_url_says_why_and_keeps_the_password() {
+        for (given, why) in [
+            ("rediss://:s3cret@db", "TLS, which is not supported yet"),
+            ("http://:s3cret@db", "is not the URL of a Redis server"),
+            ("redis://:s3cret@db:99999", "is not the URL of a Redis server"),
+            ("redis://:s3/cret@db", "is not the URL of a Redis server"),
+            ("redis://:s3cret@db/x", "database number"),
+            ("redis://:s3cret@db/-1", "database number"),
+            ("redis://:s3cret@db/1/2", "database number"),
+            ("redis://:s3cret@db?db=3", "after ? or #"),
+            ("redis://:s3cret@db:0", "port 0"),
+            ("redis://app@db", "has a user but no password"),
+            ("unix:/r.sock?pass=s3cret&base=1", "only db, user and pass"),
+            ("", "Missing hostname"),
+        ] {
+            let error = shown(given);
+            assert!(error.starts_with("error: ") && error.contains(why), "{given}: {error}");
+            assert!(!error.contains("s3"), "{error}");
+        }
+        let debug = format!("{:?}", Upstream::parse("redis://app:s3cret@db").expect("valid"));
+        assert!(!debug.contains("s3cret") && debug.contains("***"), "{debug}");
+    }
+}

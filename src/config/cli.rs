@@ -1,0 +1,221 @@
+//! The command line and the environment: what nearside was asked to do, and with which settings.
+//!
+//! Flags come before variables, variables before the file. A variable that is set but empty counts as not
+//! set, which is how compose files and init systems pass on what they do not have.
+
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write, path::PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{Config, ConfigError, draft::Draft, file, settings::settings};
+
+/// What nearside is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Run in front of the configured upstream.
+    Serve,
+    /// Run in front of a private server of its own.
+    Dev,
+    /// Show the configuration and end.
+    Check,
+}
+
+/// A valid command line: the task and the settings for it.
+#[derive(Debug)]
+pub struct Invocation {
+    pub task: Task,
+    pub config: Config,
+    origins: BTreeMap<&'static str, String>,
+}
+
+impl Invocation {
+    /// Reads this process's arguments and environment, and the file if one is named.
+    pub fn of_process() -> Result<Invocation, ConfigError> {
+        Invocation::parse(std::env::args_os(), |name| std::env::var_os(name))
+    }
+
+    /// As [`Invocation::of_process`], with the arguments (program name first) and the environment given.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Invocation, ConfigError> {
+        let matches = command().try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
+        let (task, matches) = match matches.subcommand() {
+            Some(("dev", of_dev)) => (Task::Dev, of_dev),
+            Some(("check", of_check)) => (Task::Check, of_check),
+            Some((_, of_serve)) => (Task::Serve, of_serve),
+            None => (Task::Serve, &matches),
+        };
+        let mut draft = Draft::default();
+        let variable = |name: &str, draft: &mut Draft| {
+            let value = environment(name).filter(|value| !value.is_empty())?;
+            let text = value.into_string().map_err(|_| draft.problems.push(format!("{name}: not UTF-8")));
+            text.ok()
+        };
+        let path = matches.get_one::<PathBuf>("config").cloned();
+        if let Some(path) = path.or_else(|| variable("NEARSIDE_CONFIG", &mut draft).map(PathBuf::from)) {
+            file::lay(&path, &mut draft);
+        }
+        for setting in settings() {
+            if let Some(text) = variable(&setting.variable(), &mut draft) {
+                draft.apply(setting, &text, setting.variable());
+            }
+        }
+        lay_flags(matches, &mut draft);
+        if task == Task::Dev && matches.contains_id("upstream") {
+            draft
+                .problems
+                .push("--upstream: dev starts an upstream of its own; use nearside serve".to_owned());
+        }
+        let (config, origins) = draft.finish().map_err(ConfigError::Invalid)?;
+        Ok(Invocation { task, config, origins })
+    }
+
+    /// What `nearside check` prints: a file that says what is in effect, and from where each value came.
+    pub fn report(&self) -> String {
+        let mut report = String::from("# nearside: the configuration is valid, and this is in effect\n");
+        let lines: Vec<_> =
+            self.config.describe().into_iter().map(|(n, v)| (format!("{n} = {v}"), n)).collect();
+        let width = lines.iter().map(|(line, _)| line.len()).max().unwrap_or(0).min(60);
+        for (line, name) in &lines {
+            let setting = name.split('.').next().unwrap_or_default();
+            let origin = self.origins.get(setting).map_or("default", String::as_str);
+            let _infallible = writeln!(report, "{line:width$}  # {origin}");
+        }
+        report
+    }
+}
+
+fn lay_flags(matches: &ArgMatches, draft: &mut Draft) {
+    for setting in settings() {
+        if let Some(values) = matches.get_many::<String>(&setting.name) {
+            let values: Vec<&str> = values.map(String::as_str).collect();
+            draft.apply(setting, &values.join(","), format!("--{}", setting.name));
+        }
+    }
+}
+
+/// The command line's shape, made from the table of settings.
+fn command() -> Command {
+    let flags = settings().iter().map(|setting| {
+        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        Arg::new(setting.name.clone())
+            .long(setting.name.clone())
+            .value_name(setting.metavar)
+            .action(if setting.list { ArgAction::Append } else { ArgAction::Set })
+            .help(format!("{} [default: {default}]", setting.help))
+            .global(true)
+    });
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("A TOML file with settings; its keys are the flags without their dashes")
+        .global(true);
+    Command::new("nearside")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A coherent near cache for Redis, behind a plain Redis port at your application's side")
+        .after_help(
+            "Every setting is a flag (--max-memory), an environment variable (NEARSIDE_MAX_MEMORY) and a key of\n\
+             the file (max-memory); the first of these that is given counts. Without a command, nearside serves.\n\
+             Exit code: 0 after a clean stop, 1 if it could not run, 2 if the configuration is wrong.",
+        )
+        .subcommand(Command::new("serve").about("Serve clients in front of --upstream; the default"))
+        .subcommand(
+            Command::new("dev")
+                .about("Serve in front of a private redis-server or valkey-server, gone without a trace at the end"),
+        )
+        .subcommand(Command::new("check").about("Show the configuration in effect, or what is wrong with it"))
+        .arg(config)
+        .args(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &str, environment: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
+        let arguments: Vec<_> = std::iter::once("nearside").chain(arguments.split_whitespace()).collect();
+        Invocation::parse(arguments, |name| {
+            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+        })
+    }
+
+    fn config(arguments: &str, environment: &[(&str, &str)]) -> Config {
+        parse(arguments, environment).expect("valid").config
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_go_before_or_after_the_command() {
+        for line in ["--workers 3", "serve --workers 3", "--workers=3 serve"] {
+            let invocation = parse(line, &[]).expect(line);
+            assert_eq!((invocation.task, invocation.config.workers), (Task::Serve, 3), "{line}");
+        }
+        assert_eq!(parse("dev", &[]).expect("valid").task, Task::Dev);
+        assert_eq!(parse("check", &[]).expect("valid").task, Task::Check);
+        assert!(matches!(parse("sevre", &[]), Err(ConfigError::Usage(_))));
+    }
+
+    #[test]
+    fn a_flag_beats_a_variable_and_an_empty_variable_is_none() {
+        assert_eq!(config("", &[("NEARSIDE_MAX_MEMORY", "2mb")]).max_memory, 2 << 20);
+        assert_eq!(config("--max-memory 3mb", &[("NEARSIDE_MAX_MEMORY", "2mb")]).max_memory, 3 << 20);
+        assert_eq!(config("", &[("NEARSIDE_MAX_MEMORY", "")]).max_memory, 64 << 20);
+        // A service called nearside makes Kubernetes set variables like this one in every pod.
+        assert_eq!(config("", &[("NEARSIDE_PORT", "tcp://10.0.0.1:6380")]), Config::default());
+    }
+
+    #[test]
+    fn lists_are_repeated_flags_or_commas() {
+        let repeated = config("--namespace a --namespace b --listen 1 --listen unix:/n", &[]);
+        let commas = config("", &[("NEARSIDE_NAMESPACE", "a, b"), ("NEARSIDE_LISTEN", "1,unix:/n")]);
+        assert_eq!(repeated, commas);
+        assert_eq!((repeated.namespaces.len(), repeated.listen.len()), (2, 2));
+        assert!(config("--namespace=", &[("NEARSIDE_NAMESPACE", "a")]).namespaces.is_empty());
+    }
+
+    #[test]
+    fn everything_wrong_is_told_with_its_source() {
+        let error = parse(
+            "--max-staleness 1 --max-age=-1s --upstream rediss://:s3cret@db",
+            &[("NEARSIDE_WORKERS", "many"), ("NEARSIDE_CONFIG", "/nowhere/n.toml")],
+        );
+        let told = error.expect_err("wrong").to_string();
+        for part in [
+            "--max-staleness: \"1\" is not a time",
+            "--max-age: \"-1s\" is not a time",
+            "--upstream: \"rediss://:***@db\" asks for TLS",
+            "NEARSIDE_WORKERS: \"many\" is neither",
+            "/nowhere/n.toml: No such file",
+        ] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+
+    #[test]
+    fn dev_refuses_an_upstream_on_the_command_line_only() {
+        assert!(parse("dev", &[("NEARSIDE_UPSTREAM", "redis://db")]).is_ok());
+        assert!(parse("dev --upstream redis://db", &[]).is_err());
+    }
+
+    #[test]
+    fn the_report_names_each_source() {
+        let report = parse("check --namespace a", &[("NEARSIDE_UPSTREAM", "redis://:s3cret@db")])
+            .expect("valid")
+            .report();
+        let line = |start: &str| {
+            let line = report.lines().find(|line| line.starts_with(start)).unwrap_or_default();
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(line("upstream"), "upstream = \"redis://:***@db:6379\" # NEARSIDE_UPSTREAM");
+        assert_eq!(line("max-age"), "max-age = \"1m\" # default");
+        assert_eq!(line("namespace.a.prefix"), "namespace.a.prefix = \"a/\" # --namespace");
+        assert!(toml::Table::try_from(toml::from_str::<toml::Table>(&report).expect("TOML")).is_ok());
+    }
+}

@@ -1,0 +1,56 @@
+//! The configuration while its sources are laid over one another.
+//!
+//! The file is laid first, then the environment, then the flags, so that the last one wins. A bad value is a
+//! problem wherever it stands, also where a stronger source overrides it: whoever wrote it meant something.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Config, Listen,
+    namespace::{self, Written},
+    settings::Setting,
+};
+
+#[derive(Default)]
+pub(super) struct Draft {
+    pub config: Config,
+    pub namespaces: Vec<Written>,
+    /// Where the value in effect came from, by setting; a default has no entry.
+    pub origins: BTreeMap<&'static str, String>,
+    /// All that is wrong so far, each in one line.
+    pub problems: Vec<String>,
+}
+
+impl Draft {
+    /// Puts a value in effect, or notes why not, with `origin` (a flag, a variable, or a file's line and key).
+    pub fn apply(&mut self, setting: &'static Setting, text: &str, origin: String) {
+        match (setting.set)(self, text.trim()) {
+            Ok(()) => {
+                self.origins.insert(&setting.name, origin);
+            }
+            Err(why) => self.problems.push(format!("{origin}: {why}")),
+        }
+    }
+
+    /// The validated configuration and where its values came from, or everything that is wrong.
+    pub fn finish(mut self) -> Result<(Config, BTreeMap<&'static str, String>), Vec<String>> {
+        self.config.namespaces = namespace::resolve(&self.namespaces, &self.config, &mut self.problems);
+        self.check_ports();
+        if self.problems.is_empty() { Ok((self.config, self.origins)) } else { Err(self.problems) }
+    }
+
+    fn check_ports(&mut self) {
+        let mut taken: Vec<Listen> = Vec::new();
+        let admin = self.config.admin.clone().map(Listen::Tcp);
+        for (what, listen) in
+            self.config.listen.iter().map(|l| ("listen", l)).chain(admin.iter().map(|l| ("admin", l)))
+        {
+            // Port 0 is another port each time.
+            let any = matches!(listen, Listen::Tcp(address) if address.port == 0);
+            if !any && taken.contains(listen) {
+                self.problems.push(format!("{what}: {listen} is already listened on"));
+            }
+            taken.push(listen.clone());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The table of all settings: name, kind, default and help, each in one place.
+//!
+//! A row makes a field of [`Config`], a flag, an environment variable and a key of the file, all under one
+//! name, and its line in `--help`, `nearside check` and `NEARSIDE CONFIG`. The only other place where a new
+//! setting must be written down is `config/nearside.toml`, and a test says so if it is missing there.
+
+use std::{sync::LazyLock, time::Duration};
+
+use super::{
+    HostPort, Listen, LogFormat, Namespace, OnUpdate, Tracking, Upstream,
+    draft::Draft,
+    namespace::{self, parse_names},
+    value::*,
+};
+
+/// A row of the table, with the type of its value put aside.
+pub(super) struct Setting {
+    /// The key in the file, and the flag without its dashes.
+    pub name: String,
+    pub metavar: &'static str,
+    pub default: &'static str,
+    /// May be given more than once, as an array in the file, and with commas.
+    pub list: bool,
+    pub help: String,
+    /// Puts a value in effect, or says in one sentence why not.
+    pub set: fn(&mut Draft, &str) -> Result<(), String>,
+    /// Lines of the file, as name and value, which say what is in effect.
+    pub show: fn(&Config) -> Vec<(String, String)>,
+}
+
+impl Setting {
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("NEARSIDE_{}", self.name.replace('-', "_").to_uppercase())
+    }
+}
+
+/// All settings, in the order in which they are shown.
+pub(super) fn settings() -> &'static [Setting] {
+    static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(table);
+    &SETTINGS
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $help:literal])+ $field:ident: $type:ty = $kind:ident $default:literal; )+) => {
+        /// Every setting, validated: what the rest of nearside goes by.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Config {
+            $( $(#[doc = $help])+ pub $field: $type, )+
+            /// The namespaces, none of which covers a key of another.
+            pub namespaces: Vec<Namespace>,
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config {
+                    $( $field: ($kind.parse)($default).expect(concat!("default of ", stringify!($field))), )+
+                    namespaces: Vec::new(),
+                }
+            }
+        }
+
+        fn table() -> Vec<Setting> {
+            let mut table = vec![$( Setting {
+                name: stringify!($field).replace('_', "-"),
+                metavar: $kind.metavar,
+                default: $default,
+                list: $kind.metavar == LISTEN.metavar,
+                help: [$($help.trim()),+].join(" "),
+                set: |draft, text| {
+                    draft.config.$field = ($kind.parse)(text)?;
+                    Ok(())
+                },
+                show: |config| {
+                    vec![(stringify!($field).replace('_', "-"), ($kind.show)(&config.$field))]
+                },
+            } ),+];
+            // Next to the addresses, which one sets first.
+            table.insert(2, namespaces());
+            table
+        }
+    };
+}
+
+// Sizes are in bytes. `on_update`, `max_age` and `max_staleness` are what a namespace has if it does not say
+// otherwise; `Namespace` holds what counts.
+settings! {
+    /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1) or unix:PATH; may be given more than once
+    listen: Vec<Listen> = LISTEN "127.0.0.1:6380";
+    /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH. Prefer
+    /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
+    upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
+    /// What an announced update does to a cached key: drop it (invalidate), or fetch it anew if it was read
+    /// since its last fill (refresh)
+    on_update: OnUpdate = ON_UPDATE "invalidate";
+    /// Whether the upstream is asked to report every change of a key that was read (CLIENT TRACKING); off
+    /// caches only the keys of namespaces
+    tracking: Tracking = TRACKING "keys";
+    /// Memory for the cache, its overhead included; kb, mb and gb are of 1024
+    max_memory: usize = SIZE "64mb";
+    /// A reply above this size is passed on but not cached
+    max_value: usize = SIZE "1mb";
+    /// Oldest write that a cached reply may miss; 0 never serves from the cache
+    max_staleness: Duration = TIME "1s";
+    /// Longest life of a cached reply; 0 keeps none
+    max_age: Duration = TIME "60s";
+    /// Serve what is cached for this long after the upstream was lost; 0s is off
+    stale_if_error: Duration = TIME "0s";
+    /// Worker threads; auto is one for each processor, at most 4
+    workers: usize = WORKERS "auto";
+    /// Most clients at a time
+    max_clients: usize = COUNT "10000";
+    /// Largest request
+    max_request: usize = SIZE "1gb";
+    /// Replies that may wait for a client which does not read them
+    client_output_limit: usize = SIZE "64mb";
+    /// How long a client whose replies are at that limit may go without reading, before it is closed
+    client_stall_timeout: Duration = TIME_ABOVE_ZERO "5s";
+    /// Longest wait for a connection to the upstream
+    connect_timeout: Duration = TIME_ABOVE_ZERO "2s";
+    /// Longest wait for the upstream's reply, blocking commands aside; 0 waits for ever
+    upstream_timeout: Option<Duration> = TIME_OR_FOREVER "60s";
+    /// How long requests in flight may take to finish when nearside is told to stop
+    drain_timeout: Duration = TIME "10s";
+    /// Where /livez, /readyz and /metrics are served, or off
+    admin: Option<HostPort> = ADDRESS_OR_OFF "127.0.0.1:9380";
+    /// error, warn, info, debug, trace, off, or directives such as info,nearside::feed=debug
+    log_level: String = LOG_LEVEL "info";
+    /// How the log, on standard error, is written
+    log_format: LogFormat = LOG_FORMAT "text";
+}
+
+/// The one setting whose value depends on others, and which is a table in the file.
+fn namespaces() -> Setting {
+    Setting {
+        name: "namespace".to_owned(),
+        metavar: "NAME",
+        default: "",
+        list: true,
+        help: "A namespace: covers the keys NAME/…, announced on the channels NAME/update and NAME/delete; \
+               may be given more than once, and replaces those of the file"
+            .to_owned(),
+        set: |draft, text| {
+            draft.namespaces = parse_names(text)?;
+            Ok(())
+        },
+        show: |config| config.namespaces.iter().flat_map(namespace::describe).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_valid_and_shown_in_the_form_in_which_it_is_given() {
+        let config = Config::default();
+        for setting in settings().iter().filter(|setting| !["namespace", "workers"].contains(&&*setting.name))
+        {
+            let mut draft = Draft::default();
+            (setting.set)(&mut draft, setting.default).expect(&setting.name);
+            assert_eq!(draft.config, config, "{}", setting.name);
+            let [(name, value)] = &(setting.show)(&config)[..] else { panic!("{}: one line", setting.name) };
+            assert_eq!(*name, setting.name);
+            let value = value.trim_matches(['[', ']', '"']);
+            (setting.set)(&mut draft, value).expect(name);
+            assert_eq!(draft.config, config, "{name} = {value}");
+        }
+    }
+}

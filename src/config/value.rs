@@ -1,0 +1,272 @@
+//! The kinds of value that a setting can have: how each is read, what is refused, how it is shown.
+//!
+//! What `show` gives is TOML, and `parse` takes its unquoted text back to the same value. A refusal is one
+//! sentence that holds the value and what is allowed.
+
+use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
+
+use bytesize::ByteSize;
+use tracing_subscriber::EnvFilter;
+
+use super::{HostPort, Listen, LogFormat, OnUpdate, Tracking, Upstream};
+
+/// How a value of type `T` is read from text and shown. Lists are read comma-separated.
+pub(super) struct Kind<T> {
+    /// What stands for the value in `--help`.
+    pub metavar: &'static str,
+    pub parse: fn(&str) -> Result<T, String>,
+    pub show: fn(&T) -> String,
+}
+
+/// A number of bytes.
+pub(super) const SIZE: Kind<usize> = Kind { metavar: "SIZE", parse: parse_size, show: show_size };
+
+/// A span of time.
+pub(super) const TIME: Kind<Duration> = Kind { metavar: "TIME", parse: parse_time, show: show_time };
+
+/// A span of time in which something must be possible at all.
+pub(super) const TIME_ABOVE_ZERO: Kind<Duration> = Kind {
+    parse: |text| match parse_time(text)? {
+        Duration::ZERO => Err(format!("{text:?} is too short; write a time above 0")),
+        time => Ok(time),
+    },
+    ..TIME
+};
+
+/// A span of time, where 0 stands for no limit, which is `None`.
+pub(super) const TIME_OR_FOREVER: Kind<Option<Duration>> = Kind {
+    metavar: "TIME",
+    parse: |text| parse_time(text).map(|time| Some(time).filter(|time| !time.is_zero())),
+    show: |time| show_time(&time.unwrap_or_default()),
+};
+
+/// How many of something there may be; at least one.
+pub(super) const COUNT: Kind<usize> = Kind {
+    metavar: "N",
+    parse: |text| match text.parse::<NonZeroUsize>() {
+        Ok(count) => Ok(count.get()),
+        Err(_) => Err(format!("{text:?} is not a whole number from 1 up")),
+    },
+    show: usize::to_string,
+};
+
+/// Workers beyond this only cost upstream connections.
+const MOST_WORKERS: usize = 256;
+const MOST_WORKERS_BY_ITSELF: usize = 4;
+
+/// A number of worker threads; `auto` is turned into a number at once.
+pub(super) const WORKERS: Kind<usize> = Kind {
+    metavar: "N|auto",
+    parse: |text| match text.parse() {
+        Ok(count) if (1..=MOST_WORKERS).contains(&count) => Ok(count),
+        _ if text == "auto" => Ok(available_parallelism().map_or(1, usize::from).min(MOST_WORKERS_BY_ITSELF)),
+        _ => Err(format!("{text:?} is neither a whole number from 1 to {MOST_WORKERS} nor auto")),
+    },
+    show: usize::to_string,
+};
+
+pub(super) const LISTEN: Kind<Vec<Listen>> = Kind {
+    metavar: "ADDR|unix:PATH",
+    parse: |text| match parse_list(text, Listen::parse) {
+        Ok(list) if list.is_empty() => Err("at least one address is needed".to_owned()),
+        list => list,
+    },
+    show: |list| {
+        let list: Vec<_> = list.iter().map(|listen| quoted(&listen.to_string())).collect();
+        format!("[{}]", list.join(", "))
+    },
+};
+
+pub(super) const UPSTREAM: Kind<Upstream> =
+    Kind { metavar: "URL", parse: Upstream::parse, show: |upstream| quoted(&upstream.to_string()) };
+
+pub(super) const ADDRESS_OR_OFF: Kind<Option<HostPort>> = Kind {
+    metavar: "ADDR|off",
+    parse: |text| match text {
+        "off" => Ok(None),
+        _ => HostPort::parse(text).map(Some).map_err(|why| format!("{why}; write HOST:PORT or off")),
+    },
+    show: |address| quoted(&address.as_ref().map_or("off".to_owned(), HostPort::to_string)),
+};
+
+pub(super) const TRACKING: Kind<Tracking> =
+    Kind { metavar: "keys|off", parse: parse_choice, show: show_choice };
+pub(super) const ON_UPDATE: Kind<OnUpdate> =
+    Kind { metavar: "invalidate|refresh", parse: parse_choice, show: show_choice };
+pub(super) const LOG_FORMAT: Kind<LogFormat> =
+    Kind { metavar: "text|json", parse: parse_choice, show: show_choice };
+
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// A level, or the directives of tracing-subscriber's `EnvFilter`.
+pub(super) const LOG_LEVEL: Kind<String> = Kind {
+    metavar: "LEVEL",
+    parse: |text| {
+        // To EnvFilter a lone word which is no level is a module's name, so a slip would silence the log.
+        let level = LEVELS.iter().find(|level| level.eq_ignore_ascii_case(text));
+        if !text.contains('=') && level.is_none() {
+            let levels = LEVELS.join(", ");
+            return Err(format!(
+                "{text:?} is neither one of {levels} nor a directive such as info,nearside::feed=debug{}",
+                did_you_mean(text, LEVELS)
+            ));
+        }
+        match EnvFilter::try_new(text) {
+            Ok(_) => Ok(level.map_or(text, |level| *level).to_owned()),
+            Err(error) => Err(format!("{text:?} is not a log filter: {error}")),
+        }
+    },
+    show: |text| quoted(text),
+};
+
+/// A value which is one word out of a few.
+pub(super) trait Choice: Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Choice for OnUpdate {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("invalidate", OnUpdate::Invalidate), ("refresh", OnUpdate::Refresh)];
+}
+
+impl Choice for Tracking {
+    const WORDS: &'static [(&'static str, Self)] = &[("keys", Tracking::Keys), ("off", Tracking::Off)];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+fn parse_choice<T: Choice>(text: &str) -> Result<T, String> {
+    let words = || T::WORDS.iter().map(|(word, _)| *word);
+    T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let allowed = words().collect::<Vec<_>>().join(" or ");
+        format!("{text:?} is not {allowed}{}", did_you_mean(text, words()))
+    })
+}
+
+fn show_choice<T: Choice>(value: &T) -> String {
+    quoted(T::WORDS.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word))
+}
+
+/// The units are those of redis.conf: `mb` is 1024 × 1024 bytes, `m` is 1,000,000.
+fn parse_size(text: &str) -> Result<usize, String> {
+    let lower = text.to_ascii_lowercase();
+    let binary = match lower.strip_suffix('b').filter(|rest| rest.ends_with(['k', 'm', 'g', 't'])) {
+        Some(rest) => format!("{rest}ib"),
+        None => lower,
+    };
+    let size = binary.parse::<ByteSize>().ok().map(|size| size.as_u64());
+    // Allocations end at isize::MAX, and sums of sizes must not overflow.
+    size.and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| *bytes <= isize::MAX as usize / 2)
+        .ok_or_else(|| {
+            format!(
+                "{text:?} is not a size; write bytes, or a number with kb, mb or gb (of 1024), such as 64mb"
+            )
+        })
+}
+
+fn show_size(bytes: &usize) -> String {
+    let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
+    match units.into_iter().find(|(unit, _)| *bytes > 0 && bytes % unit == 0) {
+        Some((unit, name)) => quoted(&format!("{}{name}", bytes / unit)),
+        None => bytes.to_string(),
+    }
+}
+
+/// Far above any use, and far below what overflows a clock.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= LONGEST => Ok(time),
+        Ok(_) => Err(format!("{text:?} is too long; ten years is the most")),
+        Err(_) => Err(format!("{text:?} is not a time; write a number with a unit, such as 500ms, 1s or 5m")),
+    }
+}
+
+fn show_time(time: &Duration) -> String {
+    quoted(&humantime::format_duration(*time).to_string())
+}
+
+/// Elements around commas; an empty text is an empty list.
+pub(super) fn parse_list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    if text.trim().is_empty() {
+        Ok(Vec::new())
+    } else {
+        text.split(',').map(|one| parse(one.trim())).collect()
+    }
+}
+
+/// The text as a TOML string.
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// `; did you mean …?` if one of `known` is near, otherwise nothing.
+pub(super) fn did_you_mean<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let lower = text.to_lowercase().replace('_', "-");
+    let near = known.into_iter().map(|name| (strsim::jaro_winkler(&lower, name), name));
+    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((score, name)) if score >= 0.75 => format!("; did you mean {name}?"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_redis_conf_and_come_back_as_shown() {
+        for (given, bytes) in [
+            ("64mb", 64 << 20),
+            ("64MB", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("64 mb", 64 << 20),
+            ("1m", 1_000_000),
+            ("1.5kb", 1536),
+            ("1gb", 1 << 30),
+            ("123", 123),
+            ("123b", 123),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_size(given), Ok(bytes), "{given}");
+            assert_eq!(parse_size(show_size(&bytes).trim_matches('"')), Ok(bytes), "{given}");
+        }
+        for bad in ["", "-1", "64xb", "mb", "1e3", "99999999999gb", "64 mb x", "nan"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_need_a_unit_and_an_end() {
+        assert_eq!(parse_time("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(show_time(&Duration::from_millis(1500)), "\"1s 500ms\"");
+        assert_eq!(parse_time("1s 500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_time("0"), Ok(Duration::ZERO));
+        for bad in ["", "1", "-1s", "1 parsec", "100years", "99999999999999999999s"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+        assert_eq!((TIME_OR_FOREVER.parse)("0s"), Ok(None));
+        assert!((TIME_ABOVE_ZERO.parse)("0ms").is_err());
+    }
+
+    #[test]
+    fn a_slip_is_named() {
+        assert_eq!((LOG_LEVEL.parse)("INFO").as_deref(), Ok("info"));
+        assert!((LOG_LEVEL.parse)("warn,nearside::feed=debug").is_ok());
+        assert!((LOG_LEVEL.parse)("inof").unwrap_err().ends_with("did you mean info?"));
+        assert!((LOG_LEVEL.parse)("nearside=loud").is_err());
+        assert_eq!(
+            (ON_UPDATE.parse)("refesh").unwrap_err(),
+            "\"refesh\" is not invalidate or refresh; did you mean refresh?"
+        );
+        assert!((WORKERS.parse)("0").is_err() && (WORKERS.parse)("257").is_err());
+        assert!((1..=4).contains(&(WORKERS.parse)("auto").expect("valid")));
+        assert!((COUNT.parse)("0").is_err());
+        assert_eq!(did_you_mean("max_memroy", ["max-memory", "max-age"]), "; did you mean max-memory?");
+        assert_eq!(did_you_mean("zzz", ["max-memory"]), "");
+    }
+}
