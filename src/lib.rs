@@ -2,5 +2,7 @@
 pub mod cache;
 pub mod command;
 pub mod config;
+pub mod dev;
+pub mod logging;
 pub mod resp;
 pub mod upstream;
