@@ -5,4 +5,4 @@ pub mod config;
 pub mod dev;
 pub mod logging;
 pub mod resp;
-pub mod upstream;
+pub mod server;
