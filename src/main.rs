@@ -42,6 +42,6 @@ fn run(invocation: Invocation) -> Result<(), Box<dyn Error>> {
     if let Some(private) = &private {
         config.upstream = private.upstream();
     }
-    Server::bind(config)?.run(Shutdown::on_signals()?)?;
+    Server::bind(config)?.run(Shutdown::on_signals())?;
     Ok(())
 }

@@ -17,6 +17,7 @@ mod error;
 pub mod framer;
 mod inline;
 mod number;
+pub mod pubsub;
 pub mod request;
 pub mod scanner;
 

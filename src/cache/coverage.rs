@@ -131,6 +131,15 @@ impl Coverages {
         self.slots[id.slot as usize].generation.load(Ordering::SeqCst) == id.generation
     }
 
+    /// How many children stand.
+    pub fn children(&self) -> usize {
+        let stands = |(i, slot): (usize, &Slot)| {
+            let armed = slot.generation.load(Ordering::Relaxed) % 2 == 1;
+            armed && slot.parent.load(Ordering::Relaxed) != i as u32
+        };
+        self.slots.iter().enumerate().filter(|slot| stands(*slot)).count()
+    }
+
     /// Whether `id` is a child: a data link's tracking.
     pub fn has_parent(&self, id: CoverageId) -> bool {
         self.slots[id.slot as usize].parent.load(Ordering::Relaxed) != id.slot

@@ -69,6 +69,7 @@ pub struct Lease<W: Waiter> {
     flight: u64,
     generation: u32,
     coverage: CoverageId,
+    link: u16,
     opened: Micros,
     ended: bool,
 }
@@ -87,7 +88,8 @@ impl<W: Waiter> Cache<W> {
         let name = Arc::new(OwnedName::new(name));
         let flight = Flight { id, name: name.clone(), generation, coverage, link, waiters: Vec::new() };
         let cache = self.clone();
-        let lease = Lease { cache, name, place, flight: id, generation, coverage, opened: now, ended: false };
+        let lease =
+            Lease { cache, name, place, flight: id, generation, coverage, link, opened: now, ended: false };
         (flight, lease)
     }
 }
@@ -103,8 +105,8 @@ impl<W: Waiter> Lease<W> {
     /// Waiters get the reply only if the read is not older than `max_staleness`; it was sent after the
     /// lease was opened, so no write that was over `max_staleness` ago is missing from it.
     ///
-    /// Errors: the reason why nothing was kept. The reply itself is good for whoever asked for it, but it
-    /// was then read past the cache ([`Cache::read_past`]).
+    /// Errors: the reason why nothing was kept. The reply itself is good for whoever asked for it; the
+    /// cache treats it as one that was read past it ([`Cache::read_past`]).
     pub fn fill(
         mut self,
         reply: &[u8],
@@ -146,8 +148,10 @@ impl<W: Waiter> Lease<W> {
         Ok(())
     }
 
-    /// Keeps nothing, for a reason that the caller names; the waiters look up anew.
+    /// Keeps nothing of a reply that is about to be delivered, for a reason that the caller names; the
+    /// waiters look up anew.
     pub fn give_up(mut self, reason: Reason, now: Micros) -> Reason {
+        self.cache.read_past(self.name.borrow().key, self.link, now);
         self.end(reason, now);
         reason
     }

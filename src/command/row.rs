@@ -27,14 +27,15 @@ pub enum Kind {
     Discard,
     Watch,
     Unwatch,
-    /// May wait at the server as long as it likes, or lastingly holds up its connection.
+    /// May wait at the server as long as it likes, hold up its connection or end it, or tells of it; it leaves
+    /// no state there.
     Blocking,
     /// (P|S)SUBSCRIBE
     Subscribe,
     /// (P|S)UNSUBSCRIBE
     Unsubscribe,
     Monitor,
-    /// Its meaning depends on the connection, it leaves state there, or it may end it.
+    /// It leaves state on the connection, or depends on such state.
     Connection,
 }
 

@@ -25,7 +25,7 @@ pub(super) fn parse(req: &Request<'_>) -> StreamRead {
     while let Some(word) = req.get(i) {
         if is(word, "streams") {
             let rest = req.len() - i - 1;
-            let keys = (rest > 0 && rest % 2 == 0).then(|| i + 1..i + 1 + rest / 2);
+            let keys = (rest > 0 && rest.is_multiple_of(2)).then(|| i + 1..i + 1 + rest / 2);
             return StreamRead { block, keys };
         }
         let Some((_, follow)) = OPTIONS.iter().find(|(option, _)| is(word, option)) else { break };

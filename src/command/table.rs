@@ -75,6 +75,16 @@ impl Table {
         self.find(joined)
     }
 
+    /// The number of the row of this very name.
+    pub fn number(&self, name: &[u8]) -> Option<u16> {
+        self.id(name)
+    }
+
+    /// The row of this number.
+    pub fn row(&self, number: u16) -> Option<&Row> {
+        self.rows.get(usize::from(number))
+    }
+
     /// The row of this very name, a subcommand's included.
     #[inline]
     pub(super) fn find(&self, name: &[u8]) -> Option<&Row> {

@@ -169,7 +169,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
 
 fn show_size(bytes: &usize) -> String {
     let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
-    match units.into_iter().find(|(unit, _)| *bytes > 0 && bytes % unit == 0) {
+    match units.into_iter().find(|(unit, _)| *bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => quoted(&format!("{}{name}", bytes / unit)),
         None => bytes.to_string(),
     }

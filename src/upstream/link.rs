@@ -42,8 +42,8 @@ pub trait Client: 'static {
     /// The connection stands, and nothing was sent on it yet.
     fn up(&self) {}
 
-    /// The connection is gone; called before the requests in flight are told.
-    fn down(&self, _loss: &Loss) {}
+    /// The connection is gone, or could not be made; called before the requests in flight are told.
+    fn down(&self, _was_up: bool, _loss: &Loss) {}
 
     /// Whether the reader of the front request's reply can take more now; if not, it keeps the waker.
     fn has_room(&self, _front: Option<&Self::Expect>, _cx: &mut Context<'_>) -> bool {
@@ -218,6 +218,19 @@ impl<C: Client> Link<C> {
         Ok(())
     }
 
+    /// Queues what is answered by nothing. If the upstream is away it is dropped.
+    pub fn send_unanswered(&self, write: impl FnOnce(&mut Outgoing)) {
+        if self.begin().is_err() {
+            return;
+        }
+        let mut state = self.0.state.borrow_mut();
+        let before = state.out.len();
+        write(&mut state.out);
+        state.queued += (state.out.len() - before) as u64;
+        drop(state);
+        wake(&self.0.task);
+    }
+
     /// Starts to connect if there is no connection. Errors: it is too early to try again.
     fn begin(&self) -> Result<(), ConnectError> {
         let mut state = self.0.state.borrow_mut();
@@ -244,6 +257,16 @@ impl<C: Client> Link<C> {
             }
         });
         Ok(())
+    }
+
+    /// Connects now, if there is no connection, however lately an attempt has failed.
+    pub fn reconnect(&self) {
+        let mut state = self.0.state.borrow_mut();
+        if matches!(state.phase, Phase::Down { .. }) {
+            state.phase = Phase::Idle;
+        }
+        drop(state);
+        let _ = self.begin();
     }
 
     /// Ready when the connection stands, or cannot be made.
@@ -295,7 +318,8 @@ impl<C: Client> Link<C> {
         let mut state = self.0.state.borrow_mut();
         let was_up = matches!(state.phase, Phase::Up);
         state.failures = if was_up { 0 } else { state.failures.saturating_add(1) };
-        let until = Instant::now() + backoff(state.failures);
+        // A connection that stood may be made anew at once.
+        let until = if was_up { Instant::now() } else { Instant::now() + backoff(state.failures) };
         state.phase = Phase::Down { until, cause: cause.clone() };
         let written = std::mem::take(&mut state.written);
         state.queued = 0;
@@ -304,7 +328,7 @@ impl<C: Client> Link<C> {
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         let mut loss = Loss { sent: false, cause };
-        self.0.client.down(&loss);
+        self.0.client.down(was_up, &loss);
         for request in in_flight {
             loss.sent = was_up && request.start < written;
             self.0.client.lost(request.expect, &loss);

@@ -1,0 +1,212 @@
+//! The metrics in the OpenMetrics text format: names, units and help as Prometheus has them by convention.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::cache::Reason;
+use crate::metrics::{BUCKETS, Histogram};
+use crate::session::Shared;
+
+/// What is known at one moment, as a page.
+pub(super) fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("nearside");
+    registry.register_collector(Box::new(Snapshot(snapshot(shared))));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+#[derive(Debug)]
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    value: Value,
+}
+
+#[derive(Debug)]
+enum Value {
+    Counter(u64),
+    Gauge(f64),
+    /// A counter for each value of one label.
+    Counters(&'static str, Vec<(&'static str, u64)>),
+    /// A histogram in seconds for each value of one label.
+    Histograms(&'static str, Vec<(&'static str, Vec<u64>, u64)>),
+}
+
+#[derive(Debug)]
+struct Snapshot(Vec<Metric>);
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for Metric { name, help, unit, value } in &self.0 {
+            let kind = match value {
+                Value::Counter(_) | Value::Counters(..) => MetricType::Counter,
+                Value::Gauge(_) => MetricType::Gauge,
+                Value::Histograms(..) => MetricType::Histogram,
+            };
+            let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
+            match value {
+                Value::Counter(value) => ConstCounter::new(*value).encode(metric)?,
+                Value::Gauge(value) => ConstGauge::new(*value).encode(metric)?,
+                Value::Counters(label, values) => {
+                    for (is, value) in values {
+                        ConstCounter::new(*value).encode(metric.encode_family(&[(*label, *is)])?)?;
+                    }
+                }
+                Value::Histograms(label, values) => {
+                    for (is, counts, micros) in values {
+                        let bounds = BUCKETS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+                        let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
+                        let (sum, count) = (*micros as f64 / 1e6, counts.iter().sum());
+                        metric
+                            .encode_family(&[(*label, *is)])?
+                            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reasons for which a read went past the cache.
+const BYPASSES: &[Reason] = &[
+    Reason::Fenced,
+    Reason::NoCoverage,
+    Reason::Unproven,
+    Reason::NeverServed,
+    Reason::Dedicated,
+    Reason::TooLong,
+    Reason::InFlight,
+];
+
+/// Reasons for which a reply was not kept.
+const UNKEPT: &[Reason] =
+    &[Reason::TooLarge, Reason::ErrorReply, Reason::TtlUnknown, Reason::Voided, Reason::GivenUp];
+
+/// Reasons for which an entry went.
+const DROPS: &[Reason] = &[
+    Reason::Update,
+    Reason::Delete,
+    Reason::Tracking,
+    Reason::Write,
+    Reason::ReadPast,
+    Reason::CoverageEnded,
+    Reason::Expired,
+    Reason::Aged,
+    Reason::Evicted,
+    Reason::Flushed,
+];
+
+fn snapshot(shared: &Shared) -> Vec<Metric> {
+    let (m, stats) = (&shared.metrics, shared.cache.stats());
+    let coverages = shared.cache.coverages();
+    let of = |reasons: &[Reason]| -> Vec<_> {
+        reasons.iter().map(|reason| (reason.name(), stats.reasons[*reason as usize])).collect()
+    };
+    let latency = |histogram: &Histogram, path| {
+        let (counts, micros) = histogram.read();
+        (path, counts, micros)
+    };
+    let proven = coverages
+        .current(&shared.feed)
+        .map_or(f64::INFINITY, |feed| shared.now().saturating_sub(coverages.watermark(feed)) as f64 / 1e6);
+    let counter = |name, help, value| Metric { name, help, unit: None, value: Value::Counter(value) };
+    let gauge = |name, help, value| Metric { name, help, unit: None, value: Value::Gauge(value) };
+    let bytes =
+        |name, help, value| Metric { name, help, unit: Some(Unit::Bytes), value: Value::Gauge(value) };
+    let by =
+        |name, help, label, values| Metric { name, help, unit: None, value: Value::Counters(label, values) };
+    vec![
+        counter("hits", "Reads answered from the cache", stats.hits),
+        counter("misses", "Reads that the cache could not answer", stats.misses),
+        counter("shared_flights", "Misses that waited for the fetch of another", stats.joined),
+        counter("fills", "Replies that were kept", stats.fills),
+        by("bypasses", "Reads that went past the cache, by reason", "reason", of(BYPASSES)),
+        by("unkept_fills", "Replies that were fetched and not kept, by reason", "reason", of(UNKEPT)),
+        by("dropped_entries", "Keys that left the cache, by reason", "reason", of(DROPS)),
+        counter("voided_leases", "Fetches overtaken by a change", stats.reasons[Reason::Voided as usize]),
+        counter("evictions", "Keys dropped for memory", stats.reasons[Reason::Evicted as usize]),
+        by(
+            "invalidations",
+            "Invalidations that were heard, by source",
+            "source",
+            vec![
+                ("update", m.heard_updates.get()),
+                ("delete", m.heard_deletes.get()),
+                ("tracking", m.heard_tracking.get()),
+                ("flush", m.heard_flushes.get()),
+            ],
+        ),
+        counter("refreshes", "Replies fetched anew because of an announced update", m.refreshes.get()),
+        gauge("entries", "Keys in the cache", stats.entries as f64),
+        bytes("cache", "What the cache's entries take, overhead included", stats.bytes as f64),
+        bytes("cache_limit", "What the cache's entries may take", shared.cache.max_bytes() as f64),
+        gauge("clients", "Clients that are connected", m.clients.get() as f64),
+        counter("accepted_clients", "Clients that were accepted", m.clients_accepted.get()),
+        by(
+            "closed_clients",
+            "Clients that were refused or sent away, by reason",
+            "reason",
+            vec![
+                ("max_clients", m.clients_refused.get()),
+                ("malformed", m.clients_malformed.get()),
+                ("stalled", m.clients_stalled.get()),
+            ],
+        ),
+        counter("requests", "Requests of clients", m.requests.get()),
+        counter("upstream_requests", "Requests sent upstream", m.upstream_requests.get()),
+        by(
+            "upstream_errors",
+            "Requests without a reply from the upstream: refused while it was away, or lost with the link",
+            "kind",
+            vec![("refused", m.upstream_refused.get()), ("lost", m.upstream_lost.get())],
+        ),
+        gauge("upstream_links", "Connections for requests that stand", m.upstream_links.get() as f64),
+        gauge("tracked_links", "Links that the upstream tracks for", coverages.children() as f64),
+        counter("upstream_connects", "Connections made", m.upstream_connects.get()),
+        counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),
+        counter("announcements", "Changes announced to the namespaces' channels", m.announcements.get()),
+        counter("failed_announcements", "Announcements refused or lost", m.announcements_failed.get()),
+        gauge("feed_up", "1 while the feed is subscribed", m.feed_up.get() as f64),
+        counter("feed_connects", "Connections of the feed", m.feed_connects.get()),
+        counter("feed_lapses", "How often the feed was lost or gave no answer in time", m.feed_lapses.get()),
+        Metric {
+            name: "proven_staleness",
+            help: "How long ago the feed was last proven to be up to date",
+            unit: Some(Unit::Seconds),
+            value: Value::Gauge(proven),
+        },
+        Metric {
+            name: "request_duration",
+            help: "From reading a request to its reply being ready",
+            unit: Some(Unit::Seconds),
+            value: Value::Histograms(
+                "path",
+                vec![latency(&m.hit_latency, "hit"), latency(&m.upstream_latency, "upstream")],
+            ),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_exported_once() {
+        let listed = [BYPASSES, UNKEPT, DROPS].concat();
+        for reason in Reason::ALL {
+            let times = listed.iter().filter(|listed| **listed == reason).count();
+            let expected = usize::from(!matches!(reason, Reason::Unknown | Reason::Filled));
+            assert_eq!(times, expected, "{reason:?}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The feed: one connection on which the upstream tells what changed.
+//!
+//! It subscribes to the namespaces' channels, and the data links' `CLIENT TRACKING` redirects to it. Both
+//! lead to one function, `Cache::invalidate`.
+//!
+//! What always holds:
+//! - **The gap rule.** The coverage is armed only when every subscription is confirmed and a `PING` sent
+//!   after them is answered, and it ends with the connection. Whatever was filled before is void then, and
+//!   nothing is leased or served under it in between.
+//! - **The watermark** is the time at which the newest answered `PING` was sent. Replies and messages come in
+//!   the order in which the upstream sent them, so everything that it had sent before is applied.
+//! - A `PING` without an answer within the bound ends the coverage: a half-open connection is not waited for.
+//!
+//! `server` runs it and connects it to the workers through [`Hooks`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::cache::{Cache, CachedReply, CoverageId, CoverageSlot, Micros, Reason, Waiter};
+use crate::command::ServerCommand;
+use crate::metrics::Metrics;
+use crate::namespace::{Event, Namespaces, OnUpdate};
+use crate::resp::decode::{Value, decode};
+use crate::resp::pubsub::{is_confirmation, is_message, message_word};
+use crate::resp::scanner::Kind;
+use crate::resp::{Protocol, encode};
+use crate::upstream::{At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, Settings};
+
+/// How the feed reaches the rest of the process.
+pub trait Hooks: 'static {
+    fn namespaces(&self) -> &Namespaces;
+
+    fn metrics(&self) -> &Metrics;
+
+    /// The feed's coverage.
+    fn slot(&self) -> &CoverageSlot;
+
+    /// What the coverages count time in.
+    fn now(&self) -> Micros;
+
+    /// The feed is subscribed; `client_id` is the connection to which tracking can redirect.
+    fn up(&self, coverage: CoverageId, client_id: Option<i64>);
+
+    /// The feed's coverage has ended.
+    fn down(&self);
+
+    /// The upstream's own account of its commands.
+    fn commands(&self, commands: &[ServerCommand]);
+
+    /// These replies were dropped because of an announced update, and were in use.
+    fn refresh(&self, key: &[u8], replies: Vec<CachedReply>);
+
+    /// Whether reads come in, so that freshness has to be proven.
+    fn is_active(&self, now: Micros) -> bool;
+}
+
+/// What the feed works on.
+pub struct Feed<W: Waiter, H: Hooks> {
+    pub cache: Arc<Cache<W>>,
+    pub hooks: H,
+    pub login: Option<Login>,
+    pub settings: Settings,
+    /// Within what time a `PING` must be answered.
+    pub bound: Duration,
+    /// Whether data links are to redirect their tracking here.
+    pub tracking: bool,
+    /// The upstream has refused the subscriptions, and that was told.
+    pub refused: Cell<bool>,
+}
+
+/// How deep the replies are that the feed reads itself; `COMMAND` is the deepest.
+const MAX_DEPTH: usize = 16;
+
+/// How long to wait before looking again whether the upstream can be reached.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// How long to wait before asking again for what was refused.
+const REFUSED: Duration = Duration::from_secs(5);
+
+impl<W: Waiter, H: Hooks> Feed<W, H> {
+    /// Keeps the feed up until the task is dropped. Runs in a `LocalSet`.
+    pub async fn run(self) {
+        let feed = Rc::new(self);
+        let mut protocol = Protocol::Resp3;
+        let mut told = false;
+        loop {
+            let ended = Rc::new(Notify::new());
+            let client = FeedClient {
+                feed: feed.clone(),
+                client_id: Cell::new(None),
+                pings: RefCell::default(),
+                ended: ended.clone(),
+                held: RefCell::default(),
+            };
+            let identity = Identity { login: feed.login.clone(), db: 0, protocol };
+            let link = Link::new(client, identity, Rc::new(feed.settings.clone()));
+            while let Err(loss) = poll_fn(|cx| link.poll_ready(cx)).await {
+                if protocol == Protocol::Resp3 && knows_no_hello(&loss.cause) {
+                    info!("the upstream speaks RESP2 only: no CLIENT TRACKING, only namespaces are cached");
+                    protocol = Protocol::Resp2;
+                    break;
+                }
+                if !std::mem::replace(&mut told, true) {
+                    warn!(upstream = %feed.settings.address, cause = %loss.cause, "the feed cannot connect");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            if !link.is_up() {
+                continue;
+            }
+            told = false;
+            subscribe(&link, protocol);
+            tokio::select! {
+                () = ended.notified() => {}
+                () = heartbeat(&feed, &link) => {}
+            }
+            drop(link);
+            feed.lapse();
+            if feed.refused.get() {
+                tokio::time::sleep(REFUSED).await;
+            }
+        }
+    }
+
+    fn lapse(&self) {
+        let coverages = self.cache.coverages();
+        let was_up = coverages.current(self.hooks.slot()).is_some();
+        coverages.end(self.hooks.slot());
+        self.hooks.metrics().feed_up.set(0);
+        if was_up {
+            self.hooks.metrics().feed_lapses.inc();
+            self.hooks.down();
+        }
+    }
+}
+
+fn knows_no_hello(cause: &ConnectError) -> bool {
+    let ConnectError::Refused(raw) = cause else { return false };
+    let said = String::from_utf8_lossy(raw).to_ascii_lowercase();
+    said.contains("unknown command") || said.starts_with("-noproto")
+}
+
+/// Asks for everything that the feed needs, in an order that RESP2 allows: once subscribed, only `PING` is.
+fn subscribe<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, protocol: Protocol) {
+    let feed = &link.client().feed;
+    feed.hooks.metrics().feed_connects.inc();
+    let send = |command: &[&[u8]], expect| {
+        let _ = link.send(|out| out.with(|tail| encode::command(tail, command)), expect);
+    };
+    if protocol == Protocol::Resp3 && feed.tracking {
+        send(&[b"CLIENT", b"ID"], Expect::ClientId);
+    }
+    send(&[b"COMMAND"], Expect::Commands);
+    let namespaces = feed.hooks.namespaces();
+    let channels: Vec<&[u8]> =
+        namespaces.iter().flat_map(|n| [n.channel(Event::Update), n.channel(Event::Delete)]).collect();
+    if !channels.is_empty() {
+        let command: Vec<&[u8]> = [&b"SUBSCRIBE"[..]].into_iter().chain(channels.iter().copied()).collect();
+        send(&command, Expect::Subscribed(channels.len()));
+    }
+    ping(link, true);
+}
+
+fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
+    let client = link.client();
+    let sent = client.feed.hooks.now();
+    client.pings.borrow_mut().push_back(sent);
+    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
+}
+
+/// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time.
+async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>) {
+    let bound = feed.bound.as_micros() as Micros;
+    let mut tick = tokio::time::interval((feed.bound / 3).max(Duration::from_millis(2)));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let now = feed.hooks.now();
+        let oldest = link.client().pings.borrow().front().copied();
+        match oldest {
+            Some(sent) if now.saturating_sub(sent) > bound => {
+                warn!("the feed gave no answer within max-staleness: connecting anew");
+                return;
+            }
+            _ if feed.hooks.is_active(now) && link.is_up() => ping(link, false),
+            _ => {}
+        }
+    }
+}
+
+enum Expect {
+    ClientId,
+    Commands,
+    /// Confirmations to come.
+    Subscribed(usize),
+    Pong {
+        sent: Micros,
+        /// It is the first behind the subscriptions.
+        arms: bool,
+    },
+}
+
+struct FeedClient<W: Waiter, H: Hooks> {
+    feed: Rc<Feed<W, H>>,
+    client_id: Cell<Option<i64>>,
+    /// When the unanswered `PING`s were sent.
+    pings: RefCell<VecDeque<Micros>>,
+    /// Told when the connection is of no more use.
+    ended: Rc<Notify>,
+    /// The present frame, while it comes in pieces.
+    held: RefCell<BytesMut>,
+}
+
+impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
+    type Expect = Expect;
+
+    fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
+        let word = match kind {
+            Kind::Push | Kind::Aggregate => message_word(start),
+            _ => return false,
+        };
+        match is_confirmation(word) {
+            true => !matches!(front, Some(Expect::Subscribed(_))),
+            false => kind == Kind::Push || is_message(word),
+        }
+    }
+
+    fn push(&self, chunk: Chunk<'_>, at: At) {
+        if let Some(frame) = self.whole(chunk, at) {
+            self.message(&frame);
+        }
+    }
+
+    fn reply(&self, expect: Expect, chunk: Chunk<'_>, at: At) -> Option<Expect> {
+        let Some(frame) = self.whole(chunk, at) else { return Some(expect) };
+        match expect {
+            Expect::ClientId => {
+                self.client_id.set(decode(&frame, 0).ok().and_then(|id| id.as_int()));
+                None
+            }
+            Expect::Commands => {
+                match decode(&frame, MAX_DEPTH) {
+                    Ok(reply) => self.feed.hooks.commands(&commands(&reply)),
+                    Err(wrong) => debug!(%wrong, "the reply to COMMAND was not understood"),
+                }
+                None
+            }
+            Expect::Subscribed(_) if at.kind == Kind::Error => {
+                let said = String::from_utf8_lossy(&frame);
+                if !self.feed.refused.get() {
+                    warn!(reply = said.trim_end(), "the upstream refuses SUBSCRIBE: nothing is cached");
+                }
+                self.feed.refused.set(true);
+                self.ended.notify_one();
+                None
+            }
+            Expect::Subscribed(left) => (left > 1).then_some(Expect::Subscribed(left - 1)),
+            Expect::Pong { sent, arms } => {
+                self.pings.borrow_mut().pop_front();
+                let (coverages, slot) = (self.feed.cache.coverages(), self.feed.hooks.slot());
+                if !arms {
+                    coverages.advance(slot, sent);
+                } else if let Some(coverage) = coverages.arm(slot, None, sent) {
+                    info!(upstream = %self.feed.settings.address, "the feed is subscribed");
+                    self.feed.refused.set(false);
+                    self.feed.hooks.metrics().feed_up.set(1);
+                    self.feed.hooks.up(coverage, self.client_id.get());
+                }
+                None
+            }
+        }
+    }
+
+    fn lost(&self, _expect: Expect, _loss: &Loss) {}
+
+    fn down(&self, was_up: bool, loss: &Loss) {
+        if was_up {
+            warn!(upstream = %self.feed.settings.address, cause = %loss.cause, "the feed is lost");
+            self.feed.lapse();
+            self.ended.notify_one();
+        }
+    }
+
+    fn may_wait(&self, _expect: &Expect) -> bool {
+        // The heartbeat has a bound of its own.
+        true
+    }
+}
+
+impl<W: Waiter, H: Hooks> FeedClient<W, H> {
+    /// Gathers a frame; gives it when it is whole.
+    fn whole(&self, chunk: Chunk<'_>, at: At) -> Option<BytesMut> {
+        let mut held = self.held.borrow_mut();
+        held.extend_from_slice(&chunk);
+        at.last.then(|| held.split())
+    }
+
+    fn message(&self, frame: &[u8]) {
+        let Ok(frame) = decode(frame, MAX_DEPTH) else { return };
+        let Some(parts) = frame.as_array() else { return };
+        match (parts.first().and_then(Value::as_bytes), parts) {
+            (Some(b"message"), [_, channel, payload]) => {
+                if let (Some(channel), Some(payload)) = (channel.as_bytes(), payload.as_bytes()) {
+                    self.announced(channel, payload);
+                }
+            }
+            (Some(b"invalidate"), [_, keys]) => self.tracked(keys),
+            (word, _) => debug!(?word, "the feed heard what it does not know"),
+        }
+    }
+
+    fn announced(&self, channel: &[u8], bare: &[u8]) {
+        let feed = &self.feed;
+        let Some((namespace, event)) = feed.hooks.namespaces().heard(channel) else { return };
+        let (key, now) = (namespace.key(bare), feed.hooks.now());
+        match event {
+            Event::Delete => {
+                feed.hooks.metrics().heard_deletes.inc();
+                feed.cache.invalidate(&key, Reason::Delete, now);
+            }
+            Event::Update => {
+                feed.hooks.metrics().heard_updates.inc();
+                match namespace.on_update {
+                    OnUpdate::Invalidate => feed.cache.invalidate(&key, Reason::Update, now),
+                    OnUpdate::Refresh => {
+                        let wanted = feed.cache.invalidate_for_refresh(&key, Reason::Update, now);
+                        if !wanted.is_empty() {
+                            feed.hooks.refresh(&key, wanted);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn tracked(&self, keys: &Value) {
+        let feed = &self.feed;
+        let now = feed.hooks.now();
+        let Some(keys) = keys.as_array() else {
+            feed.hooks.metrics().heard_flushes.inc();
+            feed.cache.flush(Reason::Tracking);
+            return;
+        };
+        feed.hooks.metrics().heard_tracking.add(keys.len() as u64);
+        for key in keys.iter().filter_map(Value::as_bytes) {
+            feed.cache.invalidate(key, Reason::Tracking, now);
+        }
+    }
+}
+
+/// Reads a reply to `COMMAND`. Servers before 7.0 give fewer fields.
+fn commands(reply: &Value) -> Vec<ServerCommand> {
+    let Some(all) = reply.as_array() else { return Vec::new() };
+    all.iter().filter_map(command).collect()
+}
+
+fn command(value: &Value) -> Option<ServerCommand> {
+    let fields = value.as_array()?;
+    let int = |i: usize| fields.get(i).and_then(Value::as_int);
+    let words = |i: usize| -> Vec<String> {
+        let words = fields.get(i).and_then(Value::as_array).unwrap_or_default();
+        words.iter().filter_map(Value::as_bytes).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
+    };
+    Some(ServerCommand {
+        name: String::from_utf8_lossy(fields.first()?.as_bytes()?).into_owned(),
+        arity: int(1)?,
+        flags: words(2),
+        first_key: int(3)?,
+        last_key: int(4)?,
+        step: int(5)?,
+        tips: words(7),
+        subcommands: fields.get(9).map(commands).unwrap_or_default(),
+    })
+}

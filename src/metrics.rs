@@ -1,0 +1,119 @@
+//! Counters, gauges and histograms that are not the cache's own. Plain atomics: cheap to count, read when
+//! somebody asks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows, or, as a gauge, goes up and down.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    pub fn dec(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the buckets, in microseconds.
+pub const BUCKETS: [u64; 18] = [
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 5_000_000, 30_000_000,
+];
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// The last one is for what is above all bounds.
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    micros: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts `times` things that took `micros` each.
+    pub fn observe(&self, micros: u64, times: u64) {
+        let bucket = BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len());
+        self.buckets[bucket].fetch_add(times, Ordering::Relaxed);
+        self.micros.fetch_add(micros * times, Ordering::Relaxed);
+    }
+
+    /// The count in each bucket, and the sum of all times in microseconds.
+    pub fn read(&self) -> (Vec<u64>, u64) {
+        let buckets = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        (buckets, self.micros.load(Ordering::Relaxed))
+    }
+}
+
+/// Everything that is counted for the process.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Clients that are connected now.
+    pub clients: Counter,
+    pub clients_accepted: Counter,
+    /// Refused because of `max-clients`.
+    pub clients_refused: Counter,
+    /// Closed because they sent what is not RESP, or more than allowed.
+    pub clients_malformed: Counter,
+    /// Closed because they did not take their replies.
+    pub clients_stalled: Counter,
+    pub requests: Counter,
+    /// Requests sent upstream for clients and for the cache.
+    pub upstream_requests: Counter,
+    /// Requests refused because the upstream was away.
+    pub upstream_refused: Counter,
+    /// Requests whose reply was lost with their link.
+    pub upstream_lost: Counter,
+    pub upstream_connects: Counter,
+    pub upstream_disconnects: Counter,
+    /// Links that stand now, shared and dedicated.
+    pub upstream_links: Counter,
+    /// Links that the upstream tracks for now.
+    pub tracked_links: Counter,
+    pub announcements: Counter,
+    pub announcements_failed: Counter,
+    /// 1 while the feed is subscribed.
+    pub feed_up: Counter,
+    pub feed_connects: Counter,
+    /// How often the feed was lost, or gave no answer within the bound.
+    pub feed_lapses: Counter,
+    pub heard_updates: Counter,
+    pub heard_deletes: Counter,
+    pub heard_tracking: Counter,
+    pub heard_flushes: Counter,
+    /// Replies fetched anew because of an announced update.
+    pub refreshes: Counter,
+    /// From reading a request to its cached reply being ready.
+    pub hit_latency: Histogram,
+    /// From reading a request to its upstream reply being ready.
+    pub upstream_latency: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_falls_into_the_bucket_that_bounds_it() {
+        let histogram = Histogram::default();
+        histogram.observe(10, 1);
+        histogram.observe(11, 2);
+        histogram.observe(u64::from(u32::MAX), 1);
+        let (buckets, sum) = histogram.read();
+        assert_eq!((buckets[0], buckets[1], buckets[BUCKETS.len()]), (1, 2, 1));
+        assert_eq!(sum, 10 + 22 + u64::from(u32::MAX));
+    }
+}

@@ -1,0 +1,267 @@
+//! The whole program but for its command line: listeners, workers, feed and admin, from start to drain.
+//!
+//! What always holds: every port is bound before anything runs, or nothing does; a drain stops accepting
+//! first, lets every session finish what is in flight, and ends at one deadline.
+//!
+//! The first signal drains, the second ends at once. Tests run it in-process, on port 0, with
+//! [`Shutdown::by_hand`].
+
+mod accept;
+mod parts;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tracing::{error, info, warn};
+
+use crate::admin;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::session::{Inbox, Message, Shared, Worker, micros};
+use accept::Listener;
+
+/// Why the server could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot listen on {at}: {cause}; is another nearside or Redis using it?")]
+    Listen { at: String, cause: std::io::Error },
+    #[error("cannot listen on {at} for the admin pages: {cause}; --admin chooses another address, or off")]
+    Admin { at: String, cause: std::io::Error },
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("cannot start: the command table or the coverage table is broken")]
+    Broken,
+    #[error("ended by a second signal, before the drain was over")]
+    Forced,
+}
+
+/// How far the shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    Not,
+    Drain,
+    Now,
+}
+
+/// Who tells the server to stop.
+pub struct Shutdown(Source);
+
+enum Source {
+    Signals,
+    Hand(watch::Receiver<Stop>),
+}
+
+impl Shutdown {
+    /// SIGTERM or SIGINT.
+    pub fn on_signals() -> Self {
+        Self(Source::Signals)
+    }
+
+    /// Whoever holds the sender.
+    pub fn by_hand() -> (watch::Sender<Stop>, Self) {
+        let (sender, receiver) = watch::channel(Stop::Not);
+        (sender, Self(Source::Hand(receiver)))
+    }
+
+    /// Drives `stop` until the process ends.
+    async fn follow(self, stop: &watch::Sender<Stop>) -> std::io::Result<()> {
+        match self.0 {
+            Source::Signals => {
+                use tokio::signal::unix::{SignalKind, signal};
+                let mut term = signal(SignalKind::terminate())?;
+                let mut int = signal(SignalKind::interrupt())?;
+                for next in [Stop::Drain, Stop::Now] {
+                    tokio::select! {
+                        _ = term.recv() => {}
+                        _ = int.recv() => {}
+                    }
+                    stop.send_replace(next);
+                }
+            }
+            Source::Hand(mut receiver) => {
+                while receiver.changed().await.is_ok() {
+                    stop.send_replace(*receiver.borrow_and_update());
+                }
+                // Nobody is left who could say more.
+                std::future::pending::<()>().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A server whose ports are bound.
+pub struct Server {
+    config: Config,
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    admin: Option<std::net::TcpListener>,
+}
+
+impl Server {
+    /// Binds every port. Errors: which one could not be bound, and why.
+    pub fn bind(config: Config) -> Result<Server, ServerError> {
+        accept::raise_file_limit(config.max_clients);
+        let mut listeners = Vec::new();
+        for listen in &config.listen {
+            listeners.push(Listener::bind(listen)?);
+        }
+        let admin = match &config.admin {
+            Some(at) => Some(accept::bind_tcp(at).map_err(|cause| {
+                let at = at.to_string();
+                ServerError::Admin { at, cause }
+            })?),
+            None => None,
+        };
+        let cache = Cache::new(config.max_memory, config.max_value);
+        let shared = Shared::new(parts::settings(&config), cache, parts::namespaces(&config));
+        let shared = Arc::new(shared.ok_or(ServerError::Broken)?);
+        Ok(Server { config, shared, listeners, admin })
+    }
+
+    /// Where clients can connect by TCP.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(Listener::address).collect()
+    }
+
+    /// Where clients can connect by Unix socket.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        self.listeners.iter().filter_map(Listener::path).collect()
+    }
+
+    /// Where the admin pages are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
+    /// Serves until it is told to stop, and the drain is over.
+    pub fn run(self, shutdown: Shutdown) -> Result<(), ServerError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        LocalSet::new().block_on(&runtime, self.serve(shutdown))
+    }
+
+    async fn serve(self, shutdown: Shutdown) -> Result<(), ServerError> {
+        let Server { config, shared, listeners, admin } = self;
+        let (stop, mut stopped) = watch::channel(Stop::Not);
+        let workers: Vec<_> = (0..config.workers)
+            .map(|i| WorkerThread::start(i, shared.clone(), stop.subscribe()))
+            .collect::<Result<_, _>>()?;
+        let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
+        let feed = tokio::task::spawn_local(parts::feed(&config, &shared, &inboxes).run());
+        let sweep = tokio::task::spawn_local(sweep(shared.clone()));
+        let draining = Arc::new(AtomicBool::new(false));
+        let admin = admin.map(|admin| admin::serve(admin, shared.clone(), draining.clone())).transpose()?;
+        for listener in &listeners {
+            info!("listening on {listener}");
+        }
+        info!(upstream = %config.upstream, workers = config.workers, "ready for clients");
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| listener.accept(shared.clone(), inboxes.clone(), config.max_clients))
+            .collect::<Result<_, _>>()?;
+
+        let follow = shutdown.follow(&stop);
+        tokio::pin!(follow);
+        let drain = async {
+            let _ = stopped.wait_for(|stop| *stop >= Stop::Drain).await;
+        };
+        tokio::select! {
+            followed = &mut follow => followed?,
+            () = drain => {}
+        }
+        draining.store(true, Ordering::Relaxed);
+        let clients = shared.metrics.clients.get();
+        info!(clients, timeout = ?config.drain_timeout, "stopping: no new clients, finishing what is in flight");
+        accepting.iter().for_each(|task| task.abort());
+        inboxes.iter().for_each(|inbox| inbox.send(Message::Drain));
+        let result = tokio::select! {
+            followed = &mut follow => followed.map_err(ServerError::from).and(Err(ServerError::Forced)),
+            drained = drained(&workers, config.drain_timeout, stop.subscribe()) => drained,
+        };
+        stop.send_replace(Stop::Now);
+        feed.abort();
+        sweep.abort();
+        if let Some(admin) = admin {
+            admin.abort();
+        }
+        let left = shared.metrics.clients.get();
+        match left {
+            0 => info!("stopped"),
+            _ => warn!(clients = left, "stopped with clients still connected"),
+        }
+        if result.is_ok() {
+            for worker in workers {
+                if worker.thread.join().is_err() {
+                    error!("a worker has panicked");
+                }
+            }
+        }
+        result
+    }
+}
+
+/// Waits until every worker is done, or the time is over.
+async fn drained(
+    workers: &[WorkerThread],
+    timeout: Duration,
+    mut stop: watch::Receiver<Stop>,
+) -> Result<(), ServerError> {
+    let deadline = Instant::now() + timeout;
+    while workers.iter().any(|worker| !worker.thread.is_finished()) && Instant::now() < deadline {
+        if *stop.borrow_and_update() == Stop::Now {
+            return Err(ServerError::Forced);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Frees void entries bit by bit.
+async fn sweep(shared: Arc<Shared>) {
+    /// How many of one shard in a row, and how often.
+    const BATCH: usize = 64;
+    const PAUSE: Duration = Duration::from_millis(250);
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        while shared.cache.sweep(BATCH, shared.now()) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+struct WorkerThread {
+    inbox: Arc<Inbox>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerThread {
+    fn start(i: usize, shared: Arc<Shared>, mut stop: watch::Receiver<Stop>) -> std::io::Result<Self> {
+        let inbox = Arc::new(Inbox::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let theirs = inbox.clone();
+        let thread = std::thread::Builder::new().name(format!("worker-{i}")).spawn(move || {
+            LocalSet::new().block_on(&runtime, async {
+                tokio::select! {
+                    () = Worker::new(shared, theirs).run() => {}
+                    _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+                }
+            });
+        })?;
+        Ok(Self { inbox, thread })
+    }
+}
+
+/// What the feed must be proven within.
+fn bound(shared: &Shared) -> Duration {
+    match shared.tightest_staleness() {
+        // Nothing is ever served; the feed still has to be watched.
+        Duration::ZERO => Duration::from_secs(1),
+        bound => bound.max(Duration::from_micros(micros(Duration::from_millis(20)))),
+    }
+}

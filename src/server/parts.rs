@@ -1,0 +1,122 @@
+//! From the configuration to the parts that run: what each room is told, in its own words.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::cache::{CachedReply, CoverageId, CoverageSlot, Micros};
+use crate::command::{ServerCommand, Table};
+use crate::config::{self, Config};
+use crate::feed::{Feed, Hooks};
+use crate::metrics::Metrics;
+use crate::namespace::{Namespace, Namespaces, OnUpdate};
+use crate::resp::framer::Limits;
+use crate::session::{FeedUp, Inbox, Message, Settings, Shared, Ticket, is_active};
+use crate::upstream::{self, Address, Login};
+
+fn login(upstream: &config::Upstream) -> Option<Login> {
+    let password = upstream.password.as_ref()?;
+    let user = upstream.username.as_ref().map(|user| user.as_bytes().to_vec());
+    Some(Login { user, password: password.expose().as_bytes().to_vec() })
+}
+
+pub(super) fn settings(config: &Config) -> Settings {
+    let address = match &config.upstream.address {
+        config::Address::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
+        config::Address::Unix(path) => Address::Unix(path.clone()),
+    };
+    Settings {
+        upstream: upstream::Settings {
+            address,
+            connect_timeout: config.connect_timeout,
+            reply_timeout: config.upstream_timeout.unwrap_or_default(),
+        },
+        login: login(&config.upstream),
+        db: config.upstream.db,
+        limits: Limits { max_request: config.max_request, ..Limits::default() },
+        output_limit: config.client_output_limit,
+        stall_timeout: config.client_stall_timeout,
+        max_staleness: config.max_staleness,
+        max_age: config.max_age,
+        tracking: config.tracking == config::Tracking::Keys,
+        described: config.describe(),
+    }
+}
+
+pub(super) fn namespaces(config: &Config) -> Namespaces {
+    let namespace = |namespace: &config::Namespace| {
+        let on_update = match namespace.on_update {
+            config::OnUpdate::Invalidate => OnUpdate::Invalidate,
+            config::OnUpdate::Refresh => OnUpdate::Refresh,
+        };
+        Namespace::new(
+            &namespace.name,
+            namespace.prefix.as_bytes(),
+            &namespace.channel,
+            on_update,
+            namespace.max_age,
+            namespace.max_staleness,
+        )
+    };
+    Namespaces::new(config.namespaces.iter().map(namespace).collect())
+}
+
+pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]) -> Feed<Ticket, Process> {
+    Feed {
+        cache: shared.cache.clone(),
+        hooks: Process { shared: shared.clone(), workers: workers.to_vec() },
+        login: login(&config.upstream),
+        settings: shared.settings.upstream.clone(),
+        bound: super::bound(shared),
+        tracking: shared.settings.tracking,
+        refused: Cell::new(false),
+    }
+}
+
+/// How the feed reaches the sessions.
+pub(super) struct Process {
+    shared: Arc<Shared>,
+    workers: Vec<Arc<Inbox>>,
+}
+
+impl Hooks for Process {
+    fn namespaces(&self) -> &Namespaces {
+        &self.shared.namespaces
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    fn slot(&self) -> &CoverageSlot {
+        &self.shared.feed
+    }
+
+    fn now(&self) -> Micros {
+        self.shared.now()
+    }
+
+    fn up(&self, coverage: CoverageId, client_id: Option<i64>) {
+        self.shared.feed_up.send_replace(Some(FeedUp { coverage, client_id }));
+    }
+
+    fn down(&self) {
+        self.shared.feed_up.send_replace(None);
+    }
+
+    fn commands(&self, commands: &[ServerCommand]) {
+        self.shared.set_table(Table::builtin().overlay(commands));
+    }
+
+    fn refresh(&self, key: &[u8], replies: Vec<CachedReply>) {
+        for reply in replies {
+            let busy = self.workers.iter().max_by_key(|worker| worker.clients());
+            if let Some(worker) = busy {
+                worker.send(Message::Refresh { key: key.into(), reply });
+            }
+        }
+    }
+
+    fn is_active(&self, now: Micros) -> bool {
+        is_active(&self.shared, now)
+    }
+}

@@ -1,0 +1,24 @@
+//! Sessions: what becomes of a client's requests.
+//!
+//! A request's way: [`connection`] reads it and frames it, [`core`] decides, and then it is a [`read`] from
+//! the cache, a [`write`] with its fence and its announcements, something [`local`], or a relay; on the
+//! link that all sessions of the identity share, or on a [`dedicated`] one. [`expect`] meets the reply, and
+//! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread.
+
+mod connection;
+mod core;
+mod dedicated;
+mod errors;
+mod expect;
+mod local;
+mod mget;
+mod nearside;
+mod outbox;
+mod read;
+mod shared;
+mod worker;
+mod write;
+
+pub use errors::{MAX_CLIENTS, line as error_line};
+pub use shared::{FeedUp, Settings, Shared, micros};
+pub use worker::{Inbox, Message, Ticket, Worker, is_active};

@@ -1,0 +1,244 @@
+//! One client's connection: reads, handles every complete request in the buffer, writes.
+//!
+//! What always holds: a session stops taking requests while its client leaves replies untaken, while too
+//! many of its requests are open, or while its link is congested. What it keeps is bounded by
+//! `client-output-limit` and `max-request`.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+use tracing::{debug, warn};
+
+use super::core::{Core, Raw};
+use super::outbox::Outbox;
+use super::worker::Worker;
+use crate::command::Table;
+use crate::resp::encode;
+use crate::resp::framer::{Frame, RequestFramer};
+use crate::upstream::{LARGE, Stream};
+
+/// Room for one read.
+const READ: usize = 64 << 10;
+
+/// Serves a client until it leaves, is sent away, or the worker drains.
+pub(super) async fn serve(worker: Rc<Worker>, id: u64, outbox: Rc<Outbox>, mut stream: Stream) {
+    let framer = RequestFramer::new(worker.shared.settings.limits);
+    let mut session = Connection {
+        core: Core::new(worker.clone(), id, outbox.clone()),
+        worker,
+        outbox,
+        framer,
+        buf: BytesMut::new(),
+        framed: None,
+        wanted: 0,
+        input: Input::Open,
+        stall: None,
+    };
+    let end = poll_fn(|cx| session.poll(&mut stream, cx)).await;
+    if let Err(error) = end {
+        debug!(client = id, %error, "client is gone");
+    }
+    drop(session);
+    let _ = stream.shutdown().await;
+}
+
+#[derive(PartialEq)]
+enum Input {
+    Open,
+    /// The client has closed its side, or has said what ends the connection: what it asked for before is
+    /// still answered.
+    Ended,
+}
+
+struct Connection {
+    worker: Rc<Worker>,
+    outbox: Rc<Outbox>,
+    core: Core,
+    framer: RequestFramer,
+    buf: BytesMut,
+    /// The request at the start of `buf` was framed, but has to wait.
+    framed: Option<Framed>,
+    /// Bytes that the request at the start of `buf` needs at least.
+    wanted: usize,
+    input: Input,
+    /// Runs while the client leaves more than the limit untaken: until when, and what it had taken before.
+    stall: Option<(Pin<Box<Sleep>>, u64)>,
+}
+
+#[derive(Clone, Copy)]
+struct Framed {
+    len: usize,
+    inline: bool,
+}
+
+impl Connection {
+    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.set_waker(cx);
+        loop {
+            let read = self.poll_read(stream, cx)?;
+            let handled = self.handle(cx);
+            let wrote = self.outbox.poll_write(stream, cx)?;
+            if self.outbox.is_broken() || self.input == Input::Ended && self.core.ends_with_client() {
+                // The rest of a reply that was cut off cannot be sent; and what may never be answered is
+                // not waited for when its client has gone.
+                return Poll::Ready(Ok(()));
+            }
+            if self.core.is_lost() {
+                // A plain connection would be closed with the state that it had.
+                self.input = Input::Ended;
+                self.buf.clear();
+                self.framed = None;
+            }
+            let over = self.input == Input::Ended || self.worker.is_draining() && self.core.may_leave();
+            if over && !handled && self.outbox.is_drained() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_stalled(wrote.is_pending(), cx) {
+                self.worker.shared.metrics.clients_stalled.inc();
+                warn!(
+                    client = self.core.id(),
+                    "closed: the client left its replies untaken (client-output-limit)"
+                );
+                return Poll::Ready(Ok(()));
+            }
+            if !read && !handled {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads once; says whether anything came.
+    fn poll_read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<bool> {
+        let draining = self.worker.is_draining() && self.core.may_leave();
+        if self.input == Input::Ended || draining || self.framed.is_some() || self.outbox.is_full() {
+            return Ok(false);
+        }
+        if self.buf.is_empty() {
+            self.buf = self.worker.scratch.take();
+        }
+        // Grows with what has come, not with what was announced.
+        let wanted = self.wanted.saturating_sub(self.buf.len()).min(self.buf.len());
+        self.buf.reserve(wanted.max(READ));
+        let read = pin!(stream.read_buf(&mut self.buf)).poll(cx);
+        let came = match read {
+            Poll::Ready(Ok(0)) => {
+                self.input = Input::Ended;
+                false
+            }
+            Poll::Ready(Ok(_)) => true,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => false,
+        };
+        if self.buf.is_empty() {
+            self.give_back_buffer();
+        }
+        Ok(came)
+    }
+
+    /// Hands the buffer to whoever reads next; a part of a request is moved to a buffer of its own.
+    fn give_back_buffer(&mut self) {
+        let scratch = &self.worker.scratch;
+        if scratch.borrow().capacity() > 0 || self.buf.len() > LARGE {
+            return;
+        }
+        let mut own = BytesMut::new();
+        if !self.buf.is_empty() {
+            own.extend_from_slice(&self.buf);
+        }
+        self.buf.clear();
+        scratch.replace(std::mem::replace(&mut self.buf, own));
+    }
+
+    /// Handles what can be handled now; says whether anything was.
+    fn handle(&mut self, cx: &mut Context<'_>) -> bool {
+        let shared = self.worker.shared.clone();
+        let table = shared.table();
+        let mut handled = self.core.begin_batch(&table, cx);
+        let before = self.core.handled();
+        while self.core.may_proceed(cx) {
+            match self.next_frame() {
+                Some(framed) => {
+                    if !self.execute(&table, framed) {
+                        self.framed = Some(framed);
+                        break;
+                    }
+                }
+                None => break,
+            }
+            if self.core.wants_to_quit() {
+                self.input = Input::Ended;
+                self.buf.clear();
+                break;
+            }
+        }
+        handled |= self.core.handled() != before;
+        self.core.end_batch();
+        if !self.buf.is_empty() && self.framed.is_none() || self.buf.is_empty() && self.buf.capacity() > 0 {
+            self.give_back_buffer();
+        }
+        handled
+    }
+
+    fn next_frame(&mut self) -> Option<Framed> {
+        if let Some(framed) = self.framed.take() {
+            return Some(framed);
+        }
+        while !self.buf.is_empty() {
+            match self.framer.next(&self.buf) {
+                Ok(Frame::Request(len)) => return Some(Framed { len, inline: false }),
+                Ok(Frame::Inline(len)) => return Some(Framed { len, inline: true }),
+                Ok(Frame::Skip(len)) => self.buf.advance(len),
+                Ok(Frame::Incomplete { need }) => {
+                    self.wanted = need;
+                    return None;
+                }
+                Err(wrong) => {
+                    debug!(client = self.core.id(), %wrong, "closed: malformed request");
+                    self.worker.shared.metrics.clients_malformed.inc();
+                    self.outbox.reply_with(|out| encode::protocol_error(out, &wrong));
+                    self.input = Input::Ended;
+                    self.buf.clear();
+                }
+            }
+        }
+        None
+    }
+
+    /// Executes the request at the start of the buffer; false if it has to wait.
+    fn execute(&mut self, table: &Table, Framed { len, inline }: Framed) -> bool {
+        let request = self.framer.request(&self.buf);
+        let Some(plan) = self.core.admit(table, &request) else { return false };
+        if len < LARGE || inline {
+            self.core.execute(plan, &request, Raw::Copy(request.raw()));
+            self.buf.advance(len);
+            return true;
+        }
+        let whole: Bytes = self.buf.split_to(len).freeze();
+        let request = self.framer.request(&whole);
+        self.core.execute(plan, &request, Raw::Own(whole.clone()));
+        true
+    }
+
+    /// Whether the client has taken nothing for `client-stall-timeout` while over the limit.
+    fn is_stalled(&mut self, pending: bool, cx: &mut Context<'_>) -> bool {
+        if !pending || !self.outbox.is_full() {
+            self.stall = None;
+            return false;
+        }
+        let timeout = self.worker.shared.settings.stall_timeout;
+        let written = self.outbox.written();
+        let (sleep, before) =
+            self.stall.get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), written));
+        if *before != written {
+            *before = written;
+            sleep.as_mut().reset(Instant::now() + timeout);
+        }
+        sleep.as_mut().poll(cx).is_ready()
+    }
+}

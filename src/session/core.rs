@@ -1,0 +1,341 @@
+//! What a session does with each request: classify, then the cache, the shared link, or a dedicated one.
+//!
+//! What always holds:
+//! - A session has at most one link in use. It goes to another (a dedicated one, another database) only when
+//!   all its earlier replies are in, so the order of its requests is the upstream's order.
+//! - A request that waits for another's flight is not on any link yet; until it is answered, only reads that
+//!   may be cached follow it. So no later write can overtake it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::dedicated::Dedicated;
+use super::errors;
+use super::expect::{Expect, Peer, What};
+use super::local::Changing;
+use super::outbox::{Outbox, To};
+use super::shared::{Ident, Shared};
+use super::worker::Worker;
+use super::write::Touched;
+use crate::cache::Micros;
+use crate::command::{Access, CacheRule, Kind, Local, Row, Table};
+use crate::resp::Protocol;
+use crate::resp::request::Request;
+use crate::upstream::{Link, Login, Outgoing};
+
+/// Requests of one session that may be open at once.
+const MAX_OPEN: usize = 16 << 10;
+
+/// After so many requests the clock is read again.
+const CLOCK: u64 = 16;
+
+/// A request's raw bytes.
+pub(super) enum Raw<'a> {
+    Copy(&'a [u8]),
+    /// Large: passed on without a copy.
+    Own(Bytes),
+}
+
+impl Raw<'_> {
+    pub(super) fn write(self, out: &mut Outgoing) {
+        match self {
+            Raw::Copy(bytes) => out.copy(bytes),
+            Raw::Own(bytes) => out.append(bytes),
+        }
+    }
+}
+
+/// What is to be done with a request, once it may be done.
+pub(super) struct Plan<'t> {
+    pub(super) row: Option<&'t Row>,
+    pub(super) act: Act,
+}
+
+pub(super) enum Act {
+    Forward,
+    Info,
+    Read,
+    Mget,
+    Write,
+    Local(Local),
+    Dedicated(Kind),
+}
+
+enum Mode {
+    Shared,
+    Dedicated(Dedicated),
+}
+
+/// One session's state, without its socket.
+pub(super) struct Core {
+    pub(super) worker: Rc<Worker>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) id: u64,
+    pub(super) ident: Ident,
+    /// The identity's number in the cache.
+    pub(super) number: u32,
+    pub(super) login: Option<Login>,
+    pub(super) name: Vec<u8>,
+    pub(super) link: Link<Peer>,
+    pub(super) changing: Option<Changing>,
+    pub(super) quit: bool,
+    /// When the present request was read.
+    pub(super) now: Micros,
+    mode: Mode,
+    handled: u64,
+    hits: u64,
+    reported: u64,
+}
+
+impl Core {
+    pub(super) fn new(worker: Rc<Worker>, id: u64, outbox: Rc<Outbox>) -> Self {
+        let shared = worker.shared.clone();
+        let ident = worker.default_ident(Protocol::Resp2);
+        let login = shared.settings.login.clone();
+        Self {
+            number: shared.idents.number(&ident),
+            link: worker.link(&ident, &login),
+            now: shared.now(),
+            worker,
+            shared,
+            outbox,
+            id,
+            ident,
+            login,
+            name: Vec::new(),
+            changing: None,
+            quit: false,
+            mode: Mode::Shared,
+            handled: 0,
+            hits: 0,
+            reported: 0,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Requests handled so far.
+    pub(super) fn handled(&self) -> u64 {
+        self.handled
+    }
+
+    pub(super) fn wants_to_quit(&self) -> bool {
+        self.quit
+    }
+
+    /// Whether the session may be ended between two requests without a loss of state.
+    pub(super) fn may_leave(&self) -> bool {
+        match &self.mode {
+            Mode::Shared => self.changing.is_none(),
+            Mode::Dedicated(dedicated) => !dedicated.in_transaction(),
+        }
+    }
+
+    /// Whether nobody can be served any more once the client has closed its side: what is open may never
+    /// be answered.
+    pub(super) fn ends_with_client(&self) -> bool {
+        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_wait())
+    }
+
+    /// Whether the state that the session had upstream is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(&self.mode, Mode::Dedicated(dedicated) if self.outbox.link_is_lost() && dedicated.has_state())
+    }
+
+    /// Before a batch of requests: takes the time, and does what had to wait. Says whether anything was done.
+    pub(super) fn begin_batch(&mut self, table: &Table, cx: &mut Context<'_>) -> bool {
+        self.now = self.shared.now();
+        let mut done = self.poll_changing(cx);
+        while let Some((slot, request)) = self.outbox.next_released() {
+            super::read::read_again(self, table, slot, &request);
+            done = true;
+        }
+        if self.changing.is_none() {
+            self.leave_if_idle();
+        }
+        done
+    }
+
+    pub(super) fn end_batch(&mut self) {
+        let requests = self.handled - self.reported;
+        if requests == 0 {
+            return;
+        }
+        self.reported = self.handled;
+        self.shared.metrics.requests.add(requests);
+        let hits = std::mem::take(&mut self.hits);
+        if hits > 0 {
+            let now = self.shared.now();
+            self.shared.cache.touch(now);
+            self.shared.metrics.hit_latency.observe(now.saturating_sub(self.now), hits);
+        }
+    }
+
+    pub(super) fn count_hit(&mut self) {
+        self.hits += 1;
+    }
+
+    /// Whether another request may be taken now; if not, the session is woken when it may.
+    pub(super) fn may_proceed(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.handled.is_multiple_of(CLOCK) {
+            self.now = self.shared.now();
+        }
+        let link = match &self.mode {
+            Mode::Shared => &self.link,
+            Mode::Dedicated(dedicated) => dedicated.link(),
+        };
+        self.changing.is_none()
+            && !self.quit
+            && !self.outbox.is_full()
+            && self.outbox.waiting() < MAX_OPEN
+            && !link.is_congested(cx)
+    }
+
+    /// What is to be done with a request; `None` if it has to wait for the replies before it.
+    pub(super) fn admit<'t>(&mut self, table: &'t Table, request: &Request<'_>) -> Option<Plan<'t>> {
+        let row = table.lookup(request);
+        let valid = row.is_none_or(|row| row.takes(request.len()));
+        // Without a row it may be anything under another name, MULTI even: not on a link that others use.
+        let kind = match row {
+            None => Kind::Connection,
+            Some(row) if valid => row.kind(request),
+            Some(_) => Kind::Plain,
+        };
+        self.leave_if_idle();
+        let idle = || self.outbox.waiting() == 0;
+        let act = match (&self.mode, kind) {
+            (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
+                idle().then_some(Act::Local(local))?
+            }
+            (Mode::Dedicated(_), kind) => Act::Dedicated(kind),
+            // Wrong in any case: the upstream says how.
+            (Mode::Shared, _) if !valid => Act::Forward,
+            (Mode::Shared, Kind::Plain) => self.admit_plain(row?, request)?,
+            (Mode::Shared, Kind::Local(local)) => idle().then_some(Act::Local(local))?,
+            // Without a transaction, an error or nothing.
+            (Mode::Shared, Kind::Exec | Kind::Discard | Kind::Unwatch) => Act::Forward,
+            (Mode::Shared, kind) => idle().then_some(Act::Dedicated(kind))?,
+        };
+        Some(Plan { row, act })
+    }
+
+    fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Act> {
+        match row.cache(request) {
+            CacheRule::Single if self.shared.caches(row) => return Some(Act::Read),
+            CacheRule::Mget => return Some(Act::Mget),
+            _ if self.outbox.has_joined() => return None,
+            _ => {}
+        }
+        Some(match row.access {
+            Access::Write => Act::Write,
+            _ if row.name == "info" => Act::Info,
+            _ => Act::Forward,
+        })
+    }
+
+    pub(super) fn execute(&mut self, plan: Plan<'_>, request: &Request<'_>, raw: Raw<'_>) {
+        self.handled += 1;
+        match plan.act {
+            Act::Forward => self.forward(raw, What::Relay),
+            Act::Info => super::nearside::info(self, request, raw),
+            Act::Read => super::read::read(self, plan.row, request, raw),
+            Act::Mget => super::mget::mget(self, request),
+            Act::Write => self.write(plan.row, request, raw),
+            Act::Local(local) => super::local::answer(self, local, request, raw),
+            Act::Dedicated(kind) => self.on_dedicated(plan.row, kind, request, raw),
+        }
+    }
+
+    /// Sends a request on the shared link; `what` says what is done with its reply.
+    pub(super) fn forward(&mut self, raw: Raw<'_>, what: impl FnOnce(To) -> What) {
+        let slot = self.outbox.open();
+        let what = what(self.to(slot));
+        self.send(|out| raw.write(out), what);
+    }
+
+    pub(super) fn to(&self, slot: u64) -> To {
+        To { outbox: self.outbox.clone(), slot }
+    }
+
+    /// Sends on the shared link; if that is away, the client is told at once.
+    pub(super) fn send(&self, write: impl FnOnce(&mut Outgoing), what: What) {
+        send_on(&self.link, self.now, write, what);
+    }
+
+    fn write(&mut self, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
+        let mut touched = Touched::default();
+        touched.add(&self.shared, row, request);
+        let to = self.to(self.outbox.open());
+        touched.send(&self.shared, &self.link, &self.ident, self.now, to, raw);
+    }
+
+    fn on_dedicated(&mut self, row: Option<&Row>, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
+        if matches!(self.mode, Mode::Shared) {
+            let link = self.worker.dedicated(&self.ident, &self.login, &self.outbox);
+            self.mode = Mode::Dedicated(Dedicated::new(link));
+        }
+        let mut mode = std::mem::replace(&mut self.mode, Mode::Shared);
+        if let Mode::Dedicated(dedicated) = &mut mode {
+            dedicated.execute(self, row, kind, request, raw);
+        }
+        self.mode = mode;
+    }
+
+    /// Goes back to the shared link if nothing is left on the dedicated one.
+    fn leave_if_idle(&mut self) {
+        match &self.mode {
+            Mode::Dedicated(dedicated) if self.outbox.waiting() == 0 && dedicated.is_idle() => {}
+            _ => return,
+        }
+        if let Mode::Dedicated(dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
+            if let Some(db) = dedicated.chosen_db() {
+                self.become_ident(Ident { db, ..self.ident.clone() }, self.login.clone());
+            }
+            dedicated.end(&self.worker, self.number);
+        }
+        self.outbox.forget_lost_link();
+    }
+
+    /// Drops the dedicated connection with all its state.
+    pub(super) fn drop_dedicated(&mut self) {
+        self.mode = Mode::Shared;
+        self.outbox.forget_lost_link();
+    }
+
+    /// From now on the session is this one.
+    pub(super) fn become_ident(&mut self, ident: Ident, login: Option<Login>) {
+        self.link = self.worker.link(&ident, &login);
+        self.number = self.shared.idents.number(&ident);
+        self.ident = ident;
+        self.login = login;
+    }
+
+    /// The keys of a request, copied.
+    pub(super) fn keys_of(row: Option<&Row>, request: &Request<'_>) -> Box<[Box<[u8]>]> {
+        let mut keys: SmallVec<[Box<[u8]>; 1]> = SmallVec::new();
+        if let Some(row) = row {
+            let _ = row.keys(request, |i, _| keys.push(request.arg(i).into()));
+        }
+        keys.into_iter().collect()
+    }
+}
+
+/// Sends on `link`; if it is away, whoever waits is told at once.
+pub(super) fn send_on(link: &Link<Peer>, since: Micros, write: impl FnOnce(&mut Outgoing), what: What) {
+    let peer = link.client();
+    peer.shared.metrics.upstream_requests.inc();
+    if let Err((expect, loss)) = link.send(write, Expect { since, what }) {
+        peer.shared.metrics.upstream_refused.inc();
+        let text = errors::lost(&peer.shared.settings.upstream.address, &loss);
+        if let Some(to) = expect.what.give_up() {
+            to.error(&text);
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! What is done with each upstream reply: the meeting place of links, slots, fences and leases.
+//!
+//! What always holds: a write's fence is released, and what a read past the cache may have overtaken is
+//! dropped, just *before* the reply is handed to its slot. From then on the client may act on it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use bytes::{Bytes, BytesMut};
+use tracing::{debug, info, warn};
+
+use super::errors;
+use super::mget::Gather;
+use super::outbox::{Outbox, To};
+use super::read::Fill;
+use super::shared::Shared;
+use super::worker::Worker;
+use crate::cache::{CoverageId, CoverageSlot, Fence, Lease, Micros, NO_LINK};
+use crate::resp::pubsub::{self, is_confirmation, message_word};
+use crate::resp::scanner::Kind;
+use crate::upstream::{At, Chunk, Client, ConnectError, Loss};
+
+pub(super) type CacheFence = Fence<super::worker::Ticket>;
+pub(super) type CacheLease = Lease<super::worker::Ticket>;
+
+/// What one request to the upstream expects.
+pub(super) struct Expect {
+    /// When the request was read.
+    pub(super) since: Micros,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    /// One reply, passed on.
+    Relay(To),
+    /// One reply, passed on; older entries of these keys go.
+    ReadPast(To, Box<[Box<[u8]>]>),
+    Write(Box<Write>),
+    Fill(Box<Fill>),
+    Gather(Box<Gather>),
+    /// One reply, passed on when it is whole and changed.
+    Changed(To, BytesMut, Change),
+    /// This many confirmations, or one error.
+    Subscribe(To, usize),
+    /// `MONITOR`: one reply, and from then on whatever comes.
+    Monitor(To),
+    /// This many replies to announcements.
+    Announced(usize),
+    Ping,
+    /// `CLIENT TRACKING`, under which feed.
+    Arm(CoverageId),
+}
+
+impl What {
+    /// Whoever waits for the reply, if it will not come because nothing was sent. What is held is let go.
+    pub(super) fn give_up(self) -> Option<To> {
+        match self {
+            What::Relay(to) | What::ReadPast(to, _) | What::Changed(to, ..) => Some(to),
+            What::Subscribe(to, _) | What::Monitor(to) => Some(to),
+            What::Fill(fill) => fill.into_to(),
+            What::Gather(gather) => Some(gather.into_to()),
+            What::Write(mut write) => {
+                write.fence = None;
+                write.to.take()
+            }
+            What::Announced(_) | What::Ping | What::Arm(_) => None,
+        }
+    }
+
+    /// Announcements that are still expected.
+    pub(super) fn announcements(&self) -> usize {
+        match self {
+            What::Write(write) => write.announced + write.announce.as_ref().map_or(0, |(_, n)| *n),
+            What::Announced(n) => *n,
+            _ => 0,
+        }
+    }
+}
+
+/// A write and its announcements.
+pub(super) struct Write {
+    pub(super) to: Option<To>,
+    pub(super) fence: Option<CacheFence>,
+    /// Announcements behind the write on the same link.
+    pub(super) announced: usize,
+    /// Announcements for another link, to be sent when the write is answered: their commands and number.
+    pub(super) announce: Option<(Bytes, usize)>,
+    /// Cleared if the upstream refuses the command: it has left no state on the connection then.
+    pub(super) sticky: Option<Rc<Cell<bool>>>,
+}
+
+/// What is changed in a reply, or done after it.
+pub(super) enum Change {
+    /// `INFO` gains our section.
+    Info,
+    /// `HELLO`: the connection's id is the session's.
+    HelloId(u64),
+    /// `SELECT` on a dedicated link.
+    Select(Rc<Cell<Option<u32>>>, u32),
+}
+
+/// The client of shared and dedicated links.
+pub(super) struct Peer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) worker: Weak<Worker>,
+    /// The link's number; its order is known to itself. [`NO_LINK`] for a dedicated link.
+    pub(super) number: u16,
+    /// The coverage of what is read on the link; `None` for a dedicated link.
+    pub(super) coverage: Option<CoverageSlot>,
+    /// The session of a dedicated link.
+    owner: RefCell<Option<Rc<Outbox>>>,
+    /// Channels and shard channels to which a dedicated link is subscribed, as last confirmed.
+    subscribed: Cell<[i64; 2]>,
+    /// Was ever subscribed, so its arrays may be messages.
+    listening: Cell<bool>,
+    /// Everything that comes belongs to no request (`MONITOR`).
+    raw: Cell<bool>,
+    /// It was logged that the link is away.
+    told: Cell<bool>,
+}
+
+impl Peer {
+    pub(super) fn new(worker: &Rc<Worker>, number: u16, owner: Option<Rc<Outbox>>) -> Self {
+        let shared = worker.shared.clone();
+        let coverage = if number == NO_LINK { None } else { shared.cache.coverages().take() };
+        Self {
+            shared,
+            worker: Rc::downgrade(worker),
+            number,
+            coverage,
+            owner: RefCell::new(owner),
+            told: Cell::default(),
+            subscribed: Cell::default(),
+            listening: Cell::default(),
+            raw: Cell::default(),
+        }
+    }
+
+    /// The coverage under which a read on this link would be filled now, and the link's number.
+    pub(super) fn cover(&self, in_namespace: bool) -> Option<(CoverageId, u16)> {
+        let coverages = self.shared.cache.coverages();
+        let id = if self.shared.tracks() {
+            self.tracked()?
+        } else if in_namespace {
+            coverages.current(&self.shared.feed)?
+        } else {
+            return None;
+        };
+        Some((id, self.number))
+    }
+
+    /// The coverage by the upstream's tracking.
+    pub(super) fn tracked(&self) -> Option<CoverageId> {
+        self.coverage.as_ref().and_then(|slot| self.shared.cache.coverages().current(slot))
+    }
+
+    /// A reply for `key` was read past the cache on this link.
+    pub(super) fn past(&self, key: &[u8], now: Micros) {
+        self.shared.cache.read_past(key, self.number, now);
+    }
+
+    pub(super) fn own(&self, owner: &Rc<Outbox>) {
+        self.owner.replace(Some(owner.clone()));
+    }
+
+    pub(super) fn disown(&self) {
+        self.owner.replace(None);
+    }
+
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed.get() != [0, 0]
+    }
+
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw.get()
+    }
+
+    /// Whether the connection was never put into a state of its own.
+    pub(super) fn is_clean(&self) -> bool {
+        !self.listening.get() && !self.raw.get()
+    }
+
+    /// A reply came to a request that was sent after `since`.
+    fn proven(&self, since: Micros) {
+        if let Some(slot) = &self.coverage {
+            self.shared.cache.coverages().advance(slot, since);
+        }
+    }
+
+    fn disarm(&self) {
+        if let Some(slot) = &self.coverage {
+            self.shared.cache.coverages().end(slot);
+        }
+    }
+
+    fn armed(&self, feed: CoverageId, since: Micros, chunk: &[u8], kind: Kind) {
+        let Some(slot) = &self.coverage else { return };
+        if kind == Kind::Error {
+            let said = String::from_utf8_lossy(chunk);
+            // The feed may just have gone; its successor's number comes soon.
+            let refused = !said.contains("does not exist");
+            if refused && !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {
+                warn!(
+                    reply = said.trim_end(),
+                    "the upstream does not allow CLIENT TRACKING: only keys in namespaces are cached"
+                );
+            }
+            return;
+        }
+        if self.shared.cache.coverages().arm(slot, Some(feed), since).is_none() {
+            debug!("the feed went before tracking was in place");
+        }
+    }
+
+    fn count_failed(&self, chunk: &[u8]) {
+        self.shared.metrics.announcements_failed.inc();
+        let said = String::from_utf8_lossy(chunk);
+        warn!(reply = said.trim_end(), "an announcement failed: other sidecars may serve the old value");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(slot) = self.coverage.take() {
+            self.shared.cache.coverages().give_back(slot);
+        }
+    }
+}
+
+impl Client for Peer {
+    type Expect = Expect;
+
+    fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
+        if self.raw.get() {
+            return true;
+        }
+        if kind != Kind::Push && !(self.listening.get() && kind == Kind::Aggregate) {
+            return false;
+        }
+        let word = message_word(start);
+        if is_confirmation(word) {
+            return !matches!(front, Some(Expect { what: What::Subscribe(..), .. }));
+        }
+        kind == Kind::Push || pubsub::is_message(word)
+    }
+
+    fn push(&self, chunk: Chunk<'_>, at: At) {
+        if at.first && at.last {
+            self.note_confirmation(&chunk);
+        }
+        match &*self.owner.borrow() {
+            Some(owner) => owner.push(chunk.into_bytes()),
+            None => debug!("a push came on a shared link"),
+        }
+    }
+
+    fn reply(&self, expect: Expect, chunk: Chunk<'_>, at: At) -> Option<Expect> {
+        let Expect { since, what } = expect;
+        let again = |what| Some(Expect { since, what });
+        match what {
+            What::Relay(to) => self.relay(to, since, chunk, at).and_then(|to| again(What::Relay(to))),
+            What::ReadPast(to, keys) => {
+                if at.last {
+                    let now = self.shared.now();
+                    keys.iter().for_each(|key| self.past(key, now));
+                }
+                self.relay(to, since, chunk, at).and_then(|to| again(What::ReadPast(to, keys)))
+            }
+            What::Write(write) => self.write_reply(write, since, chunk, at).and_then(again),
+            What::Fill(fill) => {
+                let more = fill.reply(self, chunk, at).map(What::Fill);
+                if more.is_none() {
+                    self.proven(since);
+                    self.observe(since);
+                }
+                more.and_then(again)
+            }
+            What::Gather(gather) => {
+                let more = gather.reply(self, chunk, at).map(What::Gather);
+                if more.is_none() {
+                    self.proven(since);
+                    self.observe(since);
+                }
+                more.and_then(again)
+            }
+            What::Changed(to, mut held, change) => {
+                held.extend_from_slice(&chunk);
+                if !at.last {
+                    return again(What::Changed(to, held, change));
+                }
+                self.observe(since);
+                self.change(&to, held, at.kind, change);
+                None
+            }
+            What::Subscribe(to, left) => {
+                let left = left - usize::from(at.last);
+                if at.kind == Kind::Error {
+                    to.piece(chunk.into_bytes(), at.last);
+                    return if at.last { None } else { again(What::Subscribe(to, left)) };
+                }
+                self.note_confirmation(&chunk);
+                to.piece(chunk.into_bytes(), left == 0);
+                if left > 0 { again(What::Subscribe(to, left)) } else { None }
+            }
+            What::Monitor(to) => {
+                if at.kind != Kind::Error {
+                    self.raw.set(true);
+                }
+                self.relay(to, since, chunk, at).and_then(|to| again(What::Monitor(to)))
+            }
+            What::Announced(left) => {
+                if at.kind == Kind::Error && at.first {
+                    self.count_failed(&chunk);
+                }
+                let left = left - usize::from(at.last);
+                if left > 0 { again(What::Announced(left)) } else { None }
+            }
+            What::Ping => {
+                self.proven(since);
+                None
+            }
+            What::Arm(feed) => {
+                self.armed(feed, since, &chunk, at.kind);
+                None
+            }
+        }
+    }
+
+    fn lost(&self, expect: Expect, loss: &Loss) {
+        let announced = expect.what.announcements();
+        if announced > 0 {
+            self.shared.metrics.announcements_failed.add(announced as u64);
+            warn!(announced, cause = %loss.cause, "announcements were lost with their link");
+        }
+        if let Some(to) = expect.what.give_up() {
+            self.shared.metrics.upstream_lost.inc();
+            to.error(&errors::lost(&self.shared.settings.upstream.address, loss));
+        }
+    }
+
+    fn up(&self) {
+        self.shared.metrics.upstream_connects.inc();
+        self.shared.metrics.upstream_links.inc();
+        if self.told.replace(false) {
+            info!(upstream = %self.shared.settings.upstream.address, link = self.number, "link is up again");
+        }
+        if let Some(worker) = self.worker.upgrade() {
+            worker.link_up(self.number);
+        }
+    }
+
+    fn down(&self, was_up: bool, loss: &Loss) {
+        self.disarm();
+        if was_up {
+            self.shared.metrics.upstream_disconnects.inc();
+            self.shared.metrics.upstream_links.dec();
+        }
+        // A refusal is told to whoever asked for the identity.
+        let refused = matches!(loss.cause, ConnectError::Refused(_));
+        if self.number != NO_LINK && !refused && !self.told.replace(true) {
+            let upstream = &self.shared.settings.upstream.address;
+            warn!(%upstream, link = self.number, cause = %loss.cause, "link is down");
+        }
+        if let Some(owner) = &*self.owner.borrow() {
+            owner.lose_link();
+        }
+    }
+
+    fn has_room(&self, front: Option<&Expect>, cx: &mut Context<'_>) -> bool {
+        if let Some(owner) = &*self.owner.borrow() {
+            return owner.has_room(cx);
+        }
+        match front.map(|expect| &expect.what) {
+            Some(What::Relay(to) | What::ReadPast(to, _)) => to.outbox.has_room(cx),
+            Some(What::Fill(fill)) => fill.to().is_none_or(|to| to.outbox.has_room(cx)),
+            Some(What::Gather(gather)) => gather.to().outbox.has_room(cx),
+            _ => true,
+        }
+    }
+
+    fn may_wait(&self, _expect: &Expect) -> bool {
+        self.number == NO_LINK
+    }
+}
+
+impl Peer {
+    fn relay(&self, to: To, since: Micros, chunk: Chunk<'_>, at: At) -> Option<To> {
+        if at.last {
+            self.observe(since);
+        }
+        if at.first && at.last && chunk.len() < crate::upstream::LARGE {
+            to.whole(&chunk);
+            return None;
+        }
+        to.piece(chunk.into_bytes(), at.last);
+        (!at.last).then_some(to)
+    }
+
+    fn write_reply(&self, mut write: Box<Write>, since: Micros, chunk: Chunk<'_>, at: At) -> Option<What> {
+        if let Some(to) = write.to.take() {
+            if at.kind == Kind::Error
+                && let Some(sticky) = write.sticky.take()
+            {
+                sticky.set(false);
+            }
+            if at.last {
+                write.fence = None;
+                if let (Some((commands, n)), Some(worker)) = (write.announce.take(), self.worker.upgrade()) {
+                    worker.announce(commands, n);
+                }
+            }
+            write.to = self.relay(to, since, chunk, at);
+            return (write.to.is_some() || write.announced > 0).then_some(What::Write(write));
+        }
+        if at.kind == Kind::Error && at.first {
+            self.count_failed(&chunk);
+        }
+        write.announced -= usize::from(at.last);
+        (write.announced > 0).then_some(What::Write(write))
+    }
+
+    fn change(&self, to: &To, mut reply: BytesMut, kind: Kind, change: Change) {
+        if kind != Kind::Error {
+            match change {
+                Change::Info => reply = super::nearside::with_section(&self.shared, reply),
+                Change::HelloId(id) => reply = super::local::with_id(reply, id),
+                Change::Select(db, chosen) => db.set(Some(chosen)),
+            }
+        }
+        to.piece(reply.freeze(), true);
+    }
+
+    fn observe(&self, since: Micros) {
+        let micros = self.shared.now().saturating_sub(since);
+        self.shared.metrics.upstream_latency.observe(micros, 1);
+    }
+
+    /// Takes in how many channels are left, as a confirmation says.
+    fn note_confirmation(&self, frame: &[u8]) {
+        if self.number != NO_LINK {
+            return;
+        }
+        let word = message_word(frame);
+        if let Some(count) = pubsub::count(frame).filter(|_| is_confirmation(word)) {
+            self.listening.set(true);
+            let mut subscribed = self.subscribed.get();
+            subscribed[usize::from(word.starts_with(b"ss") || word.starts_with(b"sunsub"))] = count;
+            self.subscribed.set(subscribed);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Commands that nearside answers: who the session is, and what it is called.
+//!
+//! What always holds: each is executed when all earlier replies are in, and no request behind it is looked
+//! at before it is done. A login is checked by the upstream each time, on a connection of its own; what the
+//! upstream says is passed on.
+
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use memchr::memmem;
+
+use super::core::{Core, Raw};
+use super::errors;
+use super::expect::{Change, Peer, What};
+use super::outbox::To;
+use super::shared::Ident;
+use crate::command::Local;
+use crate::resp::request::Request;
+use crate::resp::{Protocol, encode};
+use crate::upstream::{Link, Login};
+
+/// The session is about to be somebody else, once that one's link stands.
+pub(super) struct Changing {
+    link: Link<Peer>,
+    /// Not yet the identity's shared link.
+    fresh: bool,
+    ident: Ident,
+    login: Option<Login>,
+    to: To,
+    then: Then,
+}
+
+enum Then {
+    Ok,
+    /// Sends `HELLO` on the link, and takes this name.
+    Hello(Option<Vec<u8>>),
+}
+
+pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
+    match local {
+        Local::Quit => {
+            core.outbox.reply(b"+OK\r\n");
+            core.quit = true;
+        }
+        Local::Reset => {
+            core.drop_dedicated();
+            core.become_ident(core.worker.default_ident(Protocol::Resp2), core.shared.settings.login.clone());
+            core.name.clear();
+            core.outbox.reply(b"+RESET\r\n");
+        }
+        Local::ClientId => core.outbox.reply_with(|out| encode::integer(out, core.id as i64)),
+        Local::ClientGetName => core.outbox.reply_with(|out| match core.name.is_empty() {
+            true => encode::null(out, core.ident.protocol),
+            false => encode::bulk(out, &core.name),
+        }),
+        Local::ClientSetName => match is_name(request.arg(2)) {
+            true => {
+                core.name = request.arg(2).to_vec();
+                core.outbox.reply(b"+OK\r\n");
+            }
+            false => core.outbox.reply(&errors::line(errors::BAD_NAME)),
+        },
+        // It names the library of the shared link; a server that does not know it says so.
+        Local::ClientSetInfo => core.forward(raw, What::Relay),
+        Local::Select => match number(request.arg(1)) {
+            Some(db) => {
+                let ident = Ident { db, ..core.ident.clone() };
+                let login = core.login.clone();
+                change(core, ident, login, false, Then::Ok);
+            }
+            // No server takes it; ours says why.
+            None => core.forward(raw, What::Relay),
+        },
+        Local::Auth => {
+            let login = match request.len() {
+                2 => Login { user: None, password: request.arg(1).to_vec() },
+                3 => Login { user: Some(request.arg(1).to_vec()), password: request.arg(2).to_vec() },
+                // Too many arguments: an error on any link.
+                _ => return core.forward(raw, What::Relay),
+            };
+            log_in(core, login, core.ident.protocol, Then::Ok);
+        }
+        Local::Hello => hello(core, request),
+        Local::Nearside => super::nearside::answer(core, request),
+    }
+}
+
+/// `HELLO [version [AUTH user password] [SETNAME name]]`, with the checks in the order of Redis'
+/// `helloCommand`.
+fn hello(core: &mut Core, request: &Request<'_>) {
+    let refuse = |core: &Core, text: &str| core.outbox.reply(&errors::line(text));
+    let protocol = match request.get(1).map(|version| std::str::from_utf8(version).map(str::parse::<i64>)) {
+        None => core.ident.protocol,
+        Some(Ok(Ok(2))) => Protocol::Resp2,
+        Some(Ok(Ok(3))) => Protocol::Resp3,
+        Some(Ok(Ok(_))) => return refuse(core, errors::NOPROTO),
+        Some(_) => return refuse(core, errors::BAD_VERSION),
+    };
+    let (mut login, mut name) = (None, None);
+    let mut i = 2;
+    while let Some(option) = request.get(i) {
+        match (request.get(i + 1), request.get(i + 2)) {
+            (Some(user), Some(password)) if option.eq_ignore_ascii_case(b"auth") => {
+                login = Some(Login { user: Some(user.to_vec()), password: password.to_vec() });
+                i += 3;
+            }
+            (Some(chosen), _) if option.eq_ignore_ascii_case(b"setname") => {
+                if !is_name(chosen) {
+                    return refuse(core, errors::BAD_NAME);
+                }
+                name = Some(chosen.to_vec());
+                i += 2;
+            }
+            _ => return refuse(core, &errors::hello_option(option)),
+        }
+    }
+    match login {
+        Some(login) => log_in(core, login, protocol, Then::Hello(name)),
+        None => {
+            let ident = Ident { protocol, ..core.ident.clone() };
+            let login = core.login.clone();
+            change(core, ident, login, false, Then::Hello(name));
+        }
+    }
+}
+
+/// Becomes the user of `login`, if the upstream takes it.
+fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
+    let own = &core.shared.settings.login;
+    let same = |own: &Login| {
+        let user = |login: &Login| login.user.clone().unwrap_or_else(|| b"default".to_vec());
+        user(own) == user(&login) && own.password == login.password
+    };
+    // Nearside's own login is nearside's own identity, however it is written.
+    let user = match own.as_ref().is_some_and(same) {
+        true => None,
+        false => Some(login.user.clone().unwrap_or_else(|| b"default".to_vec())),
+    };
+    let ident = Ident { db: core.ident.db, protocol, user };
+    let login = if ident.user.is_none() { own.clone() } else { Some(login) };
+    change(core, ident, login, true, then);
+}
+
+fn change(core: &mut Core, ident: Ident, login: Option<Login>, fresh: bool, then: Then) {
+    let link = match fresh {
+        true => core.worker.new_link(&ident, &login),
+        false => core.worker.link(&ident, &login),
+    };
+    let to = core.to(core.outbox.open());
+    core.changing = Some(Changing { link, fresh, ident, login, to, then });
+    // Taken up by the session's next turn.
+    core.outbox.wake();
+}
+
+impl Core {
+    /// Goes on with a change of identity. Says whether it came to an end.
+    pub(super) fn poll_changing(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(changing) = &self.changing else { return false };
+        let Poll::Ready(ready) = changing.link.poll_ready(cx) else { return false };
+        let Some(Changing { link, fresh, ident, login, to, then }) = self.changing.take() else {
+            return false;
+        };
+        if let Err(loss) = ready {
+            to.whole(&errors::refused(&self.shared.settings.upstream.address, &loss));
+            return true;
+        }
+        if fresh {
+            let number = self.shared.idents.number(&ident);
+            if !self.worker.has_link(number, &login) {
+                self.worker.adopt(number, &login, &link);
+            }
+        }
+        self.become_ident(ident, login);
+        match then {
+            Then::Ok => to.whole(b"+OK\r\n"),
+            Then::Hello(name) => {
+                self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
+                let version: &[u8] = if self.ident.protocol == Protocol::Resp3 { b"3" } else { b"2" };
+                let what = What::Changed(to, BytesMut::new(), Change::HelloId(self.id));
+                self.send(|out| out.with(|tail| encode::command(tail, &[b"HELLO", version])), what);
+            }
+        }
+        true
+    }
+}
+
+/// A database number as Redis takes it.
+pub(super) fn number(arg: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(arg).ok()?;
+    let number: u32 = text.parse().ok()?;
+    (number.to_string() == text && number <= i32::MAX as u32).then_some(number)
+}
+
+/// As Redis' `validateClientName`.
+fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+/// A reply to `HELLO` with the session's id in the place of the link's.
+pub(super) fn with_id(reply: BytesMut, id: u64) -> BytesMut {
+    const FIELD: &[u8] = b"$2\r\nid\r\n:";
+    let Some(start) = memmem::find(&reply, FIELD).map(|found| found + FIELD.len()) else { return reply };
+    let Some(len) = memchr::memchr(b'\r', &reply[start..]) else { return reply };
+    let mut changed = BytesMut::with_capacity(reply.len() + 20);
+    changed.extend_from_slice(&reply[..start]);
+    changed.extend_from_slice(id.to_string().as_bytes());
+    changed.extend_from_slice(&reply[start + len..]);
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_id_is_changed() {
+        let reply = BytesMut::from(&b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:77\r\n"[..]);
+        assert_eq!(&with_id(reply, 5)[..], b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n");
+    }
+
+    #[test]
+    fn database_numbers() {
+        assert_eq!(number(b"15"), Some(15));
+        for wrong in [&b"-1"[..], b"01", b"+1", b"x", b"", b"4294967296"] {
+            assert_eq!(number(wrong), None);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `MGET`, put together from the entries of `GET`: only what is missing is fetched, with one `MGET`.
+//!
+//! What always holds: the reply has the upstream's bytes, element by element; an element that `GET` would
+//! answer with an error (nil because of another type) is never kept under `GET`.
+
+use std::ops::Range;
+
+use bytes::{BufMut, BytesMut};
+
+use super::core::Core;
+use super::expect::{CacheLease, Peer, What};
+use super::outbox::To;
+use super::read::life;
+use crate::cache::{Lookup, Micros, Name, Reason};
+use crate::resp::encode;
+use crate::resp::request::Request;
+use crate::resp::scanner::{Kind, ReplyScanner, Scan};
+use crate::upstream::{At, Chunk, Outgoing};
+
+/// Missing keys of one request that are kept; what is beyond is only passed on.
+const MAX_FILLS: usize = 1024;
+
+pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
+    let mut held = BytesMut::new();
+    let mut parts = Vec::with_capacity(request.len() - 1);
+    let mut missing = Vec::new();
+    for i in 1..request.len() {
+        let key = request.arg(i);
+        let start = held.len();
+        match lookup(core, key, |reply| held.extend_from_slice(reply)) {
+            Lookup::Hit => parts.push(Part::Held(start..held.len())),
+            Lookup::Miss(lease) if missing.len() < MAX_FILLS => {
+                parts.push(Part::Missing);
+                missing.push(Missing { key: key.into(), past: false, lease: Some(lease), reply: 0..0 });
+            }
+            Lookup::Miss(_) | Lookup::Joined | Lookup::Past(_) => {
+                parts.push(Part::Missing);
+                missing.push(Missing { key: key.into(), past: true, lease: None, reply: 0..0 });
+            }
+        }
+    }
+    if missing.is_empty() {
+        core.count_hit();
+        core.outbox.reply_with(|out| {
+            encode::array(out, parts.len());
+            out.put_slice(&held);
+        });
+        return;
+    }
+    core.shared.cache.touch(core.now);
+    let to = core.to(core.outbox.open());
+    let mut out = BytesMut::new();
+    out.put_slice(format!("*{}\r\n$4\r\nMGET\r\n", missing.len() + 1).as_bytes());
+    missing.iter().for_each(|missing| encode::bulk(&mut out, &missing.key));
+    for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
+        encode::command(&mut out, &[b"PTTL", &fill.key]);
+    }
+    let gather = Gather { to, held, parts, missing, fetched: BytesMut::new(), is_read: false, next: 0 };
+    core.send(|to: &mut Outgoing| to.append(out.freeze()), What::Gather(Box::new(gather)));
+}
+
+fn lookup(core: &Core, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
+    let name = Name { key, ident: core.number, command: core.shared.get, rest: b"" };
+    let namespace = core.shared.namespaces.find(key);
+    let max_staleness = core.shared.max_staleness(namespace);
+    let cover = || core.link.client().cover(namespace.is_some());
+    core.shared.cache.lookup(&name, core.now, max_staleness, cover, || None, serve)
+}
+
+enum Part {
+    /// Where the element lies in `held`.
+    Held(Range<usize>),
+    /// The next of the fetched ones.
+    Missing,
+}
+
+struct Missing {
+    key: Box<[u8]>,
+    /// It is read past the cache.
+    past: bool,
+    lease: Option<CacheLease>,
+    /// Where the element lies in `fetched`.
+    reply: Range<usize>,
+}
+
+/// An `MGET` of the missing keys, and their `PTTL`s, in flight.
+pub(super) struct Gather {
+    to: To,
+    held: BytesMut,
+    parts: Vec<Part>,
+    missing: Vec<Missing>,
+    /// The upstream's reply.
+    fetched: BytesMut,
+    is_read: bool,
+    /// The first of `missing` whose `PTTL` may be the next reply.
+    next: usize,
+}
+
+impl Gather {
+    pub(super) fn to(&self) -> &To {
+        &self.to
+    }
+
+    pub(super) fn into_to(self) -> To {
+        self.to
+    }
+
+    pub(super) fn reply(mut self: Box<Self>, peer: &Peer, chunk: Chunk<'_>, at: At) -> Option<Box<Self>> {
+        if !self.is_read {
+            self.fetched.extend_from_slice(&chunk);
+            self.is_read = at.last;
+            if at.last && (at.kind == Kind::Error || !self.find_elements()) {
+                self.refuse();
+            }
+        } else {
+            self.keep(peer, &chunk);
+        }
+        while self.missing.get(self.next).is_some_and(|missing| missing.lease.is_none()) {
+            self.next += 1;
+        }
+        if !self.is_read || self.next < self.missing.len() {
+            return Some(self);
+        }
+        self.deliver(peer);
+        None
+    }
+
+    /// Finds where each fetched element lies; false if it is not the array that was asked for.
+    fn find_elements(&mut self) -> bool {
+        let Some(header) = memchr::memchr(b'\n', &self.fetched) else { return false };
+        if self.fetched[..=header] != *format!("*{}\r\n", self.missing.len()).as_bytes() {
+            return false;
+        }
+        let mut start = header + 1;
+        let mut scanner = ReplyScanner::new();
+        for missing in &mut self.missing {
+            let Ok(Scan::Done { used, .. }) = scanner.scan(&self.fetched[start..]) else { return false };
+            missing.reply = start..start + used;
+            start += used;
+        }
+        true
+    }
+
+    /// The upstream answered with something else, an error: that is the reply, and nothing is kept. The
+    /// `PTTL`s still come.
+    fn refuse(&mut self) {
+        self.missing.iter_mut().for_each(|missing| missing.reply = 0..0);
+        self.parts.clear();
+    }
+
+    /// Takes the next `PTTL`.
+    fn keep(&mut self, peer: &Peer, ttl: &[u8]) {
+        let Some(missing) = self.missing.get_mut(self.next) else { return };
+        self.next += 1;
+        let Some(lease) = missing.lease.take() else { return };
+        let (now, namespace) = (peer.shared.now(), peer.shared.namespaces.find(&missing.key));
+        let reply = &self.fetched[missing.reply.clone()];
+        let (opened, max_age) = (lease.opened(), peer.shared.max_age(namespace));
+        let max_staleness: Micros = peer.shared.max_staleness(namespace);
+        let is_nil = matches!(reply, b"$-1\r\n" | b"_\r\n");
+        if reply.is_empty() {
+            lease.give_up(Reason::ErrorReply, now);
+            return;
+        }
+        match life(ttl, reply, opened, max_age) {
+            // Nil for a key that is there: it holds another type, and GET would answer with an error.
+            Some(life) if !is_nil || ttl == b":-2\r\n" => drop(lease.fill(reply, life, now, max_staleness)),
+            _ => drop(lease.give_up(Reason::TtlUnknown, now)),
+        }
+    }
+
+    fn deliver(self, peer: &Peer) {
+        let now = peer.shared.now();
+        for missing in self.missing.iter().filter(|missing| missing.past) {
+            peer.past(&missing.key, now);
+        }
+        if self.parts.is_empty() {
+            self.to.piece(self.fetched.freeze(), true);
+            return;
+        }
+        let mut out = BytesMut::with_capacity(self.held.len() + self.fetched.len() + 16);
+        encode::array(&mut out, self.parts.len());
+        let mut fetched = self.missing.iter();
+        for part in &self.parts {
+            match part {
+                Part::Held(range) => out.put_slice(&self.held[range.clone()]),
+                Part::Missing => {
+                    let range = fetched.next().map_or(0..0, |missing| missing.reply.clone());
+                    out.put_slice(&self.fetched[range]);
+                }
+            }
+        }
+        self.to.piece(out.freeze(), true);
+    }
+}

@@ -1,0 +1,343 @@
+//! `NEARSIDE …` and the section of `INFO`: what nearside tells a person at `redis-cli`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+
+use super::core::{Core, Raw};
+use super::errors;
+use super::expect::{Change, What};
+use super::shared::{Ident, Shared};
+use crate::cache::{Micros, Reason, Stats};
+use crate::resp::request::Request;
+use crate::resp::{Protocol, encode};
+
+const HELP: &[&str] = &[
+    "NEARSIDE <subcommand> [<arg> ...]. Subcommands are:",
+    "STATS",
+    "    What the cache and the links have done so far, as INFO shows it.",
+    "KEYS [pattern] [COUNT n]",
+    "    Keys that are cached now, at most n (default 1000), in no particular order.",
+    "WHY <key>",
+    "    Whether the key is cached, since when and by which coverage; if not, why.",
+    "FLUSH [key ...]",
+    "    Forget these keys, or everything. The upstream is not touched.",
+    "CONFIG",
+    "    Every setting that is in effect.",
+    "HELP",
+    "    Print this help.",
+];
+
+/// Keys that `NEARSIDE KEYS` gives if it is not told how many.
+const KEYS: usize = 1000;
+
+pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
+    let subcommand = request.get(1).unwrap_or(b"HELP").to_ascii_uppercase();
+    let protocol = core.ident.protocol;
+    let lines = |lines: &[String]| {
+        core.outbox.reply_with(|out| {
+            encode::array(out, lines.len());
+            lines.iter().for_each(|line| encode::bulk(out, line.as_bytes()));
+        });
+    };
+    match (&*subcommand, request.len()) {
+        (b"HELP", ..=2) => core.outbox.reply_with(|out| {
+            encode::array(out, HELP.len());
+            HELP.iter().for_each(|line| encode::simple(out, line.as_bytes()));
+        }),
+        (b"STATS", 2) => {
+            let section = section(&core.shared);
+            core.outbox.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
+        }
+        (b"KEYS", _) => match keys_wanted(request) {
+            Some((pattern, count)) => {
+                let matches = |key: &[u8]| pattern.is_none_or(|pattern| glob(pattern, key));
+                let keys = core.shared.cache.keys(count, core.shared.now(), matches);
+                core.outbox.reply_with(|out| {
+                    encode::array(out, keys.len());
+                    keys.iter().for_each(|key| encode::bulk(out, key));
+                });
+            }
+            None => core.outbox.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]")),
+        },
+        (b"WHY", 3) => lines(&why(&core.shared, request.arg(2))),
+        (b"FLUSH", 2) => {
+            core.shared.cache.flush(Reason::Flushed);
+            core.outbox.reply(b"+OK\r\n");
+        }
+        (b"FLUSH", 3..) => {
+            let now = core.shared.now();
+            for i in 2..request.len() {
+                core.shared.cache.invalidate(request.arg(i), Reason::Flushed, now);
+            }
+            core.outbox.reply(b"+OK\r\n");
+        }
+        (b"CONFIG", 2) => {
+            let all = &core.shared.settings.described;
+            core.outbox.reply_with(|out| {
+                encode::map(out, protocol, all.len());
+                for (name, value) in all {
+                    encode::bulk(out, name.as_bytes());
+                    encode::bulk(out, value.as_bytes());
+                }
+            });
+        }
+        _ => {
+            let text = format!(
+                "ERR unknown subcommand or wrong number of arguments for '{}'. Try NEARSIDE HELP.",
+                String::from_utf8_lossy(&subcommand)
+            );
+            core.outbox.reply(&errors::line(&text));
+        }
+    }
+}
+
+fn keys_wanted<'a>(request: &Request<'a>) -> Option<(Option<&'a [u8]>, usize)> {
+    let (mut pattern, mut count, mut i) = (None, KEYS, 2);
+    while let Some(arg) = request.get(i) {
+        match request.get(i + 1) {
+            Some(n) if arg.eq_ignore_ascii_case(b"count") => {
+                count = std::str::from_utf8(n).ok()?.parse().ok()?;
+                i += 2;
+            }
+            _ if pattern.is_none() => {
+                pattern = Some(arg);
+                i += 1;
+            }
+            _ => return None,
+        }
+    }
+    Some((pattern, count))
+}
+
+/// What is known of one key, in lines for a person.
+fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
+    let now = shared.now();
+    let described = shared.cache.describe(key, now);
+    let namespace = shared.namespaces.find(key);
+    let served: Vec<_> = described.replies.iter().filter(|reply| reply.stands).collect();
+    let mut lines = vec![format!("cached: {}", if served.is_empty() { "no" } else { "yes" })];
+    lines.push(match namespace {
+        Some(namespace) => format!("namespace: {}", namespace.name),
+        None => "namespace: none".into(),
+    });
+    let table = shared.table();
+    for reply in served {
+        let row = table.row(reply.command).map_or("?", |row| &row.name).to_ascii_uppercase();
+        let rest = String::from_utf8_lossy(&reply.rest).replace("\r\n", " ");
+        let coverage = if reply.tracked { "tracking" } else { "channels" };
+        let mut line = format!(
+            "reply: {row}{}{rest}, {} bytes, {}, filled {} ago, coverage {coverage}, proven fresh {} ago",
+            if rest.is_empty() { "" } else { " " },
+            reply.bytes,
+            identity(shared, reply.ident),
+            ago(reply.age),
+            ago(reply.proven),
+        );
+        if let Some(left) = reply.left {
+            let _ = write!(line, ", ends in {}", ago(left));
+        }
+        lines.push(line);
+    }
+    if described.fenced {
+        lines.push("fenced: a write to it is under way".into());
+    }
+    if let Some((reason, at)) = described.last {
+        lines.push(format!("last event: {}, {} ago: {}", reason.name(), ago(at), reason.explain()));
+    } else {
+        lines.push("last event: none that is remembered".into());
+    }
+    if namespace.is_none() && !shared.tracks() {
+        lines.push("note: without CLIENT TRACKING only keys in namespaces are cached".into());
+    }
+    lines
+}
+
+fn identity(shared: &Shared, number: u32) -> String {
+    match shared.idents.get(number) {
+        Some(Ident { db, protocol, user }) => {
+            let user = user.map_or("nearside's own user".into(), |user| {
+                format!("user {}", String::from_utf8_lossy(&user))
+            });
+            format!("db {db}, {}, {user}", if protocol == Protocol::Resp3 { "RESP3" } else { "RESP2" })
+        }
+        None => "identity unknown".into(),
+    }
+}
+
+fn ago(micros: Micros) -> String {
+    // To the millisecond, or to the microsecond if it is less than one.
+    let rounded = if micros < 1000 { micros } else { micros / 1000 * 1000 };
+    humantime::format_duration(Duration::from_micros(rounded)).to_string()
+}
+
+/// Sends `INFO` upstream, so that our section can be added; or answers if only that is wanted.
+pub(super) fn info(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
+    let wants = |section: &[u8]| request.args().skip(1).any(|arg| arg.eq_ignore_ascii_case(section));
+    if request.len() == 2 && wants(b"nearside") {
+        let section = section(&core.shared);
+        let protocol = core.ident.protocol;
+        if core.outbox.waiting() == 0 {
+            return core.outbox.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
+        }
+    }
+    let ours =
+        request.len() == 1 || [&b"default"[..], b"all", b"everything", b"nearside"].into_iter().any(wants);
+    match ours {
+        true => core.forward(raw, |to| What::Changed(to, BytesMut::new(), Change::Info)),
+        false => core.forward(raw, What::Relay),
+    }
+}
+
+/// A reply to `INFO` with our section at its end: a bulk string, or RESP3's verbatim string.
+pub(super) fn with_section(shared: &Shared, reply: BytesMut) -> BytesMut {
+    let Some(header) = memchr::memchr(b'\n', &reply) else { return reply };
+    let Some(text) = reply[header + 1..].strip_suffix(b"\r\n") else { return reply };
+    let section = section(shared);
+    let gap = if text.ends_with(b"\r\n\r\n") || text.is_empty() || text == b"txt:" { "" } else { "\r\n" };
+    let mut changed = BytesMut::with_capacity(reply.len() + section.len() + 16);
+    let len = text.len() + gap.len() + section.len();
+    changed.put_u8(reply[0]);
+    changed.put_slice(format!("{len}\r\n").as_bytes());
+    changed.put_slice(text);
+    changed.put_slice(gap.as_bytes());
+    changed.put_slice(section.as_bytes());
+    changed.put_slice(b"\r\n");
+    changed
+}
+
+/// The `# Nearside` section, in the manner of `INFO`.
+fn section(shared: &Shared) -> String {
+    let stats = shared.cache.stats();
+    let metrics = &shared.metrics;
+    let mut out = String::from("# Nearside\r\n");
+    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        let _ = write!(out, "{name}:{value}\r\n");
+    };
+    line("nearside_version", &env!("CARGO_PKG_VERSION"));
+    line("nearside_uptime_in_seconds", &shared.uptime().as_secs());
+    line("nearside_clients", &metrics.clients.get());
+    line("nearside_requests", &metrics.requests.get());
+    line("nearside_hits", &stats.hits);
+    line("nearside_misses", &stats.misses);
+    line("nearside_hit_ratio", &format_args!("{:.4}", hit_ratio(&stats)));
+    line("nearside_shared_flights", &stats.joined);
+    line("nearside_fills", &stats.fills);
+    line("nearside_entries", &stats.entries);
+    line("nearside_bytes", &stats.bytes);
+    line("nearside_max_bytes", &shared.cache.max_bytes());
+    line("nearside_feed", &if metrics.feed_up.get() == 1 { "up" } else { "down" });
+    line("nearside_tracking", &if shared.tracks() { "on" } else { "off" });
+    line("nearside_tracked_links", &shared.cache.coverages().children());
+    line("nearside_proven_staleness_us", &proven(shared));
+    line("nearside_upstream_links", &metrics.upstream_links.get());
+    line("nearside_upstream_requests", &metrics.upstream_requests.get());
+    line("nearside_upstream_lost", &metrics.upstream_lost.get());
+    line("nearside_upstream_refused", &metrics.upstream_refused.get());
+    line("nearside_announcements", &metrics.announcements.get());
+    line("nearside_announcements_failed", &metrics.announcements_failed.get());
+    line("nearside_feed_lapses", &metrics.feed_lapses.get());
+    for reason in Reason::ALL {
+        let count = stats.reasons[reason as usize];
+        if count > 0 {
+            line(&format!("nearside_reason_{}", reason.name()), &count);
+        }
+    }
+    out
+}
+
+fn hit_ratio(stats: &Stats) -> f64 {
+    let all = stats.hits + stats.misses;
+    if all == 0 { 0.0 } else { stats.hits as f64 / all as f64 }
+}
+
+/// How long ago the feed was last proven fresh, in microseconds; -1 without a feed.
+fn proven(shared: &Shared) -> i64 {
+    let coverages = shared.cache.coverages();
+    match coverages.current(&shared.feed) {
+        Some(feed) => shared.now().saturating_sub(coverages.watermark(feed)) as i64,
+        None => -1,
+    }
+}
+
+/// Glob-style matching as in Redis' `KEYS`: `*`, `?`, `[a-z]`, `[^…]` and `\` for the next one itself.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where the last star was, and how much it has swallowed.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        let step = match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p + 1, t));
+                p += 1;
+                continue;
+            }
+            Some(b'?') => Some(p + 1),
+            Some(b'[') => class(pattern, p, text[t]),
+            Some(b'\\') if p + 1 < pattern.len() => (pattern[p + 1] == text[t]).then_some(p + 2),
+            Some(byte) => (*byte == text[t]).then_some(p + 1),
+            None => None,
+        };
+        match (step, &mut star) {
+            (Some(next), _) => (p, t) = (next, t + 1),
+            (None, Some((after, swallowed))) => {
+                *swallowed += 1;
+                (p, t) = (*after, *swallowed);
+            }
+            (None, None) => return false,
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// Where the pattern goes on behind the class at `p`, if `byte` is in it.
+fn class(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
+    let mut i = p + 1;
+    let not = pattern.get(i) == Some(&b'^');
+    i += usize::from(not);
+    let mut found = false;
+    while let Some(&first) = pattern.get(i).filter(|byte| **byte != b']') {
+        let escaped = first == b'\\' && i + 1 < pattern.len();
+        let low = if escaped { pattern[i + 1] } else { first };
+        i += 1 + usize::from(escaped);
+        let high = match (pattern.get(i), pattern.get(i + 1)) {
+            (Some(b'-'), Some(high)) if !escaped => {
+                i += 2;
+                *high
+            }
+            _ => low,
+        };
+        found |= (low.min(high)..=low.max(high)).contains(&byte);
+    }
+    (found != not).then_some(i + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_redis() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("users/*", "users/1", true),
+            ("users/*", "user/1", false),
+            ("*a*b*c", "xxaxxbxxc", true),
+            ("*a*b*c", "xxaxxbxx", false),
+            ("h?llo", "hello", true),
+            ("h[ae]llo", "hallo", true),
+            ("h[^e]llo", "hello", false),
+            ("h[a-c]llo", "hbllo", true),
+            ("h[c-a]llo", "hbllo", true),
+            ("a\\*b", "a*b", true),
+            ("a\\*b", "axb", false),
+            ("", "", true),
+            ("", "a", false),
+            ("[", "a", false),
+            ("a**", "a", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! A session's replies on their way to its client.
+//!
+//! What always holds: replies leave in the order of their requests. Each request that is not answered at
+//! once opens a slot; the done prefix of the slots is moved to `out`, and the front slot's reply goes there
+//! as it comes, piece by piece.
+//!
+//! The session's task writes; links and flights fill the slots. All on one thread.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use crate::upstream::{Outgoing, Stream};
+
+/// Where one request's reply goes.
+pub struct To {
+    pub outbox: Rc<Outbox>,
+    pub slot: u64,
+}
+
+impl To {
+    /// Adds a piece of the reply; `last` completes it.
+    pub fn piece(&self, bytes: Bytes, last: bool) {
+        self.outbox.piece(self.slot, bytes, last);
+    }
+
+    /// The reply as a whole, copied from `bytes`.
+    pub fn whole(&self, bytes: &[u8]) {
+        self.outbox.whole(self.slot, bytes);
+    }
+
+    /// The reply is an error, worded by us. If a piece of the upstream's reply was passed on already,
+    /// nothing can be said any more but by closing the connection.
+    pub fn error(&self, text: &str) {
+        let mut inner = self.outbox.0.borrow_mut();
+        if inner.begun(self.slot) {
+            inner.broken = true;
+            inner.wake();
+            return;
+        }
+        drop(inner);
+        self.whole(&super::errors::line(text));
+    }
+}
+
+/// See the [module](self).
+pub struct Outbox(RefCell<Inner>);
+
+struct Inner {
+    out: Outgoing,
+    /// The number of the front slot.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// Bytes held in slots.
+    held: usize,
+    limit: usize,
+    /// Slots that wait for another's flight.
+    joined: usize,
+    /// Joined slots whose flight came to nothing.
+    released: Vec<u64>,
+    /// The session's task.
+    waker: Option<Waker>,
+    /// Links that wait for room.
+    crowded: Vec<Waker>,
+    /// A reply was cut off in the middle.
+    broken: bool,
+    /// The dedicated link was lost.
+    lost_link: bool,
+    written: u64,
+}
+
+#[derive(Default)]
+struct Slot {
+    pieces: SmallVec<[Bytes; 1]>,
+    begun: bool,
+    done: bool,
+    /// The request, while it waits for another's flight.
+    request: Option<Box<[u8]>>,
+}
+
+impl Outbox {
+    /// An outbox that asks for no more while it holds over `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self(RefCell::new(Inner {
+            out: Outgoing::default(),
+            first: 0,
+            slots: VecDeque::new(),
+            held: 0,
+            limit,
+            joined: 0,
+            released: Vec::new(),
+            waker: None,
+            crowded: Vec::new(),
+            broken: false,
+            lost_link: false,
+            written: 0,
+        }))
+    }
+
+    /// The number that the next slot will have.
+    pub fn next(&self) -> u64 {
+        let inner = self.0.borrow();
+        inner.first + inner.slots.len() as u64
+    }
+
+    /// Opens the next slot.
+    pub fn open(&self) -> u64 {
+        let mut inner = self.0.borrow_mut();
+        inner.slots.push_back(Slot::default());
+        inner.first + inner.slots.len() as u64 - 1
+    }
+
+    /// Opens the next slot for a request that waits for another's flight.
+    pub fn open_joined(&self, request: &[u8]) -> u64 {
+        let slot = self.open();
+        self.join(slot, request.into());
+        slot
+    }
+
+    /// Lets an open slot wait for a flight.
+    pub fn join(&self, slot: u64, request: Box<[u8]>) {
+        let mut inner = self.0.borrow_mut();
+        inner.joined += 1;
+        if let Some(slot) = inner.slot(slot) {
+            slot.request = Some(request);
+        }
+    }
+
+    /// The flight of a joined slot came in.
+    pub fn served(&self, slot: u64, reply: Bytes) {
+        self.unjoin(slot);
+        self.piece(slot, reply, true);
+    }
+
+    /// The flight of a joined slot came to nothing: the session looks it up anew.
+    pub fn release(&self, slot: u64) {
+        let mut inner = self.0.borrow_mut();
+        inner.released.push(slot);
+        inner.wake();
+    }
+
+    /// A released slot and its request.
+    pub fn next_released(&self) -> Option<(u64, Box<[u8]>)> {
+        let slot = self.0.borrow_mut().released.pop()?;
+        self.unjoin(slot).map(|request| (slot, request))
+    }
+
+    fn unjoin(&self, slot: u64) -> Option<Box<[u8]>> {
+        let mut inner = self.0.borrow_mut();
+        let request = inner.slot(slot)?.request.take()?;
+        inner.joined -= 1;
+        Some(request)
+    }
+
+    /// Whether any request waits for another's flight.
+    pub fn has_joined(&self) -> bool {
+        self.0.borrow().joined > 0
+    }
+
+    /// Answers the next request at once.
+    pub fn reply(&self, bytes: &[u8]) {
+        self.reply_with(|out| out.extend_from_slice(bytes));
+    }
+
+    /// Answers the next request at once with what `write` writes.
+    pub fn reply_with(&self, write: impl FnOnce(&mut BytesMut)) {
+        let mut inner = self.0.borrow_mut();
+        if inner.slots.is_empty() {
+            inner.out.with(write);
+            inner.first += 1;
+            return;
+        }
+        let mut bytes = BytesMut::new();
+        write(&mut bytes);
+        inner.held += bytes.len();
+        let pieces = SmallVec::from([bytes.freeze()]);
+        inner.slots.push_back(Slot { pieces, done: true, ..Slot::default() });
+    }
+
+    /// What belongs to no request: a message. Replies come from the same connection and in its order, so
+    /// all that were due before it are in `out` already.
+    pub fn push(&self, bytes: Bytes) {
+        let mut inner = self.0.borrow_mut();
+        inner.out.append(bytes);
+        inner.wake();
+    }
+
+    fn whole(&self, slot: u64, bytes: &[u8]) {
+        let mut inner = self.0.borrow_mut();
+        if slot == inner.first && !inner.slots.is_empty() {
+            inner.out.copy(bytes);
+            inner.pop_front();
+            inner.wake();
+            return;
+        }
+        drop(inner);
+        self.piece(slot, Bytes::copy_from_slice(bytes), true);
+    }
+
+    fn piece(&self, number: u64, bytes: Bytes, last: bool) {
+        let mut inner = self.0.borrow_mut();
+        let len = bytes.len();
+        let Some(slot) = inner.slot(number) else { return };
+        slot.begun = true;
+        if number != inner.first {
+            let Some(slot) = inner.slot(number) else { return };
+            slot.pieces.push(bytes);
+            slot.done = last;
+            inner.held += len;
+            return;
+        }
+        inner.out.append(bytes);
+        if last {
+            inner.pop_front();
+        }
+        inner.wake();
+    }
+
+    /// Slots whose replies have not come, done ones behind them included.
+    pub fn waiting(&self) -> usize {
+        self.0.borrow().slots.len()
+    }
+
+    /// Whether all is answered and written.
+    pub fn is_drained(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.slots.is_empty() && inner.out.is_empty()
+    }
+
+    /// Whether the client has left more than the limit untaken.
+    pub fn is_full(&self) -> bool {
+        self.0.borrow().is_full()
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.0.borrow().broken
+    }
+
+    /// The session's dedicated link was lost, and what it had upstream with it.
+    pub fn lose_link(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.lost_link = true;
+        inner.wake();
+    }
+
+    pub fn link_is_lost(&self) -> bool {
+        self.0.borrow().lost_link
+    }
+
+    pub fn forget_lost_link(&self) {
+        self.0.borrow_mut().lost_link = false;
+    }
+
+    /// Wakes the session's task.
+    pub fn wake(&self) {
+        self.0.borrow().wake();
+    }
+
+    /// Bytes that the client has taken so far.
+    pub fn written(&self) -> u64 {
+        self.0.borrow().written
+    }
+
+    /// Whether there is room; if not, `cx` is woken when there is.
+    pub fn has_room(&self, cx: &mut Context<'_>) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let full = inner.is_full();
+        if full {
+            inner.crowded.push(cx.waker().clone());
+        }
+        !full
+    }
+
+    /// Writes to the client, as much as it takes. Ready when all is written, or the client is gone.
+    pub fn poll_write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        let Inner { out, written, .. } = &mut *inner;
+        let poll = out.poll_write(stream, cx, written);
+        if !inner.crowded.is_empty() && !inner.is_full() {
+            inner.crowded.drain(..).for_each(Waker::wake);
+        }
+        poll
+    }
+
+    /// The task that is woken when there is something to write or to do.
+    pub fn set_waker(&self, cx: &Context<'_>) {
+        let mut inner = self.0.borrow_mut();
+        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// The client is gone: nobody is to wait for it.
+    pub fn close(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.crowded.drain(..).for_each(Waker::wake);
+        inner.waker = None;
+        inner.slots.clear();
+        inner.released.clear();
+        inner.held = 0;
+        inner.out = Outgoing::default();
+        inner.limit = usize::MAX;
+    }
+}
+
+impl Inner {
+    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+        let i = number.checked_sub(self.first)?;
+        self.slots.get_mut(i as usize)
+    }
+
+    fn begun(&mut self, number: u64) -> bool {
+        self.slot(number).is_some_and(|slot| slot.begun)
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.len() + self.held > self.limit
+    }
+
+    /// The front reply is complete: moves what was waiting behind it.
+    fn pop_front(&mut self) {
+        self.slots.pop_front();
+        self.first += 1;
+        while let Some(front) = self.slots.front_mut() {
+            for piece in front.pieces.drain(..) {
+                self.held -= piece.len();
+                self.out.append(piece);
+            }
+            if !front.done {
+                return;
+            }
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}

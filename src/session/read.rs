@@ -1,0 +1,267 @@
+//! Cached reads of one key: lookup, and on a miss the read with its time to live, and the fill.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::core::{Core, Raw, send_on};
+use super::expect::{CacheLease, Peer, What};
+use super::outbox::To;
+use super::worker::{Ticket, Worker};
+use crate::cache::{CachedReply, Life, Lookup, Micros, Name, Reason};
+use crate::command::{Row, Table};
+use crate::resp::encode;
+use crate::resp::framer::{Frame, RequestFramer};
+use crate::resp::request::Request;
+use crate::resp::scanner::Kind;
+use crate::upstream::{At, Chunk, Outgoing};
+
+/// Answers a read from the cache, or lets it fill the cache.
+pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
+    let Some(row) = row else { return core.forward(raw, What::Relay) };
+    match lookup(core, row.id, request, None) {
+        Lookup::Hit => core.count_hit(),
+        Lookup::Joined => {
+            core.outbox.open_joined(request.raw());
+        }
+        Lookup::Miss(lease) => {
+            let to = core.to(core.outbox.open());
+            fetch(core, request.arg(1), raw, Some(to), lease);
+        }
+        Lookup::Past(reason) => {
+            past(core, reason);
+            let key = request.arg(1);
+            core.forward(raw, |to| What::ReadPast(to, Box::new([key.into()])));
+        }
+    }
+}
+
+/// Looks up anew for a slot whose flight came to nothing.
+pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u8]) {
+    let mut framer = RequestFramer::new(core.shared.settings.limits);
+    let Ok(Frame::Request(_)) = framer.next(request) else { return };
+    let parsed = framer.request(request);
+    let Some(row) = table.lookup(&parsed) else { return };
+    match lookup(core, row.id, &parsed, Some(slot)) {
+        Lookup::Hit => core.count_hit(),
+        Lookup::Joined => core.outbox.join(slot, request.into()),
+        Lookup::Miss(lease) => {
+            fetch(core, parsed.arg(1), Raw::Copy(request), Some(core.to(slot)), lease);
+        }
+        Lookup::Past(reason) => {
+            past(core, reason);
+            let what = What::ReadPast(core.to(slot), Box::new([parsed.arg(1).into()]));
+            core.send(|out| out.copy(request), what);
+        }
+    }
+}
+
+/// Answers into `slot`, or into the next one.
+fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -> Lookup<Ticket> {
+    let key = request.arg(1);
+    let name = Name { key, ident: core.number, command, rest: request.raw_after(1) };
+    let namespace = core.shared.namespaces.find(key);
+    core.shared.cache.lookup(
+        &name,
+        core.now,
+        core.shared.max_staleness(namespace),
+        || core.link.client().cover(namespace.is_some()),
+        || {
+            let slot = slot.unwrap_or_else(|| core.outbox.next());
+            Some(Ticket { inbox: core.worker.inbox.clone(), session: core.id, slot })
+        },
+        |reply| match slot {
+            Some(slot) => core.to(slot).whole(reply),
+            None => core.outbox.reply(reply),
+        },
+    )
+}
+
+/// A read goes past the cache: if only the proof is missing, it is asked for.
+pub(super) fn past(core: &Core, _reason: Reason) {
+    core.shared.cache.touch(core.now);
+}
+
+fn fetch(core: &Core, key: &[u8], raw: Raw<'_>, to: Option<To>, lease: CacheLease) {
+    core.shared.cache.touch(core.now);
+    let namespace = core.shared.namespaces.find(key);
+    let fill = Fill {
+        to,
+        lease: Some(lease),
+        held: BytesMut::new(),
+        read: false,
+        max_age: core.shared.max_age(namespace),
+        max_staleness: core.shared.max_staleness(namespace),
+    };
+    let write = |out: &mut Outgoing| {
+        raw.write(out);
+        out.with(|tail| encode::command(tail, &[b"PTTL", key]));
+    };
+    core.send(write, What::Fill(Box::new(fill)));
+}
+
+/// Fetches a reply that was dropped because of an announced update, unless somebody does so already.
+pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], reply: &CachedReply) {
+    let shared = &worker.shared;
+    let table = shared.table();
+    let (Some(link), Some(row)) = (worker.known_link(reply.ident), table.row(reply.command)) else { return };
+    let name = Name { key, ident: reply.ident, command: reply.command, rest: &reply.rest };
+    let namespace = shared.namespaces.find(key);
+    let (now, max_staleness) = (shared.now(), shared.max_staleness(namespace));
+    let cover = || link.client().cover(namespace.is_some());
+    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, max_staleness, cover, || None, |_| ()) else {
+        return;
+    };
+    shared.metrics.refreshes.inc();
+    let max_age = shared.max_age(namespace);
+    let fill =
+        Fill { to: None, lease: Some(lease), held: BytesMut::new(), read: false, max_age, max_staleness };
+    let write = |out: &mut Outgoing| {
+        out.with(|tail| {
+            let args = 2 + arguments(&reply.rest);
+            tail.extend_from_slice(format!("*{args}\r\n").as_bytes());
+            encode::bulk(tail, row.name.as_bytes());
+            encode::bulk(tail, key);
+            tail.extend_from_slice(&reply.rest);
+            encode::command(tail, &[b"PTTL", key]);
+        });
+    };
+    send_on(&link, now, write, What::Fill(Box::new(fill)));
+}
+
+/// How many bulk strings stand in `raw`, the rest of a well-formed request.
+fn arguments(mut raw: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(end) = memchr::memchr(b'\n', raw) {
+        let digits = raw[1..end].strip_suffix(b"\r").unwrap_or_default();
+        let len = digits.iter().fold(0, |len, digit| len * 10 + usize::from(digit - b'0'));
+        count += 1;
+        raw = raw.get(end + 1 + len + 2..).unwrap_or_default();
+    }
+    count
+}
+
+/// A read and its `PTTL` in flight.
+pub(super) struct Fill {
+    /// `None` if nobody asked: a refresh.
+    to: Option<To>,
+    /// Gone once the reply is known not to be kept; then it is passed on as it comes.
+    lease: Option<CacheLease>,
+    /// The reply, while it may be kept.
+    held: BytesMut,
+    /// The read's reply is complete.
+    read: bool,
+    max_age: Micros,
+    max_staleness: Micros,
+}
+
+impl Fill {
+    pub(super) fn to(&self) -> Option<&To> {
+        self.to.as_ref()
+    }
+
+    pub(super) fn into_to(self) -> Option<To> {
+        self.to
+    }
+
+    pub(super) fn reply(mut self: Box<Self>, peer: &Peer, chunk: Chunk<'_>, at: At) -> Option<Box<Self>> {
+        if self.read {
+            self.finish(peer, &chunk);
+            return None;
+        }
+        self.read = at.last;
+        let cache = &peer.shared.cache;
+        if at.kind == Kind::Error {
+            self.give_up(peer, Reason::ErrorReply);
+        } else if self.held.len() + chunk.len() > cache.max_value() {
+            self.give_up(peer, Reason::TooLarge);
+        }
+        if self.lease.is_some() {
+            self.held.extend_from_slice(&chunk);
+            return Some(self);
+        }
+        if let Some(to) = &self.to {
+            if !self.held.is_empty() {
+                to.piece(self.held.split().freeze(), false);
+            }
+            to.piece(chunk.into_bytes(), at.last);
+        }
+        Some(self)
+    }
+
+    fn give_up(&mut self, peer: &Peer, reason: Reason) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_up(reason, peer.shared.now());
+        }
+    }
+
+    fn finish(mut self, peer: &Peer, ttl: &[u8]) {
+        let Some(lease) = self.lease.take() else { return };
+        let now = peer.shared.now();
+        let reply = self.held.freeze();
+        match life(ttl, &reply, lease.opened(), self.max_age) {
+            Some(life) => drop(lease.fill(&reply, life, now, self.max_staleness)),
+            None => drop(lease.give_up(Reason::TtlUnknown, now)),
+        }
+        if let Some(to) = self.to {
+            to.piece(reply, true);
+        }
+    }
+}
+
+/// How long `reply` may be served, as the reply to `PTTL` tells, which was executed right after the read.
+///
+/// `None` if that is not known: an error, or the key is gone though the reply does not look like it.
+/// The server's clock is not ours: it answered after `opened`, so its end is not before `opened` + PTTL.
+pub(super) fn life(ttl: &[u8], reply: &[u8], opened: Micros, max_age: Micros) -> Option<Life> {
+    let digits = ttl.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
+    let millis: i64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let expires = match millis {
+        -2 if is_absent(reply) => Micros::MAX,
+        -1 => Micros::MAX,
+        1.. => opened.saturating_add((millis as Micros).saturating_mul(1000)),
+        _ => return None,
+    };
+    let aged = opened.saturating_add(max_age);
+    Some(Life { expires: expires.min(aged), aged: aged < expires })
+}
+
+/// Whether a read of a key that does not exist may be answered so.
+fn is_absent(reply: &[u8]) -> bool {
+    const ABSENT: [&[u8]; 9] = [
+        b"$-1\r\n",
+        b"_\r\n",
+        b":0\r\n",
+        b"*0\r\n",
+        b"%0\r\n",
+        b"~0\r\n",
+        b"*-1\r\n",
+        b"$0\r\n\r\n",
+        b"+none\r\n",
+    ];
+    ABSENT.contains(&reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_counted_from_before_the_read() {
+        let some =
+            |ttl: &[u8], reply: &[u8]| life(ttl, reply, 1_000, 60_000_000).map(|l| (l.expires, l.aged));
+        assert_eq!(some(b":5\r\n", b"$1\r\nv\r\n"), Some((6_000, false)));
+        assert_eq!(some(b":-1\r\n", b"$1\r\nv\r\n"), Some((60_001_000, true)));
+        assert_eq!(some(b":100000\r\n", b"$1\r\nv\r\n"), Some((60_001_000, true)));
+        assert_eq!(some(b":-2\r\n", b"$-1\r\n"), Some((60_001_000, true)));
+        assert_eq!(some(b":-2\r\n", b"$1\r\nv\r\n"), None, "it expired between read and PTTL");
+        assert_eq!(some(b":0\r\n", b"$1\r\nv\r\n"), None);
+        assert_eq!(some(b"-NOPERM no\r\n", b"$1\r\nv\r\n"), None);
+    }
+
+    #[test]
+    fn arguments_are_counted_by_their_lengths() {
+        assert_eq!(arguments(b""), 0);
+        assert_eq!(arguments(b"$1\r\n1\r\n$4\r\n\r\n$1\r\n"), 2);
+    }
+}

@@ -1,0 +1,192 @@
+//! What all workers of the process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::worker::Ticket;
+use crate::cache::{Cache, CoverageId, CoverageSlot, Micros};
+use crate::command::{Row, Table};
+use crate::metrics::Metrics;
+use crate::namespace::{Namespace, Namespaces};
+use crate::resp::Protocol;
+use crate::resp::framer::Limits;
+use crate::upstream::{self, Login};
+
+/// What sessions are told by the configuration.
+#[derive(Clone)]
+pub struct Settings {
+    pub upstream: upstream::Settings,
+    /// Nearside's own login and database: those of a session that has not changed them.
+    pub login: Option<Login>,
+    pub db: u32,
+    pub limits: Limits,
+    pub output_limit: usize,
+    pub stall_timeout: Duration,
+    /// For keys outside all namespaces.
+    pub max_staleness: Duration,
+    pub max_age: Duration,
+    /// Whether the upstream is asked to track what is read.
+    pub tracking: bool,
+    /// Name and value of every setting, for `NEARSIDE CONFIG`.
+    pub described: Vec<(String, String)>,
+}
+
+/// The feed is subscribed: what a data link needs to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedUp {
+    pub coverage: CoverageId,
+    /// The connection to which tracking redirects; `None` if the upstream has no tracking.
+    pub client_id: Option<i64>,
+}
+
+/// See the [module](self).
+pub struct Shared {
+    pub settings: Settings,
+    pub cache: Arc<Cache<Ticket>>,
+    pub namespaces: Namespaces,
+    pub metrics: Metrics,
+    pub idents: Idents,
+    /// The feed's coverage.
+    pub feed: CoverageSlot,
+    pub feed_up: watch::Sender<Option<FeedUp>>,
+    /// The upstream or its ACL does not allow tracking: only namespaces are cached.
+    pub tracking_refused: AtomicBool,
+    /// The number of `GET` in the command table.
+    pub get: u16,
+    table: ArcSwap<Table>,
+    origin: Instant,
+    next_id: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
+        let feed = cache.coverages().take()?;
+        Some(Self {
+            settings,
+            cache: Arc::new(cache),
+            namespaces,
+            metrics: Metrics::default(),
+            idents: Idents::default(),
+            feed,
+            feed_up: watch::Sender::new(None),
+            tracking_refused: AtomicBool::new(false),
+            get: Table::builtin().number(b"get")?,
+            table: ArcSwap::from_pointee(Table::builtin()),
+            origin: Instant::now(),
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    /// Now, in microseconds since the start; never 0.
+    pub fn now(&self) -> Micros {
+        self.origin.elapsed().as_micros() as Micros + 1
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// The number of the next session.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Replaces the command table.
+    pub fn set_table(&self, table: Table) {
+        self.table.store(Arc::new(table));
+    }
+
+    /// Whether keys outside all namespaces can be cached.
+    pub fn tracks(&self) -> bool {
+        self.settings.tracking && !self.tracking_refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether replies of such a read are kept.
+    pub fn caches(&self, row: &Row) -> bool {
+        // A field of a hash may have a time to live of its own, which `PTTL` does not tell.
+        !row.name.starts_with('h')
+    }
+
+    /// How stale a hit of such a key may be.
+    pub fn max_staleness(&self, namespace: Option<&Namespace>) -> Micros {
+        micros(namespace.map_or(self.settings.max_staleness, |namespace| namespace.max_staleness))
+    }
+
+    /// The tightest bound there is, which sets the pace of the heartbeats; zero if nothing is served.
+    pub fn tightest_staleness(&self) -> Duration {
+        let all = self.namespaces.iter().map(|namespace| namespace.max_staleness);
+        all.chain([self.settings.max_staleness]).filter(|bound| !bound.is_zero()).min().unwrap_or_default()
+    }
+
+    pub fn max_age(&self, namespace: Option<&Namespace>) -> Micros {
+        micros(namespace.map_or(self.settings.max_age, |namespace| namespace.max_age))
+    }
+}
+
+/// As the cache counts time.
+pub fn micros(duration: Duration) -> Micros {
+    duration.as_micros().min(u128::from(Micros::MAX / 4)) as Micros
+}
+
+/// For whom a reply was read: a part of its name in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ident {
+    pub db: u32,
+    pub protocol: Protocol,
+    /// `None` is nearside's own login.
+    pub user: Option<Vec<u8>>,
+}
+
+/// Numbers for [`Ident`]s. There are as many as there are users, databases and protocols in use.
+#[derive(Default)]
+pub struct Idents(RwLock<Vec<Ident>>);
+
+impl Idents {
+    pub fn number(&self, ident: &Ident) -> u32 {
+        if let Some(i) = self.0.read().iter().position(|known| known == ident) {
+            return i as u32;
+        }
+        let mut all = self.0.write();
+        let i = all.iter().position(|known| known == ident).unwrap_or_else(|| {
+            all.push(ident.clone());
+            all.len() - 1
+        });
+        i as u32
+    }
+
+    pub fn get(&self, number: u32) -> Option<Ident> {
+        self.0.read().get(number as usize).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_identity_has_its_own_number() {
+        let idents = Idents::default();
+        let base = Ident { db: 0, protocol: Protocol::Resp2, user: None };
+        let others = [
+            Ident { db: 1, ..base.clone() },
+            Ident { protocol: Protocol::Resp3, ..base.clone() },
+            Ident { user: Some(b"alice".to_vec()), ..base.clone() },
+            Ident { user: Some(b"bob".to_vec()), ..base.clone() },
+        ];
+        let first = idents.number(&base);
+        for (i, other) in others.iter().enumerate() {
+            assert_eq!(idents.number(other), i as u32 + 1);
+            assert_eq!(idents.get(i as u32 + 1).as_ref(), Some(other));
+        }
+        assert_eq!(idents.number(&base), first);
+    }
+}

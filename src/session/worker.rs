@@ -1,0 +1,415 @@
+//! One thread's part of the process: its sessions, its links and its inbox.
+//!
+//! What always holds: sessions and links of a worker live on its thread and share nothing with other
+//! workers but the cache; whatever comes from elsewhere comes through the inbox.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::connection;
+use super::expect::{Expect, Peer, What};
+use super::outbox::Outbox;
+use super::shared::{FeedUp, Ident, Shared};
+use crate::cache::{CachedReply, Micros, NO_LINK, Waiter};
+use crate::resp::{Protocol, encode};
+use crate::upstream::{Identity, Link, Login, Stream};
+
+/// Heartbeats go on for this long after the last read: an application that reads now and then still hits.
+const ACTIVE: Duration = Duration::from_secs(60);
+
+/// A shared link that no session has used for this long is closed.
+const UNUSED: Duration = Duration::from_secs(60);
+
+/// Dedicated connections kept ready for the next session that needs one.
+const POOL: usize = 16;
+
+/// What is said to a worker from outside its thread.
+pub enum Message {
+    /// A client has connected.
+    Client(std::net::TcpStream),
+    UnixClient(std::os::unix::net::UnixStream),
+    /// A flight came in for a waiting session.
+    Served {
+        session: u64,
+        slot: u64,
+        reply: Bytes,
+    },
+    /// A flight came to nothing.
+    Released {
+        session: u64,
+        slot: u64,
+    },
+    /// Fetch a reply anew.
+    Refresh {
+        key: Box<[u8]>,
+        reply: CachedReply,
+    },
+    /// Take no more requests.
+    Drain,
+}
+
+/// Where a worker's messages are left. Each holds at most as many as there are open requests and clients.
+#[derive(Default)]
+pub struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    arrived: Notify,
+    /// Clients that the worker has, or will have when it has read its messages.
+    clients: AtomicUsize,
+}
+
+impl Inbox {
+    pub fn send(&self, message: Message) {
+        self.messages.lock().push(message);
+        self.arrived.notify_one();
+    }
+
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Hands a client over.
+    pub fn send_client(&self, message: Message) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        self.send(message);
+    }
+
+    fn client_left(&self, shared: &Shared) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+        shared.metrics.clients.dec();
+    }
+
+    async fn take(&self) -> Vec<Message> {
+        loop {
+            let messages = std::mem::take(&mut *self.messages.lock());
+            if !messages.is_empty() {
+                return messages;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+/// A session's place in another's flight.
+pub struct Ticket {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) session: u64,
+    pub(super) slot: u64,
+}
+
+impl Waiter for Ticket {
+    fn served(self, reply: Bytes) {
+        self.inbox.send(Message::Served { session: self.session, slot: self.slot, reply });
+    }
+
+    fn released(self) {
+        self.inbox.send(Message::Released { session: self.session, slot: self.slot });
+    }
+}
+
+/// A link that all sessions of one identity share.
+struct SharedLink {
+    ident: u32,
+    login: Option<Login>,
+    link: Link<Peer>,
+    used: Cell<Instant>,
+}
+
+/// See the [module](self).
+pub struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Arc<Inbox>,
+    links: RefCell<Vec<SharedLink>>,
+    pool: RefCell<Vec<(u32, Link<Peer>)>>,
+    sessions: RefCell<HashMap<u64, Rc<Outbox>>>,
+    /// The read buffer of whichever session is reading, so that idle sessions need none.
+    pub(super) scratch: RefCell<BytesMut>,
+    draining: Cell<bool>,
+}
+
+/// Numbers links in the whole process.
+static NEXT_LINK: AtomicU16 = AtomicU16::new(1);
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            inbox,
+            links: RefCell::default(),
+            pool: RefCell::default(),
+            sessions: RefCell::default(),
+            scratch: RefCell::default(),
+            draining: Cell::new(false),
+        })
+    }
+
+    /// Serves until it is told to drain, and then until the last session is gone. Runs in a `LocalSet`.
+    pub async fn run(self: Rc<Self>) {
+        // The link that nearly everybody will use: connected, and tracked, before the first client comes.
+        self.default_link().reconnect();
+        let this = self.clone();
+        let feed = tokio::task::spawn_local(async move { this.follow_feed().await });
+        let this = self.clone();
+        let heart = tokio::task::spawn_local(async move { this.heartbeat().await });
+        let gone = Rc::new(Notify::new());
+        loop {
+            tokio::select! {
+                messages = self.inbox.take() => {
+                    messages.into_iter().for_each(|message| self.handle(message, &gone));
+                }
+                () = gone.notified() => {}
+            }
+            if self.draining.get() && self.sessions.borrow().is_empty() {
+                break;
+            }
+        }
+        feed.abort();
+        heart.abort();
+        self.links.borrow_mut().clear();
+        self.pool.borrow_mut().clear();
+    }
+
+    fn handle(self: &Rc<Self>, message: Message, gone: &Rc<Notify>) {
+        match message {
+            Message::Client(stream) => {
+                let stream = tokio::net::TcpStream::from_std(stream).map(Stream::Tcp);
+                self.accept(stream, gone);
+            }
+            Message::UnixClient(stream) => {
+                let stream = tokio::net::UnixStream::from_std(stream).map(Stream::Unix);
+                self.accept(stream, gone);
+            }
+            Message::Served { session, slot, reply } => {
+                if let Some(outbox) = self.sessions.borrow().get(&session) {
+                    outbox.served(slot, reply);
+                }
+            }
+            Message::Released { session, slot } => {
+                if let Some(outbox) = self.sessions.borrow().get(&session) {
+                    outbox.release(slot);
+                }
+            }
+            Message::Refresh { key, reply } => super::read::refresh(self, &key, &reply),
+            Message::Drain => {
+                self.draining.set(true);
+                self.sessions.borrow().values().for_each(|outbox| outbox.wake());
+            }
+        }
+    }
+
+    fn accept(self: &Rc<Self>, stream: std::io::Result<Stream>, gone: &Rc<Notify>) {
+        let id = self.shared.next_id();
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a client's socket cannot be used");
+                self.inbox.client_left(&self.shared);
+                return;
+            }
+        };
+        let outbox = Rc::new(Outbox::new(self.shared.settings.output_limit));
+        self.sessions.borrow_mut().insert(id, outbox.clone());
+        let (worker, gone) = (self.clone(), gone.clone());
+        tokio::task::spawn_local(async move {
+            connection::serve(worker.clone(), id, outbox.clone(), stream).await;
+            outbox.close();
+            worker.sessions.borrow_mut().remove(&id);
+            worker.inbox.client_left(&worker.shared);
+            gone.notify_one();
+        });
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// The identity of a session that has not changed it.
+    pub(super) fn default_ident(&self, protocol: Protocol) -> Ident {
+        Ident { db: self.shared.settings.db, protocol, user: None }
+    }
+
+    fn default_link(self: &Rc<Self>) -> Link<Peer> {
+        let ident = self.default_ident(Protocol::Resp2);
+        self.link(&ident, &self.shared.settings.login)
+    }
+
+    /// The shared link of an identity: this is the one place where the upstream of a request is chosen.
+    pub(super) fn link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+        let number = self.shared.idents.number(ident);
+        let links = self.links.borrow();
+        if let Some(known) = links.iter().find(|known| known.ident == number && known.login == *login) {
+            known.used.set(Instant::now());
+            return known.link.clone();
+        }
+        drop(links);
+        let link = self.new_link(ident, login);
+        self.adopt(number, login, &link);
+        link
+    }
+
+    /// The shared link of an identity that is in use on this worker.
+    pub(super) fn known_link(&self, ident: u32) -> Option<Link<Peer>> {
+        let links = self.links.borrow();
+        links.iter().find(|known| known.ident == ident).map(|known| known.link.clone())
+    }
+
+    pub(super) fn has_link(&self, ident: u32, login: &Option<Login>) -> bool {
+        self.links.borrow().iter().any(|known| known.ident == ident && known.login == *login)
+    }
+
+    /// A shared link that nobody shares yet.
+    pub(super) fn new_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+        let number = std::iter::repeat_with(|| NEXT_LINK.fetch_add(1, Ordering::Relaxed))
+            .find(|number| *number != NO_LINK)
+            .unwrap_or(NO_LINK);
+        self.connect(Peer::new(self, number, None), ident, login)
+    }
+
+    /// Makes `link` the one that sessions of this identity share from now on.
+    pub(super) fn adopt(&self, ident: u32, login: &Option<Login>, link: &Link<Peer>) {
+        let mut links = self.links.borrow_mut();
+        links.retain(|known| known.ident != ident);
+        let used = Cell::new(Instant::now());
+        links.push(SharedLink { ident, login: login.clone(), link: link.clone(), used });
+        drop(links);
+        if link.is_up() {
+            self.arm(link);
+        }
+    }
+
+    /// A connection for one session alone.
+    pub(super) fn dedicated(
+        self: &Rc<Self>,
+        ident: &Ident,
+        login: &Option<Login>,
+        owner: &Rc<Outbox>,
+    ) -> Link<Peer> {
+        let number = self.shared.idents.number(ident);
+        let mut pool = self.pool.borrow_mut();
+        while let Some(i) = pool.iter().position(|(ident, _)| *ident == number) {
+            let (_, link) = pool.swap_remove(i);
+            if link.is_up() {
+                link.client().own(owner);
+                return link;
+            }
+        }
+        drop(pool);
+        self.connect(Peer::new(self, NO_LINK, Some(owner.clone())), ident, login)
+    }
+
+    /// Takes back a dedicated connection that holds no state of its session.
+    pub(super) fn give_back(&self, ident: u32, link: Link<Peer>) {
+        let mut pool = self.pool.borrow_mut();
+        if link.is_up() && pool.len() < POOL {
+            link.client().disown();
+            pool.push((ident, link));
+        }
+    }
+
+    fn connect(&self, peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+        let identity = Identity { login: login.clone(), db: ident.db, protocol: ident.protocol };
+        Link::new(peer, identity, Rc::new(self.shared.settings.upstream.clone()))
+    }
+
+    /// Sends announcements over nearside's own link.
+    pub(super) fn announce(self: &Rc<Self>, commands: Bytes, count: usize) {
+        let expect = Expect { since: self.shared.now(), what: What::Announced(count) };
+        if let Err((_, loss)) = self.default_link().send(|out| out.append(commands), expect) {
+            self.shared.metrics.announcements_failed.add(count as u64);
+            tracing::warn!(count, cause = %loss.cause, "announcements could not be sent");
+        }
+    }
+
+    /// A shared link has connected.
+    pub(super) fn link_up(&self, number: u16) {
+        let links = self.links.borrow();
+        let known = links.iter().find(|known| known.link.client().number == number);
+        let link = known.map(|known| known.link.clone());
+        drop(links);
+        if let Some(link) = link {
+            self.arm(&link);
+        }
+    }
+
+    /// Asks the upstream to track what is read on `link`. Whatever is leased after the answer is covered:
+    /// its read comes behind this request on the same connection.
+    fn arm(&self, link: &Link<Peer>) {
+        let up = *self.shared.feed_up.borrow();
+        let Some(FeedUp { coverage, client_id: Some(id) }) = up.filter(|_| self.shared.tracks()) else {
+            return;
+        };
+        let id = id.to_string();
+        let command: [&[u8]; 5] = [b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", id.as_bytes()];
+        let expect = Expect { since: self.shared.now(), what: What::Arm(coverage) };
+        let _ = link.send(|out| out.with(|tail| encode::command(tail, &command)), expect);
+    }
+
+    /// Arms all links anew whenever the feed comes up.
+    async fn follow_feed(&self) {
+        let mut feed = self.shared.feed_up.subscribe();
+        loop {
+            if feed.borrow_and_update().is_some() {
+                let links: Vec<_> = self.links.borrow().iter().map(|known| known.link.clone()).collect();
+                for link in links {
+                    match link.is_up() {
+                        true => self.arm(&link),
+                        // The upstream is there again: do not wait for somebody to ask.
+                        false => link.reconnect(),
+                    }
+                }
+            }
+            if feed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Proves tracked links fresh while reads come in, and closes links that nobody uses.
+    async fn heartbeat(&self) {
+        let pace = (self.shared.tightest_staleness() / 3).clamp(Duration::from_millis(2), UNUSED);
+        let mut tick = tokio::time::interval(pace);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.drop_unused();
+            let now = self.shared.now();
+            if !is_active(&self.shared, now) {
+                continue;
+            }
+            let links: Vec<_> = self.links.borrow().iter().map(|known| known.link.clone()).collect();
+            for link in links.iter().filter(|link| link.client().tracked().is_some()) {
+                let expect = Expect { since: now, what: What::Ping };
+                let _ = link.send(|out| out.copy(PING), expect);
+            }
+        }
+    }
+
+    fn drop_unused(&self) {
+        let default = self.shared.idents.number(&self.default_ident(Protocol::Resp2));
+        let mut unused = Vec::new();
+        let mut links = self.links.borrow_mut();
+        for i in (0..links.len()).rev() {
+            let known = &links[i];
+            if known.link.is_shared() || known.link.in_flight() > 0 {
+                known.used.set(Instant::now());
+            } else if known.ident != default && known.used.get().elapsed() > UNUSED {
+                unused.push(links.swap_remove(i));
+            }
+        }
+    }
+}
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// Whether reads came in lately.
+pub fn is_active(shared: &Shared, now: Micros) -> bool {
+    now.saturating_sub(shared.cache.last_lookup()) < ACTIVE.as_micros() as Micros
+}

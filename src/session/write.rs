@@ -1,0 +1,151 @@
+//! Writes: the keys that a request touches, their fence and their announcements.
+//!
+//! What always holds: the fence is taken before the write is sent, and the announcements follow the write on
+//! the same connection in the same packet. Only a session with a login of its own announces later, over
+//! nearside's own link, when its write is answered: it may be allowed to write and not to publish.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::core::{Raw, send_on};
+use super::expect::{CacheFence, Peer, What, Write};
+use super::outbox::To;
+use super::shared::{Ident, Shared};
+use crate::cache::{Micros, Reason};
+use crate::command::{Access, KeySet, KeyUse, Row};
+use crate::namespace::Event;
+use crate::resp::encode;
+use crate::resp::request::Request;
+use crate::upstream::Link;
+
+/// Keys that one request or transaction touches, at most; with more of them everything is fenced.
+const MAX_KEYS: usize = 1 << 16;
+
+/// The keys that are written, or read past the cache, by one request or one transaction.
+#[derive(Default)]
+pub(super) struct Touched {
+    keys: Vec<Box<[u8]>>,
+    /// Keys are not all known.
+    all: bool,
+    publish: BytesMut,
+    announcements: usize,
+    sticky: Option<Rc<Cell<bool>>>,
+}
+
+impl Touched {
+    pub(super) fn add(&mut self, shared: &Shared, row: Option<&Row>, request: &Request<'_>) {
+        let Some(row) = row else {
+            self.all = true;
+            return;
+        };
+        let set = row.keys(request, |i, usage| {
+            let key = request.arg(i);
+            let event = match usage {
+                KeyUse::Read => return,
+                KeyUse::Update => Event::Update,
+                KeyUse::Delete => Event::Delete,
+            };
+            self.announce(shared, key, event);
+            self.keys.push(key.into());
+        });
+        self.all |= set == KeySet::Unknown || self.keys.len() > MAX_KEYS;
+    }
+
+    /// For a transaction: also what is read in it, for it is read past the cache.
+    pub(super) fn add_queued(&mut self, shared: &Shared, row: Option<&Row>, request: &Request<'_>) {
+        match row {
+            Some(row) if row.access != Access::Write => {
+                let _ = row.keys(request, |i, _| self.keys.push(request.arg(i).into()));
+                self.all |= self.keys.len() > MAX_KEYS;
+            }
+            row => self.add(shared, row, request),
+        }
+    }
+
+    /// Lets `sticky` be cleared if the upstream refuses the command.
+    pub(super) fn unstick(&mut self, sticky: Rc<Cell<bool>>) {
+        self.sticky = Some(sticky);
+    }
+
+    fn announce(&mut self, shared: &Shared, key: &[u8], event: Event) {
+        let Some(namespace) = shared.namespaces.find(key) else { return };
+        let Some(bare) = namespace.bare(key) else { return };
+        encode::command(&mut self.publish, &[b"PUBLISH", namespace.channel(event), bare]);
+        self.announcements += 1;
+    }
+
+    pub(super) fn fence(&self, shared: &Shared, now: Micros) -> CacheFence {
+        if self.all {
+            return shared.cache.fence_all(Reason::Write);
+        }
+        shared.cache.fence(self.keys.iter().map(|key| &**key), Reason::Write, now)
+    }
+
+    /// Takes the fence and sends the write with its announcements; the reply goes to `to`.
+    pub(super) fn send(
+        self,
+        shared: &Shared,
+        link: &Link<Peer>,
+        ident: &Ident,
+        now: Micros,
+        to: To,
+        raw: Raw<'_>,
+    ) {
+        let fence = Some(self.fence(shared, now));
+        let own = ident.user.is_none();
+        shared.metrics.announcements.add(self.announcements as u64);
+        let announced = if own { self.announcements } else { 0 };
+        let announce =
+            (!own && self.announcements > 0).then(|| (self.publish.clone().freeze(), self.announcements));
+        let write = |out: &mut crate::upstream::Outgoing| {
+            raw.write(out);
+            if own {
+                out.copy(&self.publish);
+            }
+        };
+        let what = What::Write(Box::new(Write {
+            to: Some(to),
+            fence,
+            announced,
+            announce,
+            sticky: self.sticky.clone(),
+        }));
+        send_on(link, now, write, what);
+    }
+
+    /// Sends a write whose own reply is skipped; its announcements are answered, or if there are none, a
+    /// `PING` is.
+    pub(super) fn send_skipped(self, shared: &Shared, link: &Link<Peer>, now: Micros, raw: Raw<'_>) {
+        let fence = Some(self.fence(shared, now));
+        shared.metrics.announcements.add(self.announcements as u64);
+        let what = What::Write(Box::new(Write {
+            to: None,
+            fence,
+            announced: self.announcements.max(1),
+            announce: None,
+            sticky: None,
+        }));
+        let write = |out: &mut crate::upstream::Outgoing| {
+            raw.write(out);
+            match self.announcements {
+                0 => out.copy(b"*1\r\n$4\r\nPING\r\n"),
+                _ => out.copy(&self.publish),
+            }
+        };
+        send_on(link, now, write, what);
+    }
+
+    /// Sends a write on a connection whose client wants no replies, with announcements that have none
+    /// either. The fence is gone at once: nobody is told when the write is done, and what is read before
+    /// that is dropped by the announcement or by the upstream's tracking.
+    pub(super) fn send_unanswered(self, shared: &Shared, link: &Link<Peer>, now: Micros, raw: Raw<'_>) {
+        drop(self.fence(shared, now));
+        shared.metrics.announcements.add(self.announcements as u64);
+        link.send_unanswered(|out| {
+            raw.write(out);
+            out.copy(&self.publish);
+        });
+    }
+}

@@ -1,0 +1,373 @@
+//! What the tests share: real servers on free ports, nearside in-process, and a client that sees raw bytes.
+#![allow(dead_code)]
+
+pub mod relay;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nearside::config::{Config, HostPort, Listen, Upstream};
+use nearside::resp::encode;
+use nearside::resp::scanner::{Kind, ReplyScanner, Scan};
+use nearside::server::{Server, ServerError, Shutdown, Stop};
+use tokio::sync::watch;
+
+/// How long anything may take that should happen soon.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Polls until `done`, and fails the test if that takes too long.
+#[track_caller]
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A real redis-server (or `$NEARSIDE_TEST_SERVER`) of its own, without persistence.
+pub struct Redis {
+    pub port: u16,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With more settings, as on the command line: `["--maxmemory", "10mb"]`.
+    pub fn with(args: &[&str]) -> Self {
+        let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+        // Between finding a port free and using it, another may take it.
+        for _ in 0..20 {
+            let mut redis = Self { port: free_port(), args: args.clone(), child: None };
+            if redis.launch() {
+                return redis;
+            }
+        }
+        panic!("no redis-server can be started");
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub fn restart(&mut self) {
+        self.kill();
+        let deadline = Instant::now() + SOON;
+        while !self.launch() {
+            assert!(Instant::now() < deadline, "redis-server does not start again");
+        }
+    }
+
+    fn launch(&mut self) -> bool {
+        let program = std::env::var("NEARSIDE_TEST_SERVER").unwrap_or_else(|_| "redis-server".into());
+        let mut command = Command::new(program);
+        command.args([
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            "/tmp",
+        ]);
+        command.args(["--appendonly", "no", "--enable-debug-command", "yes"]).args(&self.args);
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed");
+        let deadline = Instant::now() + SOON;
+        while Instant::now() < deadline {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                self.child = Some(child);
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    pub fn connect(&self) -> Conn {
+        Conn::to(self.address())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// nearside in this process, on ports of its own.
+pub struct Nearside {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    stop: watch::Sender<Stop>,
+    thread: Option<JoinHandle<Result<(), ServerError>>>,
+}
+
+impl Nearside {
+    /// In front of `upstream`, with the namespaces `users` and `items` and one worker. Ready: its feed is
+    /// subscribed and its link is tracked.
+    pub fn start(upstream: SocketAddr) -> Self {
+        Self::with(upstream, |_| ())
+    }
+
+    pub fn with(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
+        let nearside = Self::unready(upstream, change);
+        nearside.wait_ready();
+        nearside
+    }
+
+    /// Does not wait until it is ready.
+    pub fn unready(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config(upstream);
+        change(&mut config);
+        let server = Server::bind(config).expect("free ports");
+        let address = server.addresses().first().copied().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+        let admin = server.admin_address().expect("an admin port");
+        let (stop, shutdown) = Shutdown::by_hand();
+        let thread = Some(std::thread::spawn(move || server.run(shutdown)));
+        Self { address, admin, stop, thread }
+    }
+
+    /// Waits until the feed is subscribed and, if the upstream tracks, every worker's link is tracked.
+    pub fn wait_ready(&self) {
+        eventually("nearside is ready", || {
+            let info = self.stats();
+            let tracked =
+                info.contains("nearside_tracking:off") || !info.contains("nearside_tracked_links:0");
+            info.contains("nearside_feed:up") && tracked
+        });
+    }
+
+    pub fn connect(&self) -> Conn {
+        Conn::to(self.address)
+    }
+
+    pub fn connect_resp3(&self) -> Conn {
+        let mut conn = self.connect();
+        assert!(conn.cmd("HELLO 3").starts_with(b"%"), "HELLO 3");
+        conn
+    }
+
+    /// The text of `NEARSIDE STATS`.
+    pub fn stats(&self) -> String {
+        String::from_utf8(self.connect().cmd("NEARSIDE STATS")).unwrap()
+    }
+
+    /// One number of `NEARSIDE STATS`, 0 if it is not there: `stat("hits")` is of `nearside_hits`.
+    pub fn stat(&self, name: &str) -> i64 {
+        let stats = self.stats();
+        let prefix = format!("nearside_{name}:");
+        stats.lines().find_map(|line| line.strip_prefix(&prefix)?.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// The lines of `NEARSIDE WHY key`.
+    pub fn why(&self, key: &str) -> String {
+        String::from_utf8(self.connect().args(&[b"NEARSIDE", b"WHY", key.as_bytes()])).unwrap()
+    }
+
+    pub fn is_cached(&self, key: &str) -> bool {
+        self.why(key).contains("cached: yes")
+    }
+
+    /// Status and body of an admin page.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_string())
+    }
+
+    /// Tells it to stop, without waiting.
+    pub fn begin_stop(&self, stop: Stop) {
+        self.stop.send_replace(stop);
+    }
+
+    /// Waits until it has stopped; gives what `run` gave.
+    pub fn wait_stopped(&mut self) -> Result<(), ServerError> {
+        self.thread.take().expect("running").join().expect("no panic")
+    }
+}
+
+impl Drop for Nearside {
+    fn drop(&mut self) {
+        self.stop.send_replace(Stop::Drain);
+        self.stop.send_replace(Stop::Now);
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                let _ = ended.expect("the server has not panicked");
+            }
+        }
+    }
+}
+
+/// What the tests' nearside is configured with.
+pub fn config(upstream: SocketAddr) -> Config {
+    let mut config = Config {
+        listen: vec![Listen::Tcp(HostPort { host: "127.0.0.1".into(), port: 0 })],
+        admin: Some(HostPort { host: "127.0.0.1".into(), port: 0 }),
+        upstream: Upstream::parse(&format!("redis://{upstream}")).unwrap(),
+        workers: 1,
+        drain_timeout: Duration::from_secs(2),
+        ..Config::default()
+    };
+    config.namespaces = ["users", "items"].map(|name| namespace(&config, name)).into();
+    config
+}
+
+/// A namespace with the defaults of `config`.
+pub fn namespace(config: &Config, name: &str) -> nearside::config::Namespace {
+    nearside::config::Namespace {
+        name: name.into(),
+        prefix: format!("{name}/"),
+        channel: name.into(),
+        on_update: config.on_update,
+        max_age: config.max_age,
+        max_staleness: config.max_staleness,
+    }
+}
+
+/// A client that sends and sees raw bytes.
+pub struct Conn {
+    pub stream: TcpStream,
+    buf: Vec<u8>,
+}
+
+impl Conn {
+    pub fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a listener");
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buf: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("a connection");
+    }
+
+    /// One reply or push, raw. Fails the test if none comes.
+    #[track_caller]
+    pub fn reply(&mut self) -> Vec<u8> {
+        self.try_reply().expect("a reply")
+    }
+
+    /// `Err` if the connection is closed, or nothing comes in time.
+    pub fn try_reply(&mut self) -> std::io::Result<Vec<u8>> {
+        self.frame().map(|(frame, _)| frame)
+    }
+
+    /// One reply or push, raw, and its kind.
+    pub fn frame(&mut self) -> std::io::Result<(Vec<u8>, Kind)> {
+        let mut scanner = ReplyScanner::new();
+        let mut seen = 0;
+        loop {
+            match scanner.scan(&self.buf[seen..]).map_err(std::io::Error::other)? {
+                Scan::Done { used, kind } => {
+                    let rest = self.buf.split_off(seen + used);
+                    return Ok((std::mem::replace(&mut self.buf, rest), kind));
+                }
+                Scan::More => seen = self.buf.len(),
+            }
+            let mut chunk = [0; 65536];
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                n => self.buf.extend_from_slice(&chunk[..n]),
+            }
+        }
+    }
+
+    /// Sends the words of `line` as a command and gives the raw reply.
+    #[track_caller]
+    pub fn cmd(&mut self, line: &str) -> Vec<u8> {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        self.args(&words)
+    }
+
+    /// Like [`Conn::cmd`], as text.
+    #[track_caller]
+    pub fn text(&mut self, line: &str) -> String {
+        String::from_utf8_lossy(&self.cmd(line)).into_owned()
+    }
+
+    #[track_caller]
+    pub fn args(&mut self, args: &[&[u8]]) -> Vec<u8> {
+        self.send(&request(args));
+        self.reply()
+    }
+
+    /// `GET`, decoded: `None` is nil.
+    #[track_caller]
+    pub fn value(&mut self, key: &str) -> Option<String> {
+        let reply = self.args(&[b"GET", key.as_bytes()]);
+        let text = String::from_utf8(reply).unwrap();
+        match text.as_str() {
+            "$-1\r\n" | "_\r\n" => None,
+            _ => {
+                let (_, body) = text.strip_prefix('$').expect("a bulk string").split_once("\r\n").unwrap();
+                Some(body.strip_suffix("\r\n").unwrap().to_string())
+            }
+        }
+    }
+
+    /// Whether the other side has closed the connection, or does so soon.
+    pub fn is_closed(&mut self) -> bool {
+        let mut chunk = [0; 65536];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => {
+                    return !matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A request as clients send it.
+pub fn request(args: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::command(&mut out, args);
+    out
+}
+
+/// The words of `line` as a request.
+pub fn line(line: &str) -> Vec<u8> {
+    request(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
+}
