@@ -3,7 +3,7 @@
 //! It sees bytes, never RESP. What always holds:
 //!
 //! - **Fill race closed.** A [`Lease`] remembers its coverage and its key's invalidation generation, and a
-//!   reply fills the cache only if both are unchanged. [`Cache::invalidate`] bumps the generation even when
+//!   reply fills the cache only if both are unchanged. An invalidation bumps the generation even when
 //!   the key is not cached. A write executes upstream before the leased read (the reply has the new value)
 //!   or after it (the invalidation voids the lease, or drops the entry). Generations are striped: a
 //!   collision costs one refill, never a stale entry.
@@ -13,6 +13,7 @@
 //!   `max-staleness`. See [`coverage`].
 //! - **Single flight.** Lookups of a reply that is being fetched join its flight; the fill serves them all.
 //!   Waiters are handed back (`released`) when the lease is voided or dropped: nobody is forgotten.
+//! - **Echoes.** Our own announcements, coming back, do not void what was read after the write. See [`echo`].
 //! - **Monotonic.** When a reply was read past the cache, older entries and older flights of its key go
 //!   ([`Cache::read_past`]).
 //! - Memory: the sum of the entries' costs stays within `max_bytes`, except for the one entry being added.
@@ -31,6 +32,7 @@ use lru::DefaultHasher;
 use parking_lot::{Mutex, MutexGuard};
 
 mod coverage;
+mod echo;
 mod fence;
 mod lease;
 mod reason;
@@ -39,12 +41,13 @@ mod store;
 
 pub use coverage::{CoverageId, CoverageSlot, Coverages};
 pub use fence::Fence;
-pub use lease::{Lease, Life};
+pub use lease::{Lease, Life, NameBuf};
 pub use reason::Reason;
-pub use show::{CachedReply, Description};
+pub use show::{CachedReply, Description, Sample};
 
+use echo::Echo;
 use lease::Flight;
-use store::Store;
+use store::{Reply, Store};
 
 /// Microseconds since the process' start.
 pub type Micros = u64;
@@ -78,6 +81,15 @@ pub trait Waiter: Send + 'static {
     fn released(self);
 }
 
+/// Under what conditions a lookup may serve.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How old the proof of an entry's freshness may be; 0 serves nothing.
+    pub max_staleness: Micros,
+    /// The upstream cannot be reached: what was good until it went may be served for `stale-if-error`.
+    pub unreachable: bool,
+}
+
 /// What a lookup found.
 pub enum Lookup<W: Waiter> {
     /// The entry was handed to `serve`.
@@ -94,6 +106,8 @@ pub enum Lookup<W: Waiter> {
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     pub hits: u64,
+    /// Of these, served beyond the bound because the upstream was unreachable.
+    pub stale_hits: u64,
     pub misses: u64,
     pub joined: u64,
     pub fills: u64,
@@ -113,6 +127,8 @@ pub struct Cache<W: Waiter> {
     bytes: AtomicUsize,
     max_bytes: usize,
     max_value: usize,
+    /// How long after the end of its coverage an entry is kept for when the upstream is unreachable.
+    grace: Micros,
     /// When the cache was last asked; heartbeats run only while reads come in.
     last_lookup: AtomicU64,
     reasons: [AtomicU64; Reason::COUNT],
@@ -123,7 +139,9 @@ struct Shard<W> {
     stripes: Box<[Stripe]>,
     flights: Vec<Flight<W>>,
     next_flight: u64,
+    echoes: Vec<Echo>,
     hits: u64,
+    stale_hits: u64,
     misses: u64,
     joined: u64,
     fills: u64,
@@ -139,6 +157,17 @@ struct Stripe {
     reason: Reason,
     tag: u32,
     at: Micros,
+}
+
+/// What an entry is good for.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Fresh,
+    /// Its coverage stands, but its proof is too old.
+    Unproven,
+    /// Its coverage has ended, not longer ago than `stale-if-error`.
+    Ended,
+    Gone(Reason),
 }
 
 /// Where a key's shard, stripe and history are.
@@ -160,8 +189,9 @@ impl Place {
 }
 
 impl<W: Waiter> Cache<W> {
-    /// A cache of at most `max_bytes`, for replies of at most `max_value` bytes.
-    pub fn new(max_bytes: usize, max_value: usize) -> Self {
+    /// A cache of at most `max_bytes`, for replies of at most `max_value` bytes, which keeps entries for
+    /// `grace` after the end of their coverage.
+    pub fn new(max_bytes: usize, max_value: usize, grace: Micros) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
             hasher: DefaultHasher::default(),
@@ -170,6 +200,7 @@ impl<W: Waiter> Cache<W> {
             bytes: AtomicUsize::new(0),
             max_bytes,
             max_value: max_value.min(max_bytes),
+            grace,
             last_lookup: AtomicU64::new(0),
             reasons: [const { AtomicU64::new(0) }; Reason::COUNT],
         }
@@ -191,17 +222,17 @@ impl<W: Waiter> Cache<W> {
     /// Serves `name` from the cache, joins its flight, or gives a lease to fetch it.
     ///
     /// `coverage` tells under which coverage, and on which link, a fill would come; `join` makes the waiter,
-    /// or refuses to wait. A hit is not older than `max_staleness` at `now`.
+    /// or refuses to wait. A hit is within `bounds` at `now`.
     pub fn lookup(
         self: &Arc<Self>,
         name: &Name<'_>,
         now: Micros,
-        max_staleness: Micros,
+        bounds: Bounds,
         coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
         join: impl FnOnce() -> Option<W>,
         serve: impl FnOnce(&[u8]),
     ) -> Lookup<W> {
-        if max_staleness == 0 {
+        if bounds.max_staleness == 0 {
             return self.past(Reason::NeverServed);
         }
         let place = self.place(name.key);
@@ -209,18 +240,22 @@ impl<W: Waiter> Cache<W> {
         let shard = &mut *shard;
         let mut gone = None;
         if let Some(reply) = shard.store.get_mut(name) {
-            if !self.coverages.stands(reply.coverage) {
-                gone = Some(Reason::CoverageEnded);
-            } else if now >= reply.expires {
-                gone = Some(if reply.aged { Reason::Aged } else { Reason::Expired });
-            } else if now.saturating_sub(self.coverages.watermark(reply.coverage)) > max_staleness {
-                self.count(Reason::Unproven);
-                shard.stripes[place.stripe].record(place, Reason::Unproven, now);
-            } else {
+            let state = self.state(reply, bounds.max_staleness, now);
+            let stale = bounds.unreachable && matches!(state, State::Unproven | State::Ended);
+            if state == State::Fresh || stale {
                 reply.read = true;
                 shard.hits += 1;
+                shard.stale_hits += u64::from(stale);
                 serve(reply.reply());
                 return Lookup::Hit;
+            }
+            match state {
+                State::Unproven => {
+                    self.count(Reason::Unproven);
+                    shard.stripes[place.stripe].record(place, Reason::Unproven, now);
+                }
+                State::Gone(reason) => gone = Some(reason),
+                State::Fresh | State::Ended => {}
             }
         }
         if let Some(reason) = gone {
@@ -260,11 +295,18 @@ impl<W: Waiter> Cache<W> {
             shard.joined += 1;
             return Lookup::Joined;
         }
-        shard.next_flight += 1;
-        let (flight, lease) =
-            self.open_flight(shard.next_flight, name, place, generation, (coverage, link), now);
-        shard.flights.push(flight);
-        Lookup::Miss(lease)
+        Lookup::Miss(self.open_flight(shard, name, place, (coverage, link), now))
+    }
+
+    /// The reply that may be served because the upstream has just proved unreachable, if there is one.
+    pub fn stale(&self, name: &Name<'_>, now: Micros) -> Option<Bytes> {
+        let mut shard = self.shards[self.place(name.key).shard].lock();
+        let shard = &mut *shard;
+        let reply = shard.store.get_mut(name)?;
+        matches!(self.state(reply, 0, now), State::Unproven | State::Ended).then(|| {
+            shard.stale_hits += 1;
+            Bytes::copy_from_slice(reply.reply())
+        })
     }
 
     /// The key changed, or may have: its entry goes, its flights are void, later fills of older reads too.
@@ -277,15 +319,11 @@ impl<W: Waiter> Cache<W> {
         release(waiters);
     }
 
-    /// Like [`Cache::invalidate`], and says which of the key's replies were read since they were filled,
-    /// so that they can be fetched anew.
-    pub fn invalidate_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<CachedReply> {
-        let place = self.place(key);
-        let mut shard = self.shards[place.shard].lock();
-        let (replies, waiters) = self.drop_key(&mut shard, place, key, reason, now);
-        drop(shard);
-        release(waiters);
-        let wanted = replies.iter().flatten().filter(|reply| reply.read);
+    /// Like [`Cache::heard`], and says which of the key's replies were read since they were filled, so that
+    /// they can be fetched anew.
+    pub fn heard_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<CachedReply> {
+        let dropped = self.heard_and_dropped(key, reason, now);
+        let wanted = dropped.iter().filter(|reply| reply.read);
         wanted.map(|reply| CachedReply::new(reply, &self.coverages, now)).collect()
     }
 
@@ -363,13 +401,13 @@ impl<W: Waiter> Cache<W> {
         }
     }
 
-    /// Frees void entries at the cold end of each shard, at most `limit` of each; says how many there were.
+    /// Frees entries that nobody can be served any more at the cold end of each shard, at most `limit` of each; says how many there were.
     pub fn sweep(&self, limit: usize, now: Micros) -> usize {
         let mut swept = 0;
         for shard in &self.shards {
             for _ in 0..limit {
                 let mut guard = shard.lock();
-                if !guard.store.oldest_is(|reply| !self.coverages.stands(reply.coverage)) {
+                if !guard.store.oldest_is(|reply| matches!(self.state(reply, 0, now), State::Gone(_))) {
                     break;
                 }
                 let victim = self.pop_oldest(&mut guard, Reason::CoverageEnded, now);
@@ -410,6 +448,21 @@ impl<W: Waiter> Cache<W> {
         self.last_lookup.load(Ordering::Relaxed)
     }
 
+    fn state(&self, reply: &Reply, max_staleness: Micros, now: Micros) -> State {
+        let coverages = &self.coverages;
+        if now >= reply.expires {
+            return State::Gone(if reply.aged { Reason::Aged } else { Reason::Expired });
+        }
+        let unproven = now.saturating_sub(coverages.watermark(reply.coverage));
+        if coverages.stands(reply.coverage) {
+            return if unproven <= max_staleness { State::Fresh } else { State::Unproven };
+        }
+        match self.grace > 0 && coverages.ended_within(reply.coverage, self.grace, now) {
+            true => State::Ended,
+            false => State::Gone(Reason::CoverageEnded),
+        }
+    }
+
     fn past(&self, reason: Reason) -> Lookup<W> {
         self.count(reason);
         Lookup::Past(reason)
@@ -437,7 +490,9 @@ impl<W> Shard<W> {
             stripes: vec![stripe; STRIPES].into(),
             flights: Vec::new(),
             next_flight: 0,
+            echoes: Vec::new(),
             hits: 0,
+            stale_hits: 0,
             misses: 0,
             joined: 0,
             fills: 0,

@@ -35,6 +35,8 @@ pub enum OnUpdate {
 pub enum Tracking {
     /// Changes of the keys that were read.
     Keys,
+    /// Changes of every key with a prefix, read or not.
+    Prefix,
     /// Nothing: only the keys of namespaces can be cached.
     Off,
 }

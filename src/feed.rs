@@ -1,7 +1,7 @@
 //! The feed: one connection on which the upstream tells what changed.
 //!
 //! It subscribes to the namespaces' channels, and the data links' `CLIENT TRACKING` redirects to it. Both
-//! lead to one function, `Cache::invalidate`.
+//! lead to one function, `Cache::heard`.
 //!
 //! What always holds:
 //! - **The gap rule.** The coverage is armed only when every subscription is confirmed and a `PING` sent
@@ -9,6 +9,8 @@
 //!   nothing is leased or served under it in between.
 //! - **The watermark** is the time at which the newest answered `PING` was sent. Replies and messages come in
 //!   the order in which the upstream sent them, so everything that it had sent before is applied.
+//! - `SWAPDB` is what Redis' tracking does not report (7.0: `dbSwapDatabases` tells no tracking client), so each
+//!   `PING` goes behind a look at how often it was called: the proof that a `PING` brings covers it too.
 //! - A `PING` without an answer within the bound ends the coverage: a half-open connection is not waited for.
 //!
 //! `server` runs it and connects it to the workers through [`Hooks`].
@@ -52,6 +54,9 @@ pub trait Hooks: 'static {
     /// The feed's coverage has ended.
     fn down(&self);
 
+    /// Whether the upstream tells of all changes of the keys that are tracked by prefix.
+    fn broadcasts(&self, granted: bool);
+
     /// The upstream's own account of its commands.
     fn commands(&self, commands: &[ServerCommand]);
 
@@ -72,6 +77,8 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub bound: Duration,
     /// Whether data links are to redirect their tracking here.
     pub tracking: bool,
+    /// Prefixes of keys of whose changes the upstream is to tell in any case; the empty one is every key's.
+    pub broadcast: Vec<Vec<u8>>,
     /// The upstream has refused the subscriptions, and that was told.
     pub refused: Cell<bool>,
 }
@@ -97,6 +104,9 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 feed: feed.clone(),
                 client_id: Cell::new(None),
                 pings: RefCell::default(),
+                previous: Cell::new(0),
+                protocol,
+                swaps: Cell::new(None),
                 ended: ended.clone(),
                 held: RefCell::default(),
             };
@@ -133,7 +143,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
     fn lapse(&self) {
         let coverages = self.cache.coverages();
         let was_up = coverages.current(self.hooks.slot()).is_some();
-        coverages.end(self.hooks.slot());
+        coverages.end(self.hooks.slot(), self.hooks.now());
         self.hooks.metrics().feed_up.set(0);
         if was_up {
             self.hooks.metrics().feed_lapses.inc();
@@ -158,6 +168,14 @@ fn subscribe<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, protocol: Proto
     if protocol == Protocol::Resp3 && feed.tracking {
         send(&[b"CLIENT", b"ID"], Expect::ClientId);
     }
+    if protocol == Protocol::Resp3 && !feed.broadcast.is_empty() {
+        let prefixes = feed.broadcast.iter().filter(|prefix| !prefix.is_empty());
+        let options = prefixes.flat_map(|prefix| [&b"PREFIX"[..], prefix]);
+        let on: [&[u8]; 4] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
+        send(&on.into_iter().chain(options).collect::<Vec<_>>(), Expect::Broadcasts);
+    } else {
+        feed.hooks.broadcasts(false);
+    }
     send(&[b"COMMAND"], Expect::Commands);
     let namespaces = feed.hooks.namespaces();
     let channels: Vec<&[u8]> =
@@ -169,10 +187,15 @@ fn subscribe<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, protocol: Proto
     ping(link, true);
 }
 
+const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
+
 fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
     let client = link.client();
     let sent = client.feed.hooks.now();
     client.pings.borrow_mut().push_back(sent);
+    if client.protocol == Protocol::Resp3 {
+        let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Swaps);
+    }
     let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
 }
 
@@ -198,7 +221,10 @@ async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClien
 
 enum Expect {
     ClientId,
+    Broadcasts,
     Commands,
+    /// How often each command was called.
+    Swaps,
     /// Confirmations to come.
     Subscribed(usize),
     Pong {
@@ -213,6 +239,11 @@ struct FeedClient<W: Waiter, H: Hooks> {
     client_id: Cell<Option<i64>>,
     /// When the unanswered `PING`s were sent.
     pings: RefCell<VecDeque<Micros>>,
+    /// When the last answered `PING` was sent.
+    previous: Cell<Micros>,
+    protocol: Protocol,
+    /// How often `SWAPDB` was called when it was last looked at.
+    swaps: Cell<Option<u64>>,
     /// Told when the connection is of no more use.
     ended: Rc<Notify>,
     /// The present frame, while it comes in pieces.
@@ -246,10 +277,31 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                 self.client_id.set(decode(&frame, 0).ok().and_then(|id| id.as_int()));
                 None
             }
+            Expect::Broadcasts => {
+                let granted = at.kind != Kind::Error;
+                if !granted {
+                    let said = String::from_utf8_lossy(&frame);
+                    warn!(
+                        reply = said.trim_end(),
+                        "the upstream does not allow CLIENT TRACKING: only keys in namespaces are cached"
+                    );
+                }
+                self.feed.hooks.broadcasts(granted);
+                None
+            }
             Expect::Commands => {
                 match decode(&frame, MAX_DEPTH) {
                     Ok(reply) => self.feed.hooks.commands(&commands(&reply)),
                     Err(wrong) => debug!(%wrong, "the reply to COMMAND was not understood"),
+                }
+                None
+            }
+            Expect::Swaps => {
+                let swaps = calls_of_swapdb(&frame);
+                if self.swaps.replace(Some(swaps)).is_some_and(|before| before != swaps) {
+                    info!("databases were swapped: everything cached is void");
+                    self.feed.hooks.metrics().heard_flushes.inc();
+                    self.feed.cache.flush(Reason::Tracking);
                 }
                 None
             }
@@ -266,8 +318,17 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
             Expect::Pong { sent, arms } => {
                 self.pings.borrow_mut().pop_front();
                 let (coverages, slot) = (self.feed.cache.coverages(), self.feed.hooks.slot());
+                if arms {
+                    self.feed.cache.forget_echoes();
+                }
+                // What is tracked by prefix is told at the end of the upstream's turn, behind the replies of
+                // that turn: only the answer to the next `PING` proves that it has come.
+                let proven = match self.feed.broadcast.is_empty() {
+                    true => sent,
+                    false => self.previous.replace(sent),
+                };
                 if !arms {
-                    coverages.advance(slot, sent);
+                    coverages.advance(slot, proven);
                 } else if let Some(coverage) = coverages.arm(slot, None, sent) {
                     info!(upstream = %self.feed.settings.address, "the feed is subscribed");
                     self.feed.refused.set(false);
@@ -324,14 +385,14 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         match event {
             Event::Delete => {
                 feed.hooks.metrics().heard_deletes.inc();
-                feed.cache.invalidate(&key, Reason::Delete, now);
+                feed.cache.heard(&key, Reason::Delete, now);
             }
             Event::Update => {
                 feed.hooks.metrics().heard_updates.inc();
-                match namespace.on_update {
-                    OnUpdate::Invalidate => feed.cache.invalidate(&key, Reason::Update, now),
+                match namespace.rules.on_update {
+                    OnUpdate::Invalidate => feed.cache.heard(&key, Reason::Update, now),
                     OnUpdate::Refresh => {
-                        let wanted = feed.cache.invalidate_for_refresh(&key, Reason::Update, now);
+                        let wanted = feed.cache.heard_for_refresh(&key, Reason::Update, now);
                         if !wanted.is_empty() {
                             feed.hooks.refresh(&key, wanted);
                         }
@@ -351,9 +412,17 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         };
         feed.hooks.metrics().heard_tracking.add(keys.len() as u64);
         for key in keys.iter().filter_map(Value::as_bytes) {
-            feed.cache.invalidate(key, Reason::Tracking, now);
+            feed.cache.heard(key, Reason::Tracking, now);
         }
     }
+}
+
+/// How often `SWAPDB` was called, as the reply to `INFO commandstats` says; 0 if it does not.
+fn calls_of_swapdb(reply: &[u8]) -> u64 {
+    const FIELD: &[u8] = b"cmdstat_swapdb:calls=";
+    let Some(at) = memchr::memmem::find(reply, FIELD) else { return 0 };
+    let digits = reply[at + FIELD.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |calls, digit| calls * 10 + u64::from(digit - b'0'))
 }
 
 /// Reads a reply to `COMMAND`. Servers before 7.0 give fewer fields.

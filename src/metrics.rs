@@ -96,6 +96,14 @@ pub struct Metrics {
     pub heard_flushes: Counter,
     /// Replies fetched anew because of an announced update.
     pub refreshes: Counter,
+    /// Audits whose reply was the upstream's.
+    pub audits_agreed: Counter,
+    /// Audits whose entry differed, and went in time.
+    pub audits_overtaken: Counter,
+    /// Audits whose entry differed, and was still served beyond the bound. Must stay 0.
+    pub audits_stale: Counter,
+    /// From the moment an audit saw a difference to the entry's end.
+    pub audit_staleness: Histogram,
     /// From reading a request to its cached reply being ready.
     pub hit_latency: Histogram,
     /// From reading a request to its upstream reply being ready.

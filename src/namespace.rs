@@ -29,24 +29,42 @@ pub struct Namespace {
     pub name: String,
     prefix: Box<[u8]>,
     channels: [Box<[u8]>; 2],
+    pub rules: Rules,
+}
+
+/// What holds for the entries of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
     pub on_update: OnUpdate,
+    /// Whether a write reads back what it leaves behind, into the cache.
+    pub refill_on_write: bool,
+    /// How the upstream tells of changes.
+    pub tracking: Tracking,
     pub max_age: Duration,
     pub max_staleness: Duration,
+}
+
+/// How the upstream itself tells of changes, beside the announcements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// Of each key that was read.
+    Keys,
+    /// Of every key with the prefix.
+    Prefix,
+    /// Not at all.
+    Off,
 }
 
 impl Namespace {
     /// The namespace of the keys that start with `prefix`, announced on `<channel>/update` and
     /// `<channel>/delete`.
-    pub fn new(
-        name: &str,
-        prefix: &[u8],
-        channel: &str,
-        on_update: OnUpdate,
-        max_age: Duration,
-        max_staleness: Duration,
-    ) -> Self {
+    pub fn new(name: &str, prefix: &[u8], channel: &str, rules: Rules) -> Self {
         let channels = ["update", "delete"].map(|event| format!("{channel}/{event}").into_bytes().into());
-        Self { name: name.into(), prefix: prefix.into(), channels, on_update, max_age, max_staleness }
+        Self { name: name.into(), prefix: prefix.into(), channels, rules }
+    }
+
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
     }
 
     /// The channel on which such events are announced.
@@ -101,8 +119,14 @@ mod tests {
     use super::*;
 
     fn namespace(name: &str, prefix: &str, channel: &str) -> Namespace {
-        let (age, staleness) = (Duration::from_secs(60), Duration::from_secs(1));
-        Namespace::new(name, prefix.as_bytes(), channel, OnUpdate::Invalidate, age, staleness)
+        let rules = Rules {
+            on_update: OnUpdate::Invalidate,
+            refill_on_write: false,
+            tracking: Tracking::Keys,
+            max_age: Duration::from_secs(60),
+            max_staleness: Duration::from_secs(1),
+        };
+        Namespace::new(name, prefix.as_bytes(), channel, rules)
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Server {
             })?),
             None => None,
         };
-        let cache = Cache::new(config.max_memory, config.max_value);
+        let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
         let shared = Shared::new(parts::settings(&config), cache, parts::namespaces(&config));
         let shared = Arc::new(shared.ok_or(ServerError::Broken)?);
         Ok(Server { config, shared, listeners, admin })
@@ -150,7 +150,10 @@ impl Server {
         let Server { config, shared, listeners, admin } = self;
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let workers: Vec<_> = (0..config.workers)
-            .map(|i| WorkerThread::start(i, shared.clone(), stop.subscribe()))
+            .map(|i| {
+                let audits = config.audit.filter(|_| i == 0);
+                WorkerThread::start(i, shared.clone(), audits, stop.subscribe())
+            })
             .collect::<Result<_, _>>()?;
         let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
         let feed = tokio::task::spawn_local(parts::feed(&config, &shared, &inboxes).run());
@@ -241,14 +244,19 @@ struct WorkerThread {
 }
 
 impl WorkerThread {
-    fn start(i: usize, shared: Arc<Shared>, mut stop: watch::Receiver<Stop>) -> std::io::Result<Self> {
+    fn start(
+        i: usize,
+        shared: Arc<Shared>,
+        audits: Option<Duration>,
+        mut stop: watch::Receiver<Stop>,
+    ) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let theirs = inbox.clone();
         let thread = std::thread::Builder::new().name(format!("worker-{i}")).spawn(move || {
             LocalSet::new().block_on(&runtime, async {
                 tokio::select! {
-                    () = Worker::new(shared, theirs).run() => {}
+                    () = Worker::new(shared, theirs).run(audits) => {}
                     _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
                 }
             });

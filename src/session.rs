@@ -5,6 +5,7 @@
 //! link that all sessions of the identity share, or on a [`dedicated`] one. [`expect`] meets the reply, and
 //! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread.
 
+mod audit;
 mod connection;
 mod core;
 mod dedicated;
@@ -15,6 +16,7 @@ mod mget;
 mod nearside;
 mod outbox;
 mod read;
+mod refill;
 mod shared;
 mod worker;
 mod write;

@@ -158,7 +158,7 @@ fn each_bad_value_is_told_with_what_is_allowed() {
         ("--connect-timeout", "0", "above 0"),
         ("--log-level", "inof", "did you mean info?"),
         ("--log-format", "xml", "text or json"),
-        ("--tracking", "bcast", "keys or off"),
+        ("--tracking", "bcast", "keys or prefix or off"),
         ("--config", "/nowhere/n.toml", "No such file"),
         ("--max-memroy", "1mb", "--max-memory"),
     ] {

@@ -103,6 +103,7 @@ const DROPS: &[Reason] = &[
     Reason::Aged,
     Reason::Evicted,
     Reason::Flushed,
+    Reason::Audit,
 ];
 
 fn snapshot(shared: &Shared) -> Vec<Metric> {
@@ -126,6 +127,7 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         |name, help, label, values| Metric { name, help, unit: None, value: Value::Counters(label, values) };
     vec![
         counter("hits", "Reads answered from the cache", stats.hits),
+        counter("stale_hits", "Of these, served while the upstream was unreachable", stats.stale_hits),
         counter("misses", "Reads that the cache could not answer", stats.misses),
         counter("shared_flights", "Misses that waited for the fetch of another", stats.joined),
         counter("fills", "Replies that were kept", stats.fills),
@@ -178,6 +180,23 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         gauge("feed_up", "1 while the feed is subscribed", m.feed_up.get() as f64),
         counter("feed_connects", "Connections of the feed", m.feed_connects.get()),
         counter("feed_lapses", "How often the feed was lost or gave no answer in time", m.feed_lapses.get()),
+        by(
+            "audits",
+            "Cached replies compared with the upstream's, by outcome",
+            "outcome",
+            vec![
+                ("agreed", m.audits_agreed.get()),
+                ("overtaken", m.audits_overtaken.get()),
+                ("stale", m.audits_stale.get()),
+            ],
+        ),
+        counter("audit_stale", "Cached replies served beyond the bound: must stay 0", m.audits_stale.get()),
+        Metric {
+            name: "audit_staleness",
+            help: "From the moment an audit saw a difference to the entry's end",
+            unit: Some(Unit::Seconds),
+            value: Value::Histograms("outcome", vec![latency(&m.audit_staleness, "overtaken")]),
+        },
         Metric {
             name: "proven_staleness",
             help: "How long ago the feed was last proven to be up to date",

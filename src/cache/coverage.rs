@@ -44,6 +44,8 @@ struct Slot {
     /// The slot of the parent, or this slot itself.
     parent: AtomicU32,
     watermark: AtomicU64,
+    /// When the last armed period ended.
+    ended: AtomicU64,
 }
 
 impl Default for Coverages {
@@ -61,9 +63,9 @@ impl Coverages {
     }
 
     /// Gives a slot back; its coverage ends.
-    pub fn give_back(&self, slot: CoverageSlot) {
+    pub fn give_back(&self, slot: CoverageSlot, now: Micros) {
         let mut free = self.free.lock();
-        self.end_locked(slot.0);
+        self.end_locked(slot.0, now);
         free.push(slot.0);
     }
 
@@ -76,7 +78,7 @@ impl Coverages {
         watermark: Micros,
     ) -> Option<CoverageId> {
         let _guard = self.free.lock();
-        self.end_locked(slot.0);
+        self.end_locked(slot.0, watermark);
         if parent.is_some_and(|parent| !self.stands(parent)) {
             return None;
         }
@@ -89,16 +91,17 @@ impl Coverages {
     }
 
     /// Ends the slot's coverage and those of its children: all that was filled under them is void.
-    pub fn end(&self, slot: &CoverageSlot) {
+    pub fn end(&self, slot: &CoverageSlot, now: Micros) {
         let _guard = self.free.lock();
-        self.end_locked(slot.0);
+        self.end_locked(slot.0, now);
     }
 
-    fn end_locked(&self, slot: u32) {
+    fn end_locked(&self, slot: u32, now: Micros) {
         for (i, other) in self.slots.iter().enumerate() {
             let generation = other.generation.load(Ordering::Relaxed);
             let concerned = i as u32 == slot || other.parent.load(Ordering::Relaxed) == slot;
             if generation % 2 == 1 && concerned {
+                other.ended.store(now, Ordering::Relaxed);
                 other.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
             }
         }
@@ -145,6 +148,13 @@ impl Coverages {
         self.slots[id.slot as usize].parent.load(Ordering::Relaxed) != id.slot
     }
 
+    /// Whether the armed period was the last one of its slot, and ended at most `grace` ago.
+    pub fn ended_within(&self, id: CoverageId, grace: Micros, now: Micros) -> bool {
+        let slot = &self.slots[id.slot as usize];
+        slot.generation.load(Ordering::SeqCst) == id.generation.wrapping_add(1)
+            && now.saturating_sub(slot.ended.load(Ordering::Relaxed)) <= grace
+    }
+
     /// Up to when entries under `id` are proven to reflect the upstream: the older watermark of the slot
     /// and its parent.
     pub fn watermark(&self, id: CoverageId) -> Micros {
@@ -165,7 +175,7 @@ mod tests {
         let parent = coverages.arm(&feed, None, 1).unwrap();
         let child = coverages.arm(&link, Some(parent), 2).unwrap();
         assert!(coverages.stands(child));
-        coverages.end(&feed);
+        coverages.end(&feed, 9);
         assert!(!coverages.stands(parent) && !coverages.stands(child));
         assert_eq!(coverages.arm(&link, Some(parent), 3), None, "a child of an ended parent");
         let again = coverages.arm(&feed, None, 4).unwrap();
@@ -194,9 +204,22 @@ mod tests {
         coverages.flush();
         assert!(!coverages.stands(before));
         assert!(coverages.stands(coverages.current(&feed).unwrap()));
-        coverages.end(&feed);
+        coverages.end(&feed, 9);
         coverages.flush();
         assert_eq!(coverages.current(&feed), None);
+    }
+
+    #[test]
+    fn an_ended_period_is_remembered_until_the_next_is_armed() {
+        let coverages = Coverages::default();
+        let feed = coverages.take().unwrap();
+        let first = coverages.arm(&feed, None, 1).unwrap();
+        assert!(!coverages.ended_within(first, 100, 5), "it goes on");
+        coverages.end(&feed, 10);
+        assert!(coverages.ended_within(first, 5, 15));
+        assert!(!coverages.ended_within(first, 5, 16));
+        coverages.arm(&feed, None, 15).unwrap();
+        assert!(!coverages.ended_within(first, 100, 15));
     }
 
     #[test]
@@ -204,7 +227,7 @@ mod tests {
         let coverages = Coverages::default();
         let mut all: Vec<_> = std::iter::from_fn(|| coverages.take()).collect();
         assert_eq!(all.len(), SLOTS);
-        coverages.give_back(all.pop().unwrap());
+        coverages.give_back(all.pop().unwrap(), 1);
         assert!(coverages.take().is_some());
     }
 }

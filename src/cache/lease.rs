@@ -9,20 +9,23 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::store::Reply;
-use super::{Cache, CoverageId, Micros, Name, Place, Reason, Waiter, release};
+use super::{Cache, CoverageId, MAX_REST, Micros, Name, Place, Reason, Shard, Waiter, release};
 
 /// The fetch of one reply.
 pub(super) struct Flight<W> {
     id: u64,
-    pub(super) name: Arc<OwnedName>,
+    pub(super) name: Arc<NameBuf>,
+    /// The stripe's generation for which the reply is good.
     pub(super) generation: u32,
     pub(super) coverage: CoverageId,
     pub(super) link: u16,
+    /// How many messages of the key were sent before the read is executed, and are still to come.
+    pub(super) deaf: u32,
     pub(super) waiters: Vec<W>,
 }
 
 /// A [`Name`] that owns its bytes.
-pub(super) struct OwnedName {
+pub struct NameBuf {
     /// Key and rest, one behind the other.
     bytes: Box<[u8]>,
     key_len: usize,
@@ -30,13 +33,13 @@ pub(super) struct OwnedName {
     command: u16,
 }
 
-impl OwnedName {
-    fn new(name: &Name<'_>) -> Self {
+impl NameBuf {
+    pub fn new(name: &Name<'_>) -> Self {
         let bytes = [name.key, name.rest].concat().into_boxed_slice();
         Self { bytes, key_len: name.key.len(), ident: name.ident, command: name.command }
     }
 
-    pub(super) fn borrow(&self) -> Name<'_> {
+    pub fn borrow(&self) -> Name<'_> {
         let (key, rest) = self.bytes.split_at(self.key_len);
         Name { key, ident: self.ident, command: self.command, rest }
     }
@@ -64,10 +67,9 @@ pub struct Life {
 /// The right, and the duty, to fetch a missing reply. Dropping it gives the flight up.
 pub struct Lease<W: Waiter> {
     cache: Arc<Cache<W>>,
-    name: Arc<OwnedName>,
+    name: Arc<NameBuf>,
     place: Place,
     flight: u64,
-    generation: u32,
     coverage: CoverageId,
     link: u16,
     opened: Micros,
@@ -75,26 +77,53 @@ pub struct Lease<W: Waiter> {
 }
 
 impl<W: Waiter> Cache<W> {
-    /// Opens a flight; the shard's lock is held by the caller, who puts it there.
+    /// Opens a flight in the shard, whose lock the caller holds.
     pub(super) fn open_flight(
         self: &Arc<Self>,
-        id: u64,
+        shard: &mut Shard<W>,
         name: &Name<'_>,
         place: Place,
-        generation: u32,
         (coverage, link): (CoverageId, u16),
         now: Micros,
-    ) -> (Flight<W>, Lease<W>) {
-        let name = Arc::new(OwnedName::new(name));
-        let flight = Flight { id, name: name.clone(), generation, coverage, link, waiters: Vec::new() };
+    ) -> Lease<W> {
+        shard.next_flight += 1;
+        let id = shard.next_flight;
+        let name = Arc::new(NameBuf::new(name));
+        let generation = shard.stripes[place.stripe].generation;
+        let deaf = shard.echoes(name.borrow().key, link);
+        let waiters = Vec::new();
+        shard.flights.push(Flight { id, name: name.clone(), generation, coverage, link, deaf, waiters });
         let cache = self.clone();
-        let lease =
-            Lease { cache, name, place, flight: id, generation, coverage, link, opened: now, ended: false };
-        (flight, lease)
+        Lease { cache, name, place, flight: id, coverage, link, opened: now, ended: false }
+    }
+
+    /// A lease for the reply that a write leaves behind: its read is sent on `link` behind the write and
+    /// its announcement, while the write's own fence is held. `None` if another write to the stripe is under
+    /// way too, for then it is not known which of them comes last.
+    pub fn lease_behind_write(
+        self: &Arc<Self>,
+        name: &Name<'_>,
+        now: Micros,
+        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+    ) -> Option<Lease<W>> {
+        let place = self.place(name.key);
+        let mut shard = self.shards[place.shard].lock();
+        // As in `lookup`, the coverage is read before the fences over all.
+        let coverage = coverage()?;
+        let alone = shard.stripes[place.stripe].fences == 1;
+        if !alone || self.fences_over_all.load(Ordering::SeqCst) > 0 || name.rest.len() > MAX_REST {
+            return None;
+        }
+        Some(self.open_flight(&mut shard, name, place, coverage, now))
     }
 }
 
 impl<W: Waiter> Lease<W> {
+    /// What is fetched.
+    pub fn name(&self) -> Name<'_> {
+        self.name.borrow()
+    }
+
     /// When the lease was given.
     pub fn opened(&self) -> Micros {
         self.opened
@@ -119,22 +148,23 @@ impl<W: Waiter> Lease<W> {
         }
         let cache = self.cache.clone();
         let mut shard = cache.shards[self.place.shard].lock();
-        let stripe = &shard.stripes[self.place.stripe];
-        if stripe.generation != self.generation || !cache.coverages.stands(self.coverage) {
+        let generation = shard.stripes[self.place.stripe].generation;
+        let flight = shard.flights.iter().position(|flight| flight.id == self.flight);
+        let stands = flight.filter(|i| shard.flights[*i].generation == generation);
+        let Some(flight) = stands.filter(|_| cache.coverages.stands(self.coverage)) else {
             drop(shard);
             return Err(self.give_up(Reason::Voided, now));
-        }
+        };
         self.ended = true;
+        let Flight { deaf, waiters, .. } = shard.flights.swap_remove(flight);
         let name = self.name.borrow();
         let before = shard.store.bytes();
-        let kept = Reply::new(&name, reply, self.coverage, now, life);
-        shard.store.insert(&name, kept);
+        shard.store.insert(&name, Reply::new(&name, reply, self.coverage, deaf, now, life));
         // Added before anything is taken away, so that the sum never falls below zero.
         cache.bytes.fetch_add(shard.store.bytes(), Ordering::Relaxed);
         cache.freed(before);
         shard.fills += 1;
         shard.stripes[self.place.stripe].record(self.place, Reason::Filled, now);
-        let waiters = take_flight(&mut shard.flights, self.flight);
         drop(shard);
         if now.saturating_sub(self.opened) <= max_staleness {
             if !waiters.is_empty() {

@@ -54,6 +54,8 @@ pub enum Reason {
     Evicted,
     /// `NEARSIDE FLUSH`.
     Flushed,
+    /// An audit found it stale.
+    Audit,
     /// It was read from the upstream and kept.
     Filled,
 }
@@ -87,6 +89,7 @@ impl Reason {
         Reason::Aged,
         Reason::Evicted,
         Reason::Flushed,
+        Reason::Audit,
         Reason::Filled,
     ];
 
@@ -116,6 +119,7 @@ impl Reason {
             Reason::Aged => "aged",
             Reason::Evicted => "evicted",
             Reason::Flushed => "flushed",
+            Reason::Audit => "audit",
             Reason::Filled => "filled",
         }
     }
@@ -146,6 +150,7 @@ impl Reason {
             Reason::Aged => "it became older than max-age",
             Reason::Evicted => "memory was needed",
             Reason::Flushed => "it was flushed by hand",
+            Reason::Audit => "an audit found it stale",
             Reason::Filled => "it was read and kept",
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::store::Reply;
-use super::{Cache, Coverages, Micros, Reason, Stats, Waiter};
+use super::{Cache, Coverages, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
 
 /// A cached reply as it is shown, and as it is fetched anew.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct CachedReply {
     pub left: Option<Micros>,
     /// Covered by the upstream's tracking, not by the feed's channels alone.
     pub tracked: bool,
+    /// Served since it was filled.
+    pub read: bool,
     /// Whether it may be served at all: its coverage stands and its time has not run out.
     pub stands: bool,
 }
@@ -37,9 +39,17 @@ impl CachedReply {
             proven: now.saturating_sub(coverages.watermark(reply.coverage)),
             left: (reply.expires != Micros::MAX).then(|| reply.expires.saturating_sub(now)),
             tracked: coverages.has_parent(reply.coverage),
+            read: reply.read,
             stands: coverages.stands(reply.coverage) && now < reply.expires,
         }
     }
+}
+
+/// An entry taken for an audit.
+pub struct Sample {
+    pub name: NameBuf,
+    pub reply: Box<[u8]>,
+    pub filled: Micros,
 }
 
 /// What is known of one key.
@@ -85,11 +95,50 @@ impl<W: Waiter> Cache<W> {
         keys
     }
 
+    /// Some entry that may be served, a recently used one; `None` if the shards that `seed` leads to are empty.
+    pub fn sample(&self, seed: u64, now: Micros) -> Option<Sample> {
+        /// How far from the most recently used one the sample may be.
+        const DEPTH: u64 = 64;
+        let first = seed as usize % self.shards.len();
+        for i in 0..self.shards.len() {
+            let shard = self.shards[(first + i) % self.shards.len()].lock();
+            let stands = |reply: &&Reply| self.coverages.stands(reply.coverage) && now < reply.expires;
+            let depth = (seed >> 32) % DEPTH.min(shard.store.len() as u64).max(1);
+            let entries = shard.store.iter().skip(depth as usize);
+            let mut found = entries.filter_map(|(key, replies)| Some((key, replies.iter().find(stands)?)));
+            if let Some((key, reply)) = found.next() {
+                let (ident, command, rest) = (reply.ident(), reply.command(), reply.rest());
+                let name = NameBuf::new(&Name { key, ident, command, rest });
+                return Some(Sample { name, reply: reply.reply().into(), filled: reply.filled });
+            }
+        }
+        None
+    }
+
+    /// Whether the entry that was filled at `filled` is fresh at `now`; `None` if it is gone for good.
+    pub fn is_fresh(
+        &self,
+        name: &Name<'_>,
+        filled: Micros,
+        max_staleness: Micros,
+        now: Micros,
+    ) -> Option<bool> {
+        let shard = self.shards[self.place(name.key).shard].lock();
+        let mut replies = shard.store.peek(name.key).into_iter().flatten();
+        let same = replies.find(|reply| reply.is(name) && reply.filled == filled)?;
+        match self.state(same, max_staleness, now) {
+            State::Fresh => Some(true),
+            State::Unproven => Some(false),
+            State::Ended | State::Gone(_) => None,
+        }
+    }
+
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { bytes: self.bytes.load(Ordering::Relaxed) as u64, ..Stats::default() };
         for shard in &self.shards {
             let shard = shard.lock();
             stats.hits += shard.hits;
+            stats.stale_hits += shard.stale_hits;
             stats.misses += shard.misses;
             stats.joined += shard.joined;
             stats.fills += shard.fills;

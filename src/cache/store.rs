@@ -21,6 +21,8 @@ pub(super) struct Reply {
     command: u16,
     ident: u32,
     pub(super) coverage: CoverageId,
+    /// How many messages of the key were sent before it was read upstream, and are still to come.
+    pub(super) deaf: u32,
     /// Read since it was filled.
     pub(super) read: bool,
     /// `expires` comes from `max-age`, not from the server.
@@ -35,6 +37,7 @@ impl Reply {
         name: &Name<'_>,
         reply: &[u8],
         coverage: CoverageId,
+        deaf: u32,
         filled: Micros,
         life: Life,
     ) -> Self {
@@ -47,6 +50,7 @@ impl Reply {
             command: name.command,
             ident: name.ident,
             coverage,
+            deaf,
             read: false,
             aged: life.aged,
             filled,
@@ -153,6 +157,25 @@ impl Store {
         Some(replies)
     }
 
+    /// Keeps those replies of `key` that `keep` accepts; gives the others.
+    pub(super) fn retain(&mut self, key: &[u8], mut keep: impl FnMut(&mut Reply) -> bool) -> Replies {
+        let Some(replies) = self.entries.peek_mut(key) else { return Replies::new() };
+        let before = cost(key, replies);
+        let mut dropped = Replies::new();
+        for i in (0..replies.len()).rev() {
+            if !keep(&mut replies[i]) {
+                dropped.push(replies.remove(i));
+            }
+        }
+        if replies.is_empty() {
+            self.entries.pop(key);
+            self.bytes -= before;
+        } else {
+            self.bytes = self.bytes - before + cost(key, replies);
+        }
+        dropped
+    }
+
     /// Drops one reply, and the key with the last of them.
     pub(super) fn remove_reply(&mut self, name: &Name<'_>) {
         let Some(replies) = self.entries.peek_mut(name.key) else { return };
@@ -195,8 +218,10 @@ mod tests {
 
     fn put(store: &mut Store, key: &[u8], rest: &[u8], reply: &[u8]) {
         let name = name(key, rest);
-        store
-            .insert(&name, Reply::new(&name, reply, COVERAGE, 0, Life { expires: Micros::MAX, aged: false }));
+        store.insert(
+            &name,
+            Reply::new(&name, reply, COVERAGE, 0, 0, Life { expires: Micros::MAX, aged: false }),
+        );
     }
 
     #[test]

@@ -25,19 +25,23 @@ const FOREVER: Life = Life { expires: Micros::MAX, aged: false };
 
 impl Fixture {
     fn new(max_bytes: usize) -> Self {
-        let cache = Arc::new(Cache::new(max_bytes, max_bytes / 4));
+        let cache = Arc::new(Cache::new(max_bytes, max_bytes / 4, 10 * SECOND));
         let feed = cache.coverages().take().unwrap();
         cache.coverages().arm(&feed, None, SECOND).unwrap();
         Self { cache, feed, told: Told::default(), now: SECOND }
     }
 
     fn lookup(&self, key: &[u8]) -> (Lookup<Told>, Option<Vec<u8>>) {
+        self.lookup_in(key, Bounds { max_staleness: SECOND, unreachable: false })
+    }
+
+    fn lookup_in(&self, key: &[u8], bounds: Bounds) -> (Lookup<Told>, Option<Vec<u8>>) {
         let name = Name { key, ident: 0, command: 1, rest: b"" };
         let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, 1));
         let mut hit = None;
         let join = || Some(self.told.clone());
         let serve = |reply: &[u8]| hit = Some(reply.to_vec());
-        (self.cache.lookup(&name, self.now, SECOND, coverage, join, serve), hit)
+        (self.cache.lookup(&name, self.now, bounds, coverage, join, serve), hit)
     }
 
     fn lease(&self, key: &[u8]) -> Lease<Told> {
@@ -88,7 +92,7 @@ fn an_invalidation_between_request_and_reply_voids_the_fill() {
 fn the_end_of_the_coverage_between_request_and_reply_voids_the_fill() {
     let f = Fixture::new(1 << 20);
     let lease = f.lease(b"k");
-    f.cache.coverages().end(&f.feed);
+    f.cache.coverages().end(&f.feed, f.now);
     assert_eq!(kind(&f.lookup(b"k").0), "no_coverage");
     f.cache.coverages().arm(&f.feed, None, f.now).unwrap();
     assert_eq!(lease.fill(b"old", FOREVER, f.now, SECOND), Err(Reason::Voided));
@@ -166,6 +170,32 @@ fn nothing_is_served_beyond_the_proof() {
 }
 
 #[test]
+fn an_unreachable_upstream_s_entries_are_served_for_the_grace_and_no_longer() {
+    let mut f = Fixture::new(1 << 20);
+    let away = Bounds { max_staleness: SECOND, unreachable: true };
+    f.fill(b"k", b"v");
+    f.fill(b"gone", b"v");
+    f.cache.invalidate(b"gone", Reason::Update, f.now);
+    f.cache.coverages().end(&f.feed, f.now);
+    assert!(f.lookup_in(b"gone", away).1.is_none());
+    f.now += 10 * SECOND;
+    assert!(f.hit(b"k").is_none(), "not while the upstream can be asked");
+    assert!(f.lookup_in(b"k", away).1.is_some());
+    assert_eq!(f.cache.stats().stale_hits, 1);
+    f.now += 1;
+    assert!(f.lookup_in(b"k", away).1.is_none());
+}
+
+#[test]
+fn nothing_of_before_is_served_once_the_coverage_is_armed_again() {
+    let f = Fixture::new(1 << 20);
+    f.fill(b"k", b"v");
+    f.cache.coverages().end(&f.feed, f.now);
+    f.cache.coverages().arm(&f.feed, None, f.now).unwrap();
+    assert!(f.lookup_in(b"k", Bounds { max_staleness: SECOND, unreachable: true }).1.is_none());
+}
+
+#[test]
 fn an_entry_ends_at_its_expiry() {
     let mut f = Fixture::new(1 << 20);
     let expires = f.now + 500;
@@ -233,11 +263,85 @@ fn void_entries_are_swept() {
 fn only_replies_that_were_read_are_refreshed() {
     let f = Fixture::new(1 << 20);
     f.fill(b"k", b"v");
-    assert!(f.cache.invalidate_for_refresh(b"k", Reason::Update, f.now).is_empty());
+    assert!(f.cache.heard_for_refresh(b"k", Reason::Update, f.now).is_empty());
     f.fill(b"k", b"v");
     f.hit(b"k").unwrap();
-    assert_eq!(f.cache.invalidate_for_refresh(b"k", Reason::Update, f.now).len(), 1);
+    assert_eq!(f.cache.heard_for_refresh(b"k", Reason::Update, f.now).len(), 1);
     assert!(f.hit(b"k").is_none());
+}
+
+#[test]
+fn an_echo_does_not_void_what_was_read_after_its_write() {
+    let f = Fixture::new(1 << 20);
+    f.cache.expect_echo(b"k", 1);
+    let lease = f.lease(b"k");
+    f.cache.heard(b"k", Reason::Tracking, f.now);
+    f.cache.heard(b"k", Reason::Update, f.now);
+    lease.fill(b"v", FOREVER, f.now, SECOND).unwrap();
+    assert!(f.hit(b"k").is_some());
+    f.cache.heard(b"k", Reason::Update, f.now);
+    assert!(f.hit(b"k").is_none(), "the second message is somebody else's");
+
+    f.cache.expect_echo(b"k", 1);
+    f.fill(b"k", b"v");
+    f.cache.heard(b"k", Reason::Update, f.now);
+    assert!(f.hit(b"k").is_some(), "the echo came after the fill");
+    f.cache.heard(b"k", Reason::Tracking, f.now);
+    assert!(f.hit(b"k").is_none());
+}
+
+#[test]
+fn an_echo_voids_what_another_link_reads_and_what_a_fence_overtook() {
+    let f = Fixture::new(1 << 20);
+    f.cache.expect_echo(b"k", 2);
+    let lease = f.lease(b"k");
+    f.cache.heard(b"k", Reason::Update, f.now);
+    assert!(lease.fill(b"v", FOREVER, f.now, SECOND).is_err());
+
+    f.cache.expect_echo(b"k", 1);
+    let lease = f.lease(b"k");
+    drop(f.cache.fence([&b"k"[..]], Reason::Write, f.now));
+    assert!(lease.fill(b"v", FOREVER, f.now, SECOND).is_err());
+}
+
+#[test]
+fn nothing_stays_deaf_when_an_echo_will_not_come() {
+    let f = Fixture::new(1 << 20);
+    for lose in [&|cache: &Cache<Told>| cache.no_echo(b"k", 1) as _, &|cache: &Cache<Told>| {
+        cache.no_echoes_of(1, 1) as _
+    }] as [&dyn Fn(&Cache<Told>); 2]
+    {
+        f.cache.expect_echo(b"k", 1);
+        f.fill(b"k", b"v");
+        lose(&f.cache);
+        assert!(f.hit(b"k").is_none());
+        f.fill(b"k", b"v");
+        f.cache.heard(b"k", Reason::Update, f.now);
+        assert!(f.hit(b"k").is_none());
+    }
+    f.cache.expect_echo(b"k", 1);
+    f.cache.forget_echoes();
+    f.fill(b"k", b"v");
+    f.cache.heard(b"k", Reason::Update, f.now);
+    assert!(f.hit(b"k").is_none());
+}
+
+#[test]
+fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
+    let f = Fixture::new(1 << 20);
+    let name = Name { key: b"k", ident: 0, command: 1, rest: b"" };
+    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, 1));
+    let fence = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
+    let lease = f.cache.lease_behind_write(&name, f.now, cover).unwrap();
+    assert_eq!(kind(&f.lookup(b"k").0), "fenced");
+    drop(fence);
+    assert_eq!(kind(&f.lookup(b"k").0), "joined");
+    lease.fill(b"v", FOREVER, f.now, SECOND).unwrap();
+    assert!(f.hit(b"k").is_some());
+
+    let _first = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
+    let _second = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
+    assert!(f.cache.lease_behind_write(&name, f.now, cover).is_none());
 }
 
 #[test]

@@ -224,6 +224,8 @@ mod tests {
             prefix: "u:".to_owned(),
             channel: "users".to_owned(),
             on_update: OnUpdate::Refresh,
+            refill_on_write: false,
+            tracking: config.tracking,
             max_age: std::time::Duration::from_secs(9),
             max_staleness: std::time::Duration::from_secs(5),
         };

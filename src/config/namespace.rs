@@ -5,8 +5,8 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Config, OnUpdate,
-    value::{ON_UPDATE, TIME, parse_list, quoted},
+    Config, OnUpdate, Tracking,
+    value::{ON_UPDATE, SWITCH, TIME, TRACKING, parse_list, quoted},
 };
 
 /// A part of the key space whose writes are announced by pub/sub.
@@ -18,6 +18,8 @@ pub struct Namespace {
     /// Announcements go to `CHANNEL/update` and `CHANNEL/delete`; `NAME` unless set.
     pub channel: String,
     pub on_update: OnUpdate,
+    pub refill_on_write: bool,
+    pub tracking: Tracking,
     pub max_age: Duration,
     pub max_staleness: Duration,
 }
@@ -29,6 +31,8 @@ pub(super) struct Written {
     pub prefix: Option<String>,
     pub channel: Option<String>,
     pub on_update: Option<OnUpdate>,
+    pub refill_on_write: Option<bool>,
+    pub tracking: Option<Tracking>,
     pub max_age: Option<Duration>,
     pub max_staleness: Option<Duration>,
 }
@@ -36,7 +40,7 @@ pub(super) struct Written {
 type Set = fn(&mut Written, &str) -> Result<(), String>;
 
 /// The keys of a namespace's table in the file.
-pub(super) const KEYS: [(&str, Set); 5] = [
+pub(super) const KEYS: [(&str, Set); 7] = [
     ("prefix", |written, text| {
         written.prefix = Some(text.to_owned());
         Ok(())
@@ -47,6 +51,14 @@ pub(super) const KEYS: [(&str, Set); 5] = [
     }),
     ("on-update", |written, text| {
         written.on_update = Some((ON_UPDATE.parse)(text)?);
+        Ok(())
+    }),
+    ("refill-on-write", |written, text| {
+        written.refill_on_write = Some((SWITCH.parse)(text)?);
+        Ok(())
+    }),
+    ("tracking", |written, text| {
+        written.tracking = Some((TRACKING.parse)(text)?);
         Ok(())
     }),
     ("max-age", |written, text| {
@@ -87,6 +99,8 @@ pub(super) fn resolve(written: &[Written], config: &Config, problems: &mut Vec<S
             prefix: given.prefix.clone().unwrap_or_else(|| format!("{}/", given.name)),
             channel: given.channel.clone().unwrap_or_else(|| given.name.clone()),
             on_update: given.on_update.unwrap_or(config.on_update),
+            refill_on_write: given.refill_on_write.unwrap_or(config.refill_on_write),
+            tracking: given.tracking.unwrap_or(config.tracking),
             max_age: given.max_age.unwrap_or(config.max_age),
             max_staleness: given.max_staleness.unwrap_or(config.max_staleness),
             name: given.name.clone(),
@@ -129,6 +143,8 @@ pub(super) fn describe(namespace: &Namespace) -> Vec<(String, String)> {
         ("prefix", quoted(&namespace.prefix)),
         ("channel", quoted(&namespace.channel)),
         ("on-update", (ON_UPDATE.show)(&namespace.on_update)),
+        ("refill-on-write", (SWITCH.show)(&namespace.refill_on_write)),
+        ("tracking", (TRACKING.show)(&namespace.tracking)),
         ("max-age", (TIME.show)(&namespace.max_age)),
         ("max-staleness", (TIME.show)(&namespace.max_staleness)),
     ]

@@ -82,7 +82,7 @@ macro_rules! settings {
     };
 }
 
-// Sizes are in bytes. `on_update`, `max_age` and `max_staleness` are what a namespace has if it does not say
+// Sizes are in bytes. `on_update`, `refill_on_write`, `tracking`, `max_age` and `max_staleness` are what a namespace has if it does not say
 // otherwise; `Namespace` holds what counts.
 settings! {
     /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1) or unix:PATH; may be given more than once
@@ -93,8 +93,10 @@ settings! {
     /// What an announced update does to a cached key: drop it (invalidate), or fetch it anew if it was read
     /// since its last fill (refresh)
     on_update: OnUpdate = ON_UPDATE "invalidate";
-    /// Whether the upstream is asked to report every change of a key that was read (CLIENT TRACKING); off
-    /// caches only the keys of namespaces
+    /// Whether a write to a namespace reads back what it leaves behind, so that the next read is a hit
+    refill_on_write: bool = SWITCH "false";
+    /// What the upstream is asked to report (CLIENT TRACKING): changes of each key that was read (keys), of
+    /// every key (prefix; in a namespace, of its keys), or nothing (off), which caches only namespaces
     tracking: Tracking = TRACKING "keys";
     /// Memory for the cache, its overhead included; kb, mb and gb are of 1024
     max_memory: usize = SIZE "64mb";
@@ -106,6 +108,8 @@ settings! {
     max_age: Duration = TIME "60s";
     /// Serve what is cached for this long after the upstream was lost; 0s is off
     stale_if_error: Duration = TIME "0s";
+    /// How often a cached reply is compared with the upstream's, to count disagreements (which must not be)
+    audit: Option<Duration> = RATE_OR_OFF "off";
     /// Worker threads; auto is one for each processor, at most 4
     workers: usize = WORKERS "auto";
     /// Most clients at a time

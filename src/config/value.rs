@@ -90,9 +90,46 @@ pub(super) const ADDRESS_OR_OFF: Kind<Option<HostPort>> = Kind {
 };
 
 pub(super) const TRACKING: Kind<Tracking> =
-    Kind { metavar: "keys|off", parse: parse_choice, show: show_choice };
+    Kind { metavar: "keys|prefix|off", parse: parse_choice, show: show_choice };
 pub(super) const ON_UPDATE: Kind<OnUpdate> =
     Kind { metavar: "invalidate|refresh", parse: parse_choice, show: show_choice };
+pub(super) const SWITCH: Kind<bool> = Kind {
+    metavar: "true|false",
+    parse: parse_choice,
+    // Bare, as the file has it.
+    show: bool::to_string,
+};
+
+/// A rate, kept as the time from one to the next.
+pub(super) const RATE_OR_OFF: Kind<Option<Duration>> = Kind {
+    metavar: "N/s|N/m|off",
+    parse: |text| {
+        if text == "off" {
+            return Ok(None);
+        }
+        let wrong = || format!("{text:?} is neither a rate such as 1/s or 10/m nor off");
+        let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
+        let unit = match unit {
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            _ => return Err(wrong()),
+        };
+        match count.parse() {
+            Ok(count @ 1..=1000) => Ok(Some(unit / count)),
+            _ => Err(format!("{}; the number is from 1 to 1000", wrong())),
+        }
+    },
+    show: |pause| {
+        quoted(&pause.map_or("off".to_owned(), |pause| {
+            let per = |unit: Duration| (unit.as_secs_f64() / pause.as_secs_f64()).round() as u32;
+            match pause <= Duration::from_secs(1) {
+                true => format!("{}/s", per(Duration::from_secs(1))),
+                false => format!("{}/m", per(Duration::from_secs(60))),
+            }
+        }))
+    },
+};
+
 pub(super) const LOG_FORMAT: Kind<LogFormat> =
     Kind { metavar: "text|json", parse: parse_choice, show: show_choice };
 
@@ -130,7 +167,12 @@ impl Choice for OnUpdate {
 }
 
 impl Choice for Tracking {
-    const WORDS: &'static [(&'static str, Self)] = &[("keys", Tracking::Keys), ("off", Tracking::Off)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("keys", Tracking::Keys), ("prefix", Tracking::Prefix), ("off", Tracking::Off)];
+}
+
+impl Choice for bool {
+    const WORDS: &'static [(&'static str, Self)] = &[("true", true), ("false", false)];
 }
 
 impl Choice for LogFormat {

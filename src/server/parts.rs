@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::cache::{CachedReply, CoverageId, CoverageSlot, Micros};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
 use crate::feed::{Feed, Hooks};
 use crate::metrics::Metrics;
-use crate::namespace::{Namespace, Namespaces, OnUpdate};
+use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
 use crate::session::{FeedUp, Inbox, Message, Settings, Shared, Ticket, is_active};
 use crate::upstream::{self, Address, Login};
@@ -37,25 +38,33 @@ pub(super) fn settings(config: &Config) -> Settings {
         stall_timeout: config.client_stall_timeout,
         max_staleness: config.max_staleness,
         max_age: config.max_age,
-        tracking: config.tracking == config::Tracking::Keys,
+        stale_if_error: !config.stale_if_error.is_zero(),
+        tracking: tracking(config.tracking),
         described: config.describe(),
+    }
+}
+
+fn tracking(tracking: config::Tracking) -> Tracking {
+    match tracking {
+        config::Tracking::Keys => Tracking::Keys,
+        config::Tracking::Prefix => Tracking::Prefix,
+        config::Tracking::Off => Tracking::Off,
     }
 }
 
 pub(super) fn namespaces(config: &Config) -> Namespaces {
     let namespace = |namespace: &config::Namespace| {
-        let on_update = match namespace.on_update {
-            config::OnUpdate::Invalidate => OnUpdate::Invalidate,
-            config::OnUpdate::Refresh => OnUpdate::Refresh,
+        let rules = Rules {
+            on_update: match namespace.on_update {
+                config::OnUpdate::Invalidate => OnUpdate::Invalidate,
+                config::OnUpdate::Refresh => OnUpdate::Refresh,
+            },
+            refill_on_write: namespace.refill_on_write,
+            tracking: tracking(namespace.tracking),
+            max_age: namespace.max_age,
+            max_staleness: namespace.max_staleness,
         };
-        Namespace::new(
-            &namespace.name,
-            namespace.prefix.as_bytes(),
-            &namespace.channel,
-            on_update,
-            namespace.max_age,
-            namespace.max_staleness,
-        )
+        Namespace::new(&namespace.name, namespace.prefix.as_bytes(), &namespace.channel, rules)
     };
     Namespaces::new(config.namespaces.iter().map(namespace).collect())
 }
@@ -67,9 +76,19 @@ pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]
         login: login(&config.upstream),
         settings: shared.settings.upstream.clone(),
         bound: super::bound(shared),
-        tracking: shared.settings.tracking,
+        tracking: shared.tracks(Tracking::Keys),
+        broadcast: broadcast(shared),
         refused: Cell::new(false),
     }
+}
+
+/// The prefixes whose keys are tracked by broadcast; the empty one is every key's.
+fn broadcast(shared: &Shared) -> Vec<Vec<u8>> {
+    if shared.settings.tracking == Tracking::Prefix {
+        return vec![Vec::new()];
+    }
+    let by_prefix = |namespace: &&Namespace| namespace.rules.tracking == Tracking::Prefix;
+    shared.namespaces.iter().filter(by_prefix).map(|namespace| namespace.prefix().to_vec()).collect()
 }
 
 /// How the feed reaches the sessions.
@@ -101,6 +120,10 @@ impl Hooks for Process {
 
     fn down(&self) {
         self.shared.feed_up.send_replace(None);
+    }
+
+    fn broadcasts(&self, granted: bool) {
+        self.shared.broadcasts.store(granted, Ordering::Relaxed);
     }
 
     fn commands(&self, commands: &[ServerCommand]) {

@@ -21,8 +21,9 @@ use super::outbox::{Outbox, To};
 use super::shared::{Ident, Shared};
 use super::worker::Worker;
 use super::write::Touched;
-use crate::cache::Micros;
+use crate::cache::{Bounds, Micros};
 use crate::command::{Access, CacheRule, Kind, Local, Row, Table};
+use crate::namespace::Namespace;
 use crate::resp::Protocol;
 use crate::resp::request::Request;
 use crate::upstream::{Link, Login, Outgoing};
@@ -266,7 +267,7 @@ impl Core {
 
     /// Sends on the shared link; if that is away, the client is told at once.
     pub(super) fn send(&self, write: impl FnOnce(&mut Outgoing), what: What) {
-        send_on(&self.link, self.now, write, what);
+        let _ = send_on(&self.link, self.now, write, what);
     }
 
     fn write(&mut self, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
@@ -317,25 +318,36 @@ impl Core {
         self.login = login;
     }
 
+    /// Under what conditions a read of a key in this namespace may be served.
+    pub(super) fn bounds(&self, namespace: Option<&Namespace>) -> Bounds {
+        let unreachable = self.shared.settings.stale_if_error && !self.link.is_up();
+        Bounds { max_staleness: self.shared.max_staleness(namespace), unreachable }
+    }
+
     /// The keys of a request, copied.
-    pub(super) fn keys_of(row: Option<&Row>, request: &Request<'_>) -> Box<[Box<[u8]>]> {
-        let mut keys: SmallVec<[Box<[u8]>; 1]> = SmallVec::new();
+    pub(super) fn keys_of(row: Option<&Row>, request: &Request<'_>) -> SmallVec<[Box<[u8]>; 1]> {
+        let mut keys = SmallVec::new();
         if let Some(row) = row {
             let _ = row.keys(request, |i, _| keys.push(request.arg(i).into()));
         }
-        keys.into_iter().collect()
+        keys
     }
 }
 
-/// Sends on `link`; if it is away, whoever waits is told at once.
-pub(super) fn send_on(link: &Link<Peer>, since: Micros, write: impl FnOnce(&mut Outgoing), what: What) {
+/// Sends on `link`; if it is away, whoever waits is told at once, and the answer is false.
+pub(super) fn send_on(
+    link: &Link<Peer>,
+    since: Micros,
+    write: impl FnOnce(&mut Outgoing),
+    what: What,
+) -> bool {
     let peer = link.client();
     peer.shared.metrics.upstream_requests.inc();
-    if let Err((expect, loss)) = link.send(write, Expect { since, what }) {
-        peer.shared.metrics.upstream_refused.inc();
-        let text = errors::lost(&peer.shared.settings.upstream.address, &loss);
-        if let Some(to) = expect.what.give_up() {
-            to.error(&text);
-        }
+    let Err((expect, loss)) = link.send(write, Expect { since, what }) else { return true };
+    peer.shared.metrics.upstream_refused.inc();
+    let text = errors::lost(&peer.shared.settings.upstream.address, &loss);
+    if let Some(to) = expect.what.give_up() {
+        to.error(&text);
     }
+    false
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{Change, Peer, What};
+use super::expect::{Change, Past, Peer, What};
 use super::outbox::To;
 use super::worker::Worker;
 use super::write::Touched;
@@ -172,7 +172,8 @@ impl Dedicated {
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.
-                    send_on(&self.link, core.now, |out| out.copy(b"*1\r\n$4\r\nPING\r\n"), What::Ping);
+                    let _ =
+                        send_on(&self.link, core.now, |out| out.copy(b"*1\r\n$4\r\nPING\r\n"), What::Ping);
                 }
                 self.plain(core, row, request, raw);
             }
@@ -188,7 +189,7 @@ impl Dedicated {
                 }
                 core.shared.cache.count(crate::cache::Reason::Dedicated);
                 let keys = Core::keys_of(Some(row), request);
-                self.send(core, raw, |to| What::ReadPast(to, keys));
+                self.send(core, raw, |to| What::ReadPast(to, Box::new(Past { keys, instead: None })));
             }
             row => {
                 let mut touched = Touched::default();
@@ -218,7 +219,7 @@ impl Dedicated {
 
     fn send(&mut self, core: &mut Core, raw: Raw<'_>, what: impl FnOnce(To) -> What) {
         let to = core.to(core.outbox.open());
-        send_on(&self.link, core.now, |out| raw.write(out), what(to));
+        let _ = send_on(&self.link, core.now, |out| raw.write(out), what(to));
     }
 
     /// A request to which the server will say nothing.
@@ -271,7 +272,7 @@ impl Dedicated {
             self.sticky.set(true);
         }
         let what = what(core.to(core.outbox.open()));
-        send_on(&self.link, core.now, |out| raw.write(out), what);
+        let _ = send_on(&self.link, core.now, |out| raw.write(out), what);
     }
 }
 

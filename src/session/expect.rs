@@ -10,15 +10,18 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 use tracing::{debug, info, warn};
 
+use super::audit::Audit;
 use super::errors;
 use super::mget::Gather;
 use super::outbox::{Outbox, To};
 use super::read::Fill;
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::cache::{CoverageId, CoverageSlot, Fence, Lease, Micros, NO_LINK};
+use crate::cache::{CoverageId, CoverageSlot, Fence, Lease, Micros, NO_LINK, NameBuf};
+use crate::namespace::{Namespace, Tracking};
 use crate::resp::pubsub::{self, is_confirmation, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, Client, ConnectError, Loss};
@@ -36,8 +39,8 @@ pub(super) struct Expect {
 pub(super) enum What {
     /// One reply, passed on.
     Relay(To),
-    /// One reply, passed on; older entries of these keys go.
-    ReadPast(To, Box<[Box<[u8]>]>),
+    /// One reply, passed on; older entries of the keys go.
+    ReadPast(To, Box<Past>),
     Write(Box<Write>),
     Fill(Box<Fill>),
     Gather(Box<Gather>),
@@ -50,6 +53,7 @@ pub(super) enum What {
     /// This many replies to announcements.
     Announced(usize),
     Ping,
+    Audit(Box<Audit>),
     /// `CLIENT TRACKING`, under which feed.
     Arm(CoverageId),
 }
@@ -66,7 +70,7 @@ impl What {
                 write.fence = None;
                 write.to.take()
             }
-            What::Announced(_) | What::Ping | What::Arm(_) => None,
+            What::Announced(_) | What::Ping | What::Audit(_) | What::Arm(_) => None,
         }
     }
 
@@ -80,12 +84,21 @@ impl What {
     }
 }
 
+/// A read past the cache.
+pub(super) struct Past {
+    pub(super) keys: SmallVec<[Box<[u8]>; 1]>,
+    /// What the cache may serve instead if the upstream proves unreachable.
+    pub(super) instead: Option<NameBuf>,
+}
+
 /// A write and its announcements.
 pub(super) struct Write {
     pub(super) to: Option<To>,
     pub(super) fence: Option<CacheFence>,
     /// Announcements behind the write on the same link.
     pub(super) announced: usize,
+    /// The keys whose echoes the cache expects.
+    pub(super) echoed: Vec<Box<[u8]>>,
     /// Announcements for another link, to be sent when the write is answered: their commands and number.
     pub(super) announce: Option<(Bytes, usize)>,
     /// Cleared if the upstream refuses the command: it has left no state on the connection then.
@@ -140,14 +153,12 @@ impl Peer {
     }
 
     /// The coverage under which a read on this link would be filled now, and the link's number.
-    pub(super) fn cover(&self, in_namespace: bool) -> Option<(CoverageId, u16)> {
-        let coverages = self.shared.cache.coverages();
-        let id = if self.shared.tracks() {
-            self.tracked()?
-        } else if in_namespace {
-            coverages.current(&self.shared.feed)?
-        } else {
-            return None;
+    pub(super) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, u16)> {
+        let feed = || self.shared.cache.coverages().current(&self.shared.feed);
+        let id = match self.shared.tracking(namespace) {
+            Tracking::Keys => self.tracked()?,
+            Tracking::Prefix => feed()?,
+            Tracking::Off => namespace.and_then(|_| feed())?,
         };
         Some((id, self.number))
     }
@@ -190,9 +201,25 @@ impl Peer {
         }
     }
 
+    /// What the cache may serve, by `stale-if-error`, for a read that was lost with its link.
+    fn instead<'e>(&self, what: &'e What) -> Option<(&'e To, Bytes)> {
+        if !self.shared.settings.stale_if_error {
+            return None;
+        }
+        let (to, name) = match what {
+            What::ReadPast(to, past) => (to, past.instead.as_ref()?.borrow()),
+            What::Fill(fill) => (fill.to()?, fill.name()?),
+            _ => return None,
+        };
+        // Part of the upstream's reply may have been passed on.
+        let untouched = !to.outbox.has_begun(to.slot);
+        let reply = self.shared.cache.stale(&name, self.shared.now()).filter(|_| untouched)?;
+        Some((to, reply))
+    }
+
     fn disarm(&self) {
         if let Some(slot) = &self.coverage {
-            self.shared.cache.coverages().end(slot);
+            self.shared.cache.coverages().end(slot, self.shared.now());
         }
     }
 
@@ -225,7 +252,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         if let Some(slot) = self.coverage.take() {
-            self.shared.cache.coverages().give_back(slot);
+            self.shared.cache.coverages().give_back(slot, self.shared.now());
         }
     }
 }
@@ -262,12 +289,12 @@ impl Client for Peer {
         let again = |what| Some(Expect { since, what });
         match what {
             What::Relay(to) => self.relay(to, since, chunk, at).and_then(|to| again(What::Relay(to))),
-            What::ReadPast(to, keys) => {
+            What::ReadPast(to, past) => {
                 if at.last {
                     let now = self.shared.now();
-                    keys.iter().for_each(|key| self.past(key, now));
+                    past.keys.iter().for_each(|key| self.past(key, now));
                 }
-                self.relay(to, since, chunk, at).and_then(|to| again(What::ReadPast(to, keys)))
+                self.relay(to, since, chunk, at).and_then(|to| again(What::ReadPast(to, past)))
             }
             What::Write(write) => self.write_reply(write, since, chunk, at).and_then(again),
             What::Fill(fill) => {
@@ -322,6 +349,7 @@ impl Client for Peer {
                 self.proven(since);
                 None
             }
+            What::Audit(audit) => audit.reply(&self.shared, chunk, at).map(What::Audit).and_then(again),
             What::Arm(feed) => {
                 self.armed(feed, since, &chunk, at.kind);
                 None
@@ -334,6 +362,9 @@ impl Client for Peer {
         if announced > 0 {
             self.shared.metrics.announcements_failed.add(announced as u64);
             warn!(announced, cause = %loss.cause, "announcements were lost with their link");
+        }
+        if let Some((to, reply)) = self.instead(&expect.what) {
+            return to.piece(reply, true);
         }
         if let Some(to) = expect.what.give_up() {
             self.shared.metrics.upstream_lost.inc();
@@ -354,9 +385,15 @@ impl Client for Peer {
 
     fn down(&self, was_up: bool, loss: &Loss) {
         self.disarm();
+        if self.number != NO_LINK {
+            self.shared.cache.no_echoes_of(self.number, self.shared.now());
+        }
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();
+            if let Some(worker) = self.worker.upgrade().filter(|_| self.number != NO_LINK) {
+                worker.link_lost(self.number);
+            }
         }
         // A refusal is told to whoever asked for the identity.
         let refused = matches!(loss.cause, ConnectError::Refused(_));
@@ -417,6 +454,8 @@ impl Peer {
         }
         if at.kind == Kind::Error && at.first {
             self.count_failed(&chunk);
+            let now = self.shared.now();
+            write.echoed.drain(..).for_each(|key| self.shared.cache.no_echo(&key, now));
         }
         write.announced -= usize::from(at.last);
         (write.announced > 0).then_some(What::Write(write))

@@ -62,9 +62,9 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
 fn lookup(core: &Core, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
     let name = Name { key, ident: core.number, command: core.shared.get, rest: b"" };
     let namespace = core.shared.namespaces.find(key);
-    let max_staleness = core.shared.max_staleness(namespace);
-    let cover = || core.link.client().cover(namespace.is_some());
-    core.shared.cache.lookup(&name, core.now, max_staleness, cover, || None, serve)
+    let bounds = core.bounds(namespace);
+    let cover = || core.link.client().cover(namespace);
+    core.shared.cache.lookup(&name, core.now, bounds, cover, || None, serve)
 }
 
 enum Part {

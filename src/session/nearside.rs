@@ -10,6 +10,7 @@ use super::errors;
 use super::expect::{Change, What};
 use super::shared::{Ident, Shared};
 use crate::cache::{Micros, Reason, Stats};
+use crate::namespace::Tracking;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
 
@@ -112,7 +113,7 @@ fn keys_wanted<'a>(request: &Request<'a>) -> Option<(Option<&'a [u8]>, usize)> {
 }
 
 /// What is known of one key, in lines for a person.
-fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
+pub(super) fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
     let now = shared.now();
     let described = shared.cache.describe(key, now);
     let namespace = shared.namespaces.find(key);
@@ -148,7 +149,7 @@ fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
     } else {
         lines.push("last event: none that is remembered".into());
     }
-    if namespace.is_none() && !shared.tracks() {
+    if namespace.is_none() && shared.tracking(None) == Tracking::Off {
         lines.push("note: without CLIENT TRACKING only keys in namespaces are cached".into());
     }
     lines
@@ -220,6 +221,7 @@ fn section(shared: &Shared) -> String {
     line("nearside_clients", &metrics.clients.get());
     line("nearside_requests", &metrics.requests.get());
     line("nearside_hits", &stats.hits);
+    line("nearside_stale_hits", &stats.stale_hits);
     line("nearside_misses", &stats.misses);
     line("nearside_hit_ratio", &format_args!("{:.4}", hit_ratio(&stats)));
     line("nearside_shared_flights", &stats.joined);
@@ -228,7 +230,7 @@ fn section(shared: &Shared) -> String {
     line("nearside_bytes", &stats.bytes);
     line("nearside_max_bytes", &shared.cache.max_bytes());
     line("nearside_feed", &if metrics.feed_up.get() == 1 { "up" } else { "down" });
-    line("nearside_tracking", &if shared.tracks() { "on" } else { "off" });
+    line("nearside_tracking", &tracking(shared));
     line("nearside_tracked_links", &shared.cache.coverages().children());
     line("nearside_proven_staleness_us", &proven(shared));
     line("nearside_upstream_links", &metrics.upstream_links.get());
@@ -238,6 +240,9 @@ fn section(shared: &Shared) -> String {
     line("nearside_announcements", &metrics.announcements.get());
     line("nearside_announcements_failed", &metrics.announcements_failed.get());
     line("nearside_feed_lapses", &metrics.feed_lapses.get());
+    line("nearside_audits_agreed", &metrics.audits_agreed.get());
+    line("nearside_audits_overtaken", &metrics.audits_overtaken.get());
+    line("nearside_audits_stale", &metrics.audits_stale.get());
     for reason in Reason::ALL {
         let count = stats.reasons[reason as usize];
         if count > 0 {
@@ -245,6 +250,16 @@ fn section(shared: &Shared) -> String {
         }
     }
     out
+}
+
+/// How the upstream tells of changes, in the words of the setting.
+fn tracking(shared: &Shared) -> &'static str {
+    match (shared.tracks(Tracking::Keys), shared.tracks(Tracking::Prefix)) {
+        (true, true) => "keys,prefix",
+        (true, false) => "keys",
+        (false, true) => "prefix",
+        (false, false) => "off",
+    }
 }
 
 fn hit_ratio(stats: &Stats) -> f64 {

@@ -220,6 +220,11 @@ impl Outbox {
         inner.wake();
     }
 
+    /// Whether a piece of the slot's reply has come.
+    pub fn has_begun(&self, slot: u64) -> bool {
+        self.0.borrow_mut().begun(slot)
+    }
+
     /// Slots whose replies have not come, done ones behind them included.
     pub fn waiting(&self) -> usize {
         self.0.borrow().slots.len()

@@ -3,12 +3,14 @@
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use smallvec::smallvec;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{CacheLease, Peer, What};
+use super::expect::{CacheLease, Past, Peer, What};
 use super::outbox::To;
+use super::shared::Shared;
 use super::worker::{Ticket, Worker};
-use crate::cache::{CachedReply, Life, Lookup, Micros, Name, Reason};
+use crate::cache::{Bounds, CachedReply, Life, Lookup, Micros, Name, NameBuf, Reason};
 use crate::command::{Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
@@ -28,10 +30,9 @@ pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, ra
             let to = core.to(core.outbox.open());
             fetch(core, request.arg(1), raw, Some(to), lease);
         }
-        Lookup::Past(reason) => {
-            past(core, reason);
-            let key = request.arg(1);
-            core.forward(raw, |to| What::ReadPast(to, Box::new([key.into()])));
+        Lookup::Past(_) => {
+            let past = past(core, row.id, request);
+            core.forward(raw, |to| What::ReadPast(to, past));
         }
     }
 }
@@ -48,9 +49,8 @@ pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u
         Lookup::Miss(lease) => {
             fetch(core, parsed.arg(1), Raw::Copy(request), Some(core.to(slot)), lease);
         }
-        Lookup::Past(reason) => {
-            past(core, reason);
-            let what = What::ReadPast(core.to(slot), Box::new([parsed.arg(1).into()]));
+        Lookup::Past(_) => {
+            let what = What::ReadPast(core.to(slot), past(core, row.id, &parsed));
             core.send(|out| out.copy(request), what);
         }
     }
@@ -64,8 +64,8 @@ fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -
     core.shared.cache.lookup(
         &name,
         core.now,
-        core.shared.max_staleness(namespace),
-        || core.link.client().cover(namespace.is_some()),
+        core.bounds(namespace),
+        || core.link.client().cover(namespace),
         || {
             let slot = slot.unwrap_or_else(|| core.outbox.next());
             Some(Ticket { inbox: core.worker.inbox.clone(), session: core.id, slot })
@@ -77,22 +77,17 @@ fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -
     )
 }
 
-/// A read goes past the cache: if only the proof is missing, it is asked for.
-pub(super) fn past(core: &Core, _reason: Reason) {
+fn past(core: &Core, command: u16, request: &Request<'_>) -> Box<Past> {
     core.shared.cache.touch(core.now);
+    let key = request.arg(1);
+    let name = Name { key, ident: core.number, command, rest: request.raw_after(1) };
+    let instead = core.shared.settings.stale_if_error.then(|| NameBuf::new(&name));
+    Box::new(Past { keys: smallvec![key.into()], instead })
 }
 
 fn fetch(core: &Core, key: &[u8], raw: Raw<'_>, to: Option<To>, lease: CacheLease) {
     core.shared.cache.touch(core.now);
-    let namespace = core.shared.namespaces.find(key);
-    let fill = Fill {
-        to,
-        lease: Some(lease),
-        held: BytesMut::new(),
-        read: false,
-        max_age: core.shared.max_age(namespace),
-        max_staleness: core.shared.max_staleness(namespace),
-    };
+    let fill = Fill::new(&core.shared, to, lease);
     let write = |out: &mut Outgoing| {
         raw.write(out);
         out.with(|tail| encode::command(tail, &[b"PTTL", key]));
@@ -103,30 +98,32 @@ fn fetch(core: &Core, key: &[u8], raw: Raw<'_>, to: Option<To>, lease: CacheLeas
 /// Fetches a reply that was dropped because of an announced update, unless somebody does so already.
 pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], reply: &CachedReply) {
     let shared = &worker.shared;
-    let table = shared.table();
-    let (Some(link), Some(row)) = (worker.known_link(reply.ident), table.row(reply.command)) else { return };
+    let Some(link) = worker.known_link(reply.ident) else { return };
     let name = Name { key, ident: reply.ident, command: reply.command, rest: &reply.rest };
     let namespace = shared.namespaces.find(key);
-    let (now, max_staleness) = (shared.now(), shared.max_staleness(namespace));
-    let cover = || link.client().cover(namespace.is_some());
-    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, max_staleness, cover, || None, |_| ()) else {
+    let bounds = Bounds { max_staleness: shared.max_staleness(namespace), unreachable: false };
+    let now = shared.now();
+    let cover = || link.client().cover(namespace);
+    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, || None, |_| ()) else { return };
+    let mut request = BytesMut::new();
+    if !write_request(&mut request, &shared.table(), &name) {
         return;
-    };
+    }
+    encode::command(&mut request, &[b"PTTL", key]);
     shared.metrics.refreshes.inc();
-    let max_age = shared.max_age(namespace);
-    let fill =
-        Fill { to: None, lease: Some(lease), held: BytesMut::new(), read: false, max_age, max_staleness };
-    let write = |out: &mut Outgoing| {
-        out.with(|tail| {
-            let args = 2 + arguments(&reply.rest);
-            tail.extend_from_slice(format!("*{args}\r\n").as_bytes());
-            encode::bulk(tail, row.name.as_bytes());
-            encode::bulk(tail, key);
-            tail.extend_from_slice(&reply.rest);
-            encode::command(tail, &[b"PTTL", key]);
-        });
-    };
-    send_on(&link, now, write, What::Fill(Box::new(fill)));
+    let fill = Fill::new(shared, None, lease);
+    let _ =
+        send_on(&link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
+}
+
+/// Writes the request that a cached reply answers; false if its command is not known any more.
+pub(super) fn write_request(out: &mut BytesMut, table: &Table, name: &Name<'_>) -> bool {
+    let Some(row) = table.row(name.command) else { return false };
+    out.extend_from_slice(format!("*{}\r\n", 2 + arguments(name.rest)).as_bytes());
+    encode::bulk(out, row.name.as_bytes());
+    encode::bulk(out, name.key);
+    out.extend_from_slice(name.rest);
+    true
 }
 
 /// How many bulk strings stand in `raw`, the rest of a well-formed request.
@@ -156,8 +153,18 @@ pub(super) struct Fill {
 }
 
 impl Fill {
+    pub(super) fn new(shared: &Shared, to: Option<To>, lease: CacheLease) -> Self {
+        let namespace = shared.namespaces.find(lease.name().key);
+        let (max_age, max_staleness) = (shared.max_age(namespace), shared.max_staleness(namespace));
+        Self { to, lease: Some(lease), held: BytesMut::new(), read: false, max_age, max_staleness }
+    }
+
     pub(super) fn to(&self) -> Option<&To> {
         self.to.as_ref()
+    }
+
+    pub(super) fn name(&self) -> Option<Name<'_>> {
+        self.lease.as_ref().map(CacheLease::name)
     }
 
     pub(super) fn into_to(self) -> Option<To> {

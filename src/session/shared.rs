@@ -12,7 +12,7 @@ use super::worker::Ticket;
 use crate::cache::{Cache, CoverageId, CoverageSlot, Micros};
 use crate::command::{Row, Table};
 use crate::metrics::Metrics;
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Namespace, Namespaces, Tracking};
 use crate::resp::Protocol;
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Login};
@@ -30,8 +30,10 @@ pub struct Settings {
     /// For keys outside all namespaces.
     pub max_staleness: Duration,
     pub max_age: Duration,
-    /// Whether the upstream is asked to track what is read.
-    pub tracking: bool,
+    /// Whether reads may be served for a while when the upstream is unreachable.
+    pub stale_if_error: bool,
+    /// How the upstream tells of changes of keys outside all namespaces.
+    pub tracking: Tracking,
     /// Name and value of every setting, for `NEARSIDE CONFIG`.
     pub described: Vec<(String, String)>,
 }
@@ -54,8 +56,10 @@ pub struct Shared {
     /// The feed's coverage.
     pub feed: CoverageSlot,
     pub feed_up: watch::Sender<Option<FeedUp>>,
-    /// The upstream or its ACL does not allow tracking: only namespaces are cached.
+    /// The upstream or its ACL does not allow links to be tracked.
     pub tracking_refused: AtomicBool,
+    /// The feed is told of all changes of the keys that are tracked by prefix.
+    pub broadcasts: AtomicBool,
     /// The number of `GET` in the command table.
     pub get: u16,
     table: ArcSwap<Table>,
@@ -75,6 +79,7 @@ impl Shared {
             feed,
             feed_up: watch::Sender::new(None),
             tracking_refused: AtomicBool::new(false),
+            broadcasts: AtomicBool::new(false),
             get: Table::builtin().number(b"get")?,
             table: ArcSwap::from_pointee(Table::builtin()),
             origin: Instant::now(),
@@ -105,9 +110,20 @@ impl Shared {
         self.table.store(Arc::new(table));
     }
 
-    /// Whether keys outside all namespaces can be cached.
-    pub fn tracks(&self) -> bool {
-        self.settings.tracking && !self.tracking_refused.load(Ordering::Relaxed)
+    /// How the upstream tells of changes of a key, as far as it allows that.
+    pub fn tracking(&self, namespace: Option<&Namespace>) -> Tracking {
+        let wanted = namespace.map_or(self.settings.tracking, |namespace| namespace.rules.tracking);
+        match wanted {
+            Tracking::Keys if self.tracking_refused.load(Ordering::Relaxed) => Tracking::Off,
+            Tracking::Prefix if !self.broadcasts.load(Ordering::Relaxed) => Tracking::Off,
+            wanted => wanted,
+        }
+    }
+
+    /// Whether any key is tracked in this way.
+    pub fn tracks(&self, how: Tracking) -> bool {
+        let namespaces = self.namespaces.iter().map(Some);
+        namespaces.chain([None]).any(|namespace| self.tracking(namespace) == how)
     }
 
     /// Whether replies of such a read are kept.
@@ -118,17 +134,17 @@ impl Shared {
 
     /// How stale a hit of such a key may be.
     pub fn max_staleness(&self, namespace: Option<&Namespace>) -> Micros {
-        micros(namespace.map_or(self.settings.max_staleness, |namespace| namespace.max_staleness))
+        micros(namespace.map_or(self.settings.max_staleness, |namespace| namespace.rules.max_staleness))
     }
 
     /// The tightest bound there is, which sets the pace of the heartbeats; zero if nothing is served.
     pub fn tightest_staleness(&self) -> Duration {
-        let all = self.namespaces.iter().map(|namespace| namespace.max_staleness);
+        let all = self.namespaces.iter().map(|namespace| namespace.rules.max_staleness);
         all.chain([self.settings.max_staleness]).filter(|bound| !bound.is_zero()).min().unwrap_or_default()
     }
 
     pub fn max_age(&self, namespace: Option<&Namespace>) -> Micros {
-        micros(namespace.map_or(self.settings.max_age, |namespace| namespace.max_age))
+        micros(namespace.map_or(self.settings.max_age, |namespace| namespace.rules.max_age))
     }
 }
 

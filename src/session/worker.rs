@@ -20,6 +20,7 @@ use super::expect::{Expect, Peer, What};
 use super::outbox::Outbox;
 use super::shared::{FeedUp, Ident, Shared};
 use crate::cache::{CachedReply, Micros, NO_LINK, Waiter};
+use crate::namespace::Tracking;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{Identity, Link, Login, Stream};
 
@@ -152,13 +153,16 @@ impl Worker {
     }
 
     /// Serves until it is told to drain, and then until the last session is gone. Runs in a `LocalSet`.
-    pub async fn run(self: Rc<Self>) {
+    ///
+    /// `audits` is how often it compares a cached reply with the upstream's; one worker does.
+    pub async fn run(self: Rc<Self>, audits: Option<Duration>) {
         // The link that nearly everybody will use: connected, and tracked, before the first client comes.
         self.default_link().reconnect();
         let this = self.clone();
         let feed = tokio::task::spawn_local(async move { this.follow_feed().await });
         let this = self.clone();
         let heart = tokio::task::spawn_local(async move { this.heartbeat().await });
+        let audit = audits.map(|pause| tokio::task::spawn_local(super::audit::run(self.clone(), pause)));
         let gone = Rc::new(Notify::new());
         loop {
             tokio::select! {
@@ -173,6 +177,9 @@ impl Worker {
         }
         feed.abort();
         heart.abort();
+        if let Some(audit) = audit {
+            audit.abort();
+        }
         self.links.borrow_mut().clear();
         self.pool.borrow_mut().clear();
     }
@@ -339,11 +346,21 @@ impl Worker {
         }
     }
 
+    /// A shared link was lost: it is made anew without waiting for somebody to ask.
+    pub(super) fn link_lost(&self, number: u16) {
+        let links = self.links.borrow();
+        let Some(known) = links.iter().find(|known| known.link.client().number == number) else { return };
+        let link = known.link.clone();
+        tokio::task::spawn_local(async move { link.reconnect() });
+    }
+
     /// Asks the upstream to track what is read on `link`. Whatever is leased after the answer is covered:
     /// its read comes behind this request on the same connection.
     fn arm(&self, link: &Link<Peer>) {
         let up = *self.shared.feed_up.borrow();
-        let Some(FeedUp { coverage, client_id: Some(id) }) = up.filter(|_| self.shared.tracks()) else {
+        let Some(FeedUp { coverage, client_id: Some(id) }) =
+            up.filter(|_| self.shared.tracks(Tracking::Keys))
+        else {
             return;
         };
         let id = id.to_string();

@@ -12,13 +12,14 @@ use bytes::BytesMut;
 use super::core::{Raw, send_on};
 use super::expect::{CacheFence, Peer, What, Write};
 use super::outbox::To;
+use super::refill;
 use super::shared::{Ident, Shared};
-use crate::cache::{Micros, Reason};
+use crate::cache::{Micros, NO_LINK, Reason};
 use crate::command::{Access, KeySet, KeyUse, Row};
 use crate::namespace::Event;
 use crate::resp::encode;
 use crate::resp::request::Request;
-use crate::upstream::Link;
+use crate::upstream::{Link, Outgoing};
 
 /// Keys that one request or transaction touches, at most; with more of them everything is fenced.
 const MAX_KEYS: usize = 1 << 16;
@@ -26,7 +27,9 @@ const MAX_KEYS: usize = 1 << 16;
 /// The keys that are written, or read past the cache, by one request or one transaction.
 #[derive(Default)]
 pub(super) struct Touched {
-    keys: Vec<Box<[u8]>>,
+    pub(super) keys: Vec<Box<[u8]>>,
+    /// A write of a string: `GET` reads what it leaves behind.
+    pub(super) string: bool,
     /// Keys are not all known.
     all: bool,
     publish: BytesMut,
@@ -40,6 +43,7 @@ impl Touched {
             self.all = true;
             return;
         };
+        self.string = refill::is_string_write(&row.name);
         let set = row.keys(request, |i, usage| {
             let key = request.arg(i);
             let event = match usage {
@@ -85,7 +89,7 @@ impl Touched {
 
     /// Takes the fence and sends the write with its announcements; the reply goes to `to`.
     pub(super) fn send(
-        self,
+        mut self,
         shared: &Shared,
         link: &Link<Peer>,
         ident: &Ident,
@@ -93,26 +97,32 @@ impl Touched {
         to: To,
         raw: Raw<'_>,
     ) {
-        let fence = Some(self.fence(shared, now));
+        let number = link.client().number;
         let own = ident.user.is_none();
+        let refills = refill::wanted(shared, link, ident, &self, now);
+        let fence = Some(self.fence(shared, now));
         shared.metrics.announcements.add(self.announcements as u64);
+        let mut echoed = Vec::new();
+        if own && number != NO_LINK && self.announcements > 0 {
+            echoed = std::mem::take(&mut self.keys);
+            echoed.retain(|key| shared.namespaces.find(key).is_some());
+        }
         let announced = if own { self.announcements } else { 0 };
         let announce =
             (!own && self.announcements > 0).then(|| (self.publish.clone().freeze(), self.announcements));
-        let write = |out: &mut crate::upstream::Outgoing| {
+        let write = |out: &mut Outgoing| {
             raw.write(out);
             if own {
                 out.copy(&self.publish);
             }
         };
-        let what = What::Write(Box::new(Write {
-            to: Some(to),
-            fence,
-            announced,
-            announce,
-            sticky: self.sticky.clone(),
-        }));
-        send_on(link, now, write, what);
+        echoed.iter().for_each(|key| shared.cache.expect_echo(key, number));
+        let leases = refill::lease(shared, link, &refills, now);
+        let sticky = self.sticky.take();
+        let what = What::Write(Box::new(Write { to: Some(to), fence, announced, echoed, announce, sticky }));
+        if send_on(link, now, write, what) {
+            refill::send(shared, link, leases, now);
+        }
     }
 
     /// Sends a write whose own reply is skipped; its announcements are answered, or if there are none, a
@@ -124,17 +134,18 @@ impl Touched {
             to: None,
             fence,
             announced: self.announcements.max(1),
+            echoed: Vec::new(),
             announce: None,
             sticky: None,
         }));
-        let write = |out: &mut crate::upstream::Outgoing| {
+        let write = |out: &mut Outgoing| {
             raw.write(out);
             match self.announcements {
                 0 => out.copy(b"*1\r\n$4\r\nPING\r\n"),
                 _ => out.copy(&self.publish),
             }
         };
-        send_on(link, now, write, what);
+        let _ = send_on(link, now, write, what);
     }
 
     /// Sends a write on a connection whose client wants no replies, with announcements that have none

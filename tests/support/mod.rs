@@ -162,9 +162,8 @@ impl Nearside {
     pub fn wait_ready(&self) {
         eventually("nearside is ready", || {
             let info = self.stats();
-            let tracked =
-                info.contains("nearside_tracking:off") || !info.contains("nearside_tracked_links:0");
-            info.contains("nearside_feed:up") && tracked
+            let by_key = info.contains("nearside_tracking:keys");
+            info.contains("nearside_feed:up") && !(by_key && info.contains("nearside_tracked_links:0"))
         });
     }
 
@@ -255,6 +254,8 @@ pub fn namespace(config: &Config, name: &str) -> nearside::config::Namespace {
         prefix: format!("{name}/"),
         channel: name.into(),
         on_update: config.on_update,
+        refill_on_write: config.refill_on_write,
+        tracking: config.tracking,
         max_age: config.max_age,
         max_staleness: config.max_staleness,
     }

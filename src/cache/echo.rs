@@ -1,0 +1,127 @@
+//! Echoes: our own announcements, as they come back on the feed.
+//!
+//! A write through this nearside is announced, and the feed brings the announcement back to us. It must not
+//! void what was read after the write. A message cannot be told to be our own, but that is not needed:
+//!
+//! Let a link send a write, its announcement A, and later a read R. The upstream executes them in this order,
+//! and the feed brings messages in the order of their execution. So whatever the feed brings *up to* A was
+//! sent before R was executed, and R's reply knows of it. A lease on that link is therefore **deaf** to
+//! all that is heard of its key until as many messages have come as announcements of the key were under way
+//! on the link; the entry that it fills stays deaf as long. Messages of others in between make it hear again
+//! too early, which costs a refill, never too late.
+//!
+//! What always holds: a count is never higher than the number of announcements whose echo is still to come.
+//! Every message of a key lowers all its counts; a failed announcement, a lost link and a new feed end them.
+
+use super::{Cache, Micros, Place, Reason, Shard, Waiter, release, store::Replies};
+
+/// Announcements under way, in one shard at most; those beyond are heard like any other.
+const MAX_ECHOES: usize = 1024;
+
+/// Announcements of one key that one link has sent and the feed has not brought back.
+pub(super) struct Echo {
+    key: Box<[u8]>,
+    link: u16,
+    count: u32,
+}
+
+impl<W> Shard<W> {
+    /// To how many messages a lease that is opened now on `link` is deaf.
+    pub(super) fn echoes(&self, key: &[u8], link: u16) -> u32 {
+        let mut echoes = self.echoes.iter();
+        echoes.find(|echo| echo.link == link && *echo.key == *key).map_or(0, |echo| echo.count)
+    }
+}
+
+impl<W: Waiter> Cache<W> {
+    /// An announcement of `key` is about to be sent on `link`, behind its write.
+    pub fn expect_echo(&self, key: &[u8], link: u16) {
+        let mut shard = self.shards[self.place(key).shard].lock();
+        let echoes = &mut shard.echoes;
+        match echoes.iter_mut().find(|echo| echo.link == link && *echo.key == *key) {
+            Some(echo) => echo.count += 1,
+            None => {
+                if echoes.len() < MAX_ECHOES {
+                    echoes.push(Echo { key: key.into(), link, count: 1 });
+                }
+            }
+        }
+    }
+
+    /// An announcement of `key` was refused: no echo will come.
+    pub fn no_echo(&self, key: &[u8], now: Micros) {
+        let place = self.place(key);
+        let mut shard = self.shards[place.shard].lock();
+        shard.echoes.retain(|echo| *echo.key != *key);
+        let (replies, waiters) = self.drop_key(&mut shard, place, key, Reason::Write, now);
+        drop(shard);
+        drop(replies);
+        release(waiters);
+    }
+
+    /// `link` was lost: echoes of what it had sent may never come.
+    pub fn no_echoes_of(&self, link: u16, now: Micros) {
+        for shard in &self.shards {
+            let lost = |echo: &mut Echo| echo.link == link;
+            let lost: Vec<_> = shard.lock().echoes.extract_if(.., lost).collect();
+            lost.iter().for_each(|echo| self.no_echo(&echo.key, now));
+        }
+    }
+
+    /// A new feed brings nothing of what was announced before it. Called before its coverage is armed.
+    pub fn forget_echoes(&self) {
+        self.shards.iter().for_each(|shard| shard.lock().echoes.clear());
+    }
+
+    /// The feed brought word of a change of `key`: by an announcement, or by the upstream's tracking.
+    pub fn heard(&self, key: &[u8], reason: Reason, now: Micros) {
+        drop(self.heard_and_dropped(key, reason, now));
+    }
+
+    /// Like [`Cache::heard`]; gives what was dropped.
+    pub(super) fn heard_and_dropped(&self, key: &[u8], reason: Reason, now: Micros) -> Replies {
+        let place = self.place(key);
+        let mut shard = self.shards[place.shard].lock();
+        let announced = u32::from(reason != Reason::Tracking);
+        if announced > 0 {
+            shard.echoes.retain_mut(|echo| {
+                echo.count -= u32::from(*echo.key == *key);
+                echo.count > 0
+            });
+        }
+        let waiters = hear_in_flight(&mut shard, place, key, announced);
+        let before = shard.store.bytes();
+        let dropped = shard.store.retain(key, |reply| {
+            let deaf = reply.deaf > 0;
+            reply.deaf = reply.deaf.saturating_sub(announced);
+            deaf
+        });
+        self.freed(before - shard.store.bytes());
+        let stripe = &mut shard.stripes[place.stripe];
+        if !dropped.is_empty() {
+            self.count(reason);
+            stripe.record(place, reason, now);
+        }
+        drop(shard);
+        release(waiters);
+        dropped
+    }
+}
+
+/// Voids what is in flight in the stripe, but for the deaf flights of the key; gives the waiters of the
+/// key's void ones.
+fn hear_in_flight<W>(shard: &mut Shard<W>, place: Place, key: &[u8], announced: u32) -> Vec<W> {
+    let stripe = &mut shard.stripes[place.stripe];
+    let old = stripe.generation;
+    stripe.generation = old.wrapping_add(1);
+    let mut waiters = Vec::new();
+    for flight in shard.flights.iter_mut().filter(|flight| flight.key() == key) {
+        if flight.deaf > 0 && flight.generation == old {
+            flight.deaf = flight.deaf.saturating_sub(announced);
+            flight.generation = stripe.generation;
+        } else {
+            waiters.append(&mut flight.waiters);
+        }
+    }
+    waiters
+}

@@ -1,0 +1,97 @@
+//! `audit`: compares cached replies, taken at random, with the upstream's.
+//!
+//! What always holds: a reply that differs is not wrong yet, for its invalidation may be on the way. It is
+//! counted as stale, and logged with the key's history, if the very same entry may still be served when
+//! `max-staleness` is over; that must never happen.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tracing::error;
+
+use super::core::send_on;
+use super::expect::What;
+use super::nearside::why;
+use super::read::write_request;
+use super::shared::Shared;
+use super::worker::Worker;
+use crate::cache::{Micros, NameBuf, Sample};
+use crate::upstream::{At, Chunk, Outgoing};
+
+/// One comparison in flight.
+pub(super) struct Audit {
+    sample: Sample,
+    reply: BytesMut,
+}
+
+/// Takes a sample each `pause`, until the task is dropped.
+pub(super) async fn run(worker: Rc<Worker>, pause: Duration) {
+    let shared = worker.shared.clone();
+    let mut tick = tokio::time::interval(pause);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let random = std::hash::RandomState::new();
+    for turn in 0u64.. {
+        tick.tick().await;
+        let seed = std::hash::BuildHasher::hash_one(&random, turn);
+        let Some(sample) = shared.cache.sample(seed, shared.now()) else { continue };
+        let name = sample.name.borrow();
+        let Some(link) = worker.known_link(name.ident) else { continue };
+        let mut request = BytesMut::new();
+        if write_request(&mut request, &shared.table(), &name) {
+            let audit = Audit { sample, reply: BytesMut::new() };
+            let what = What::Audit(Box::new(audit));
+            let _ = send_on(&link, shared.now(), |out: &mut Outgoing| out.append(request.freeze()), what);
+        }
+    }
+}
+
+impl Audit {
+    pub(super) fn reply(
+        mut self: Box<Self>,
+        shared: &std::sync::Arc<Shared>,
+        chunk: Chunk<'_>,
+        at: At,
+    ) -> Option<Box<Self>> {
+        // What is longer than the cached reply differs from it anyhow.
+        if self.reply.len() <= self.sample.reply.len() {
+            self.reply.extend_from_slice(&chunk);
+        }
+        if !at.last {
+            return Some(self);
+        }
+        if self.reply[..] == self.sample.reply[..] {
+            shared.metrics.audits_agreed.inc();
+        } else {
+            tokio::task::spawn_local(watch(shared.clone(), self.sample.name, self.sample.filled));
+        }
+        None
+    }
+}
+
+/// Waits for the end of an entry that the upstream contradicts.
+async fn watch(shared: std::sync::Arc<Shared>, name: NameBuf, filled: Micros) {
+    let namespace = shared.namespaces.find(name.borrow().key);
+    let bound = shared.max_staleness(namespace);
+    let begun = shared.now();
+    let pause = Duration::from_micros((bound / 50).clamp(100, 10_000));
+    loop {
+        let now = shared.now();
+        let Some(fresh) = shared.cache.is_fresh(&name.borrow(), filled, bound, now) else {
+            shared.metrics.audits_overtaken.inc();
+            shared.metrics.audit_staleness.observe(now - begun, 1);
+            return;
+        };
+        if fresh && now - begun > bound {
+            shared.metrics.audits_stale.inc();
+            let key = name.borrow().key;
+            let history = why(&shared, key).join("; ");
+            let key = Bytes::copy_from_slice(key);
+            error!(?key, history, "a stale reply is served beyond max-staleness");
+            // Whatever the cause, nobody is to be served it again.
+            shared.cache.invalidate(&key, crate::cache::Reason::Audit, now);
+            return;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,102 @@
+//! `refill-on-write`: a write's own read, pipelined behind it, so that the next read is a hit.
+//!
+//! What always holds: the read is sent behind the write and its announcement on the same link, under a lease
+//! that was opened while the write's fence is held. Nothing of it is delivered to anybody but the cache and
+//! whoever waits for the same reply. The announcement's echo does not void it; another write does.
+
+use bytes::BytesMut;
+
+use super::core::send_on;
+use super::expect::{CacheLease, Peer, What};
+use super::read::{Fill, write_request};
+use super::shared::{Ident, Shared};
+use super::write::Touched;
+use crate::cache::{Micros, NO_LINK, Name, NameBuf};
+use crate::resp::encode;
+use crate::upstream::{Link, Outgoing};
+
+/// Keys of one write that are refilled, and replies of one key.
+const MAX_KEYS: usize = 8;
+const MAX_REPLIES: usize = 8;
+
+/// Whether `GET` reads what such a command leaves behind.
+pub(super) fn is_string_write(command: &str) -> bool {
+    const WRITES: [&str; 17] = [
+        "set",
+        "setex",
+        "psetex",
+        "setnx",
+        "getset",
+        "mset",
+        "msetnx",
+        "append",
+        "setrange",
+        "incr",
+        "decr",
+        "incrby",
+        "decrby",
+        "incrbyfloat",
+        "getex",
+        "setbit",
+        "bitop",
+    ];
+    WRITES.contains(&command)
+}
+
+/// What is to be read behind a write: the replies of its keys that were in use, and of a string what `GET`
+/// gives. Asked before the fence, which drops them.
+pub(super) fn wanted(
+    shared: &Shared,
+    link: &Link<Peer>,
+    ident: &Ident,
+    touched: &Touched,
+    now: Micros,
+) -> Vec<NameBuf> {
+    let mut wanted = Vec::new();
+    if ident.user.is_some() || link.client().number == NO_LINK || touched.keys.len() > MAX_KEYS {
+        return wanted;
+    }
+    let number = shared.idents.number(ident);
+    for key in &touched.keys {
+        if !shared.namespaces.find(key).is_some_and(|namespace| namespace.rules.refill_on_write) {
+            continue;
+        }
+        let get = Name { key, ident: number, command: shared.get, rest: b"" };
+        let described = shared.cache.describe(key, now);
+        let replies = described.replies.iter().filter(|reply| reply.ident == number && reply.read);
+        let names =
+            replies.map(|reply| Name { key, ident: number, command: reply.command, rest: &reply.rest });
+        wanted.extend(
+            names.filter(|name| !touched.string || *name != get).take(MAX_REPLIES).map(|n| NameBuf::new(&n)),
+        );
+        if touched.string {
+            wanted.push(NameBuf::new(&get));
+        }
+    }
+    wanted
+}
+
+/// Opens the leases; the fence is held.
+pub(super) fn lease(shared: &Shared, link: &Link<Peer>, wanted: &[NameBuf], now: Micros) -> Vec<CacheLease> {
+    let lease = |name: &NameBuf| {
+        let name = name.borrow();
+        let cover = || link.client().cover(shared.namespaces.find(name.key));
+        shared.cache.lease_behind_write(&name, now, cover)
+    };
+    wanted.iter().filter_map(lease).collect()
+}
+
+/// Sends the reads, right behind the write.
+pub(super) fn send(shared: &Shared, link: &Link<Peer>, leases: Vec<CacheLease>, now: Micros) {
+    for lease in leases {
+        let mut request = BytesMut::new();
+        let name = lease.name();
+        if !write_request(&mut request, &shared.table(), &name) {
+            continue;
+        }
+        encode::command(&mut request, &[b"PTTL", name.key]);
+        let fill = Fill::new(shared, None, lease);
+        let _ =
+            send_on(link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
+    }
+}
