@@ -109,6 +109,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 swaps: Cell::new(None),
                 ended: ended.clone(),
                 held: RefCell::default(),
+                armed: Cell::new(false),
             };
             let identity = Identity { login: feed.login.clone(), db: 0, protocol };
             let link = Link::new(client, identity, Rc::new(feed.settings.clone()));
@@ -132,10 +133,15 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 () = ended.notified() => {}
                 () = heartbeat(&feed, &link) => {}
             }
+            // The link may have told of its loss, and ended the coverage, already.
+            let was_armed = link.client().armed.get();
             drop(link);
             feed.lapse();
             if feed.refused.get() {
                 tokio::time::sleep(REFUSED).await;
+            } else if !was_armed {
+                // It connects and then comes to nothing: not a loss to be mended at once.
+                tokio::time::sleep(RETRY).await;
             }
         }
     }
@@ -248,6 +254,8 @@ struct FeedClient<W: Waiter, H: Hooks> {
     ended: Rc<Notify>,
     /// The present frame, while it comes in pieces.
     held: RefCell<BytesMut>,
+    /// Its subscriptions were all confirmed.
+    armed: Cell<bool>,
 }
 
 impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
@@ -332,6 +340,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                 } else if let Some(coverage) = coverages.arm(slot, None, sent) {
                     info!(upstream = %self.feed.settings.address, "the feed is subscribed");
                     self.feed.refused.set(false);
+                    self.armed.set(true);
                     self.feed.hooks.metrics().feed_up.set(1);
                     self.feed.hooks.up(coverage, self.client_id.get());
                 }
