@@ -18,7 +18,19 @@ struct State {
     /// How long each piece is held back in each direction, in microseconds.
     delay: AtomicUsize,
     accepted: AtomicUsize,
-    open: Mutex<Vec<(TcpStream, TcpStream)>>,
+    /// Bytes from the upstream are thrown away on the feed's connection, or on all others.
+    swallow_on_feed: AtomicBool,
+    swallow_on_others: AtomicBool,
+    /// A connection that subscribes is closed.
+    refuse_feed: AtomicBool,
+    feeds: AtomicUsize,
+    open: Mutex<Vec<Open>>,
+}
+
+struct Open {
+    client: TcpStream,
+    server: TcpStream,
+    is_feed: Arc<AtomicBool>,
 }
 
 /// See the module.
@@ -45,9 +57,10 @@ impl Relay {
                 let Ok(server) = TcpStream::connect(upstream) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 theirs.accepted.fetch_add(1, Ordering::Relaxed);
-                pump(&theirs, &client, &server, |state| &state.swallow_requests);
-                pump(&theirs, &server, &client, |state| &state.swallow_replies);
-                theirs.open.lock().unwrap().push((client, server));
+                let is_feed = Arc::new(AtomicBool::new(false));
+                pump(&theirs, &client, &server, &is_feed, true);
+                pump(&theirs, &server, &client, &is_feed, false);
+                theirs.open.lock().unwrap().push(Open { client, server, is_feed });
             }
         });
         Self { address, state, ended }
@@ -55,9 +68,36 @@ impl Relay {
 
     /// Cuts every connection that is open now.
     pub fn cut(&self) {
-        for (client, server) in self.state.open.lock().unwrap().drain(..) {
+        for Open { client, server, .. } in self.state.open.lock().unwrap().drain(..) {
             let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
         }
+    }
+
+    /// Cuts the connection that has subscribed.
+    pub fn cut_feed(&self) {
+        for open in self.state.open.lock().unwrap().iter().filter(|o| o.is_feed.load(Ordering::Relaxed)) {
+            let _ = (open.client.shutdown(Shutdown::Both), open.server.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// Whether a connection is closed as soon as it subscribes.
+    pub fn refuse_feed(&self, refuse: bool) {
+        self.state.refuse_feed.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Whether the feed is half-open.
+    pub fn swallow_on_feed(&self, swallow: bool) {
+        self.state.swallow_on_feed.store(swallow, Ordering::Relaxed);
+    }
+
+    /// Whether every connection but the feed's is half-open.
+    pub fn swallow_on_others(&self, swallow: bool) {
+        self.state.swallow_on_others.store(swallow, Ordering::Relaxed);
+    }
+
+    /// How often a connection has tried to subscribe.
+    pub fn feeds(&self) -> usize {
+        self.state.feeds.load(Ordering::Relaxed)
     }
 
     /// Whether new connections are refused.
@@ -93,9 +133,10 @@ impl Drop for Relay {
     }
 }
 
-fn pump(state: &Arc<State>, from: &TcpStream, to: &TcpStream, swallow: fn(&State) -> &AtomicBool) {
+fn pump(state: &Arc<State>, from: &TcpStream, to: &TcpStream, is_feed: &Arc<AtomicBool>, requests: bool) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-    let state = state.clone();
+    let (state, is_feed) = (state.clone(), is_feed.clone());
+    let set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
     std::thread::spawn(move || {
         let mut chunk = [0; 65536];
         loop {
@@ -107,7 +148,19 @@ fn pump(state: &Arc<State>, from: &TcpStream, to: &TcpStream, swallow: fn(&State
             if delay > 0 {
                 std::thread::sleep(Duration::from_micros(delay as u64));
             }
-            if !swallow(&state).load(Ordering::Relaxed) && to.write_all(&chunk[..n]).is_err() {
+            if requests && chunk[..n].windows(11).any(|window| window == b"SUBSCRIBE\r\n") {
+                is_feed.store(true, Ordering::Relaxed);
+                state.feeds.fetch_add(1, Ordering::Relaxed);
+                if set(&state.refuse_feed) {
+                    break;
+                }
+            }
+            let swallow = match (requests, set(&is_feed)) {
+                (true, _) => set(&state.swallow_requests),
+                (false, true) => set(&state.swallow_replies) || set(&state.swallow_on_feed),
+                (false, false) => set(&state.swallow_replies) || set(&state.swallow_on_others),
+            };
+            if !swallow && to.write_all(&chunk[..n]).is_err() {
                 break;
             }
         }
