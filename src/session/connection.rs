@@ -83,7 +83,10 @@ impl Connection {
         loop {
             let read = self.poll_read(stream, cx)?;
             let handled = self.handle(cx);
+            let was_full = self.outbox.is_full();
             let wrote = self.outbox.poll_write(stream, cx)?;
+            // What waited for the room could neither be read nor handled in this turn.
+            let made_room = was_full && !self.outbox.is_full();
             if self.outbox.is_broken() || self.input == Input::Ended && self.core.ends_with_client() {
                 // The rest of a reply that was cut off cannot be sent; and what may never be answered is
                 // not waited for when its client has gone.
@@ -107,7 +110,7 @@ impl Connection {
                 );
                 return Poll::Ready(Ok(()));
             }
-            if !read && !handled {
+            if !read && !handled && !made_room {
                 return Poll::Pending;
             }
         }

@@ -270,10 +270,12 @@ impl Outbox {
         self.0.borrow().written
     }
 
-    /// Whether there is room; if not, `cx` is woken when there is.
+    /// Whether there is room for what a link brings; if not, `cx` is woken when there is.
+    ///
+    /// What is held in slots does not count: it may be held because of the very reply that the link brings.
     pub fn has_room(&self, cx: &mut Context<'_>) -> bool {
         let mut inner = self.0.borrow_mut();
-        let full = inner.is_full();
+        let full = inner.is_crowded();
         if full {
             inner.crowded.push(cx.waker().clone());
         }
@@ -285,7 +287,7 @@ impl Outbox {
         let mut inner = self.0.borrow_mut();
         let Inner { out, written, .. } = &mut *inner;
         let poll = out.poll_write(stream, cx, written);
-        if !inner.crowded.is_empty() && !inner.is_full() {
+        if !inner.crowded.is_empty() && !inner.is_crowded() {
             inner.crowded.drain(..).for_each(Waker::wake);
         }
         poll
@@ -324,6 +326,11 @@ impl Inner {
 
     fn is_full(&self) -> bool {
         self.out.len() + self.held > self.limit
+    }
+
+    /// Whether the client has to take something before a link may bring more.
+    fn is_crowded(&self) -> bool {
+        self.out.len() > self.limit
     }
 
     /// The front reply is complete: moves what was waiting behind it.
