@@ -382,7 +382,8 @@ impl<W: Waiter> Cache<W> {
         if replies.is_some() {
             self.count(reason);
         }
-        if replies.is_some() || stripe.tag == place.tag {
+        // Why it was read past the cache was recorded when it was.
+        if replies.is_some() || stripe.tag == place.tag && reason != Reason::ReadPast {
             stripe.record(place, reason, now);
         }
         replies
@@ -390,10 +391,14 @@ impl<W: Waiter> Cache<W> {
 
     /// Evicts until the budget is kept, starting with the shard that grew.
     fn evict(&self, shard: usize, now: Micros) {
-        for i in 0..SHARDS {
+        // The newest key is not what has to go while there is any other: its shard's turn comes again.
+        for i in 0..=SHARDS {
             let shard = &self.shards[(shard + i) % SHARDS];
             while self.bytes.load(Ordering::Relaxed) > self.max_bytes {
                 let mut guard = shard.lock();
+                if i == 0 && guard.store.len() <= 1 {
+                    break;
+                }
                 let Some(victim) = self.pop_oldest(&mut guard, Reason::Evicted, now) else { break };
                 drop(guard);
                 drop(victim);
