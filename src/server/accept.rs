@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,10 +96,12 @@ impl Listener {
         match listen {
             Listen::Tcp(at) => bind_tcp(at).map(Listener::Tcp).map_err(refused),
             Listen::Unix(path) => {
-                // A file that nobody answers on was left by a process that was killed.
+                // A socket that nobody answers on was left by a process that was killed. Any other file is
+                // not ours, and it refuses a connection as well.
+                let is_socket = path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
                 let is_left =
                     || UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
-                if path.exists() && is_left() {
+                if is_socket && is_left() {
                     std::fs::remove_file(path).map_err(refused)?;
                 }
                 let listener = UnixListener::bind(path).map_err(refused)?;
