@@ -122,8 +122,16 @@ impl Drop for Redis {
     }
 }
 
+/// A port below those that the system gives out by itself: nobody else gets it before it is used, nor while
+/// a server that had it is down.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use std::hash::{BuildHasher, RandomState};
+    loop {
+        let port = 10_000 + (RandomState::new().hash_one(std::process::id()) % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// nearside in this process, on ports of its own.
@@ -289,6 +297,12 @@ impl Conn {
     /// `Err` if the connection is closed, or nothing comes in time.
     pub fn try_reply(&mut self) -> std::io::Result<Vec<u8>> {
         self.frame().map(|(frame, _)| frame)
+    }
+
+    /// Sends a command to who may have closed the connection already.
+    pub fn try_reply_to(&mut self, command: &str) -> std::io::Result<Vec<u8>> {
+        self.stream.write_all(&line(command))?;
+        self.try_reply()
     }
 
     /// One reply or push, raw, and its kind.

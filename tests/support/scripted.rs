@@ -99,6 +99,11 @@ impl Scripted {
         self.inner.lock().log.iter().filter(|words| words[0].eq_ignore_ascii_case(word)).count()
     }
 
+    /// Every request so far.
+    pub fn log(&self) -> Vec<Vec<String>> {
+        self.inner.lock().log.clone()
+    }
+
     /// The connection that is subscribed.
     #[track_caller]
     pub fn feed(&self) -> usize {
