@@ -1,0 +1,292 @@
+//! Start and stop of the program: signals, the drain and its deadline, sockets, exit codes.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use support::scripted::Scripted;
+use support::{Conn, Redis, SOON, eventually, free_port, line};
+
+/// The program, and what it has logged so far.
+struct Program {
+    child: Child,
+    port: u16,
+    admin: u16,
+    log: mpsc::Receiver<String>,
+    seen: String,
+}
+
+impl Program {
+    fn start(upstream: u16, more: &[&str]) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let upstream = format!("redis://127.0.0.1:{upstream}");
+        let (listen, admin_at) = (port.to_string(), admin.to_string());
+        let mut arguments = vec!["--listen", &listen, "--admin", &admin_at, "--upstream", &upstream];
+        arguments.extend(["--workers", "2", "--namespace", "users"]);
+        arguments.extend(more);
+        let mut program = Self::run(&arguments, port, admin);
+        program.wait_for("ready for clients");
+        program
+    }
+
+    fn run(arguments: &[&str], port: u16, admin: u16) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nearside"));
+        for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("NEARSIDE_")) {
+            command.env_remove(name);
+        }
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the program");
+        let (sender, log) = mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, port, admin, log, seen: String::new() }
+    }
+
+    #[track_caller]
+    fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + SOON;
+        while !self.seen.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) => self.seen += &(line + "\n"),
+                Err(_) => panic!("{text:?} is not logged: {}", self.seen),
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Waits until it has ended, and reads the rest of its log.
+    #[track_caller]
+    fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.seen.extend(self.log.iter().map(|line| line + "\n"));
+        status.unwrap()
+    }
+
+    fn connect(&self) -> Conn {
+        Conn::to(([127, 0, 0, 1], self.port).into())
+    }
+
+    /// The status of an admin page; `None` if nobody answers.
+    fn status(&self, path: &str) -> Option<u16> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_is_in_flight_is_finished_before_it_ends() {
+    let upstream = Scripted::start();
+    let mut program = Program::start(upstream.address.port(), &["--drain-timeout", "20s"]);
+    eventually("it is ready", || program.status("/readyz") == Some(200));
+    let (mut busy, mut idle) = (program.connect(), program.connect());
+    assert!(idle.text("CLIENT ID").starts_with(':'));
+    busy.send(&[line("INCR n"), line("ECHO x")].concat());
+    let (first, second) = (upstream.expect("INCR n"), upstream.expect("ECHO x"));
+
+    program.terminate();
+    program.wait_for("stopping");
+    assert_eq!(program.status("/readyz"), Some(503), "nobody should send it more");
+    assert_eq!(program.status("/livez"), Some(200), "and nobody should restart it");
+    assert!(idle.is_closed(), "who waits for nothing is sent away");
+    eventually("it accepts nobody", || TcpStream::connect(("127.0.0.1", program.port)).is_err());
+    assert!(program.child.try_wait().unwrap().is_none(), "it waits for what is in flight");
+    first.reply(":1\r\n");
+    second.reply("$1\r\nx\r\n");
+    assert_eq!(busy.reply(), b":1\r\n");
+    assert_eq!(busy.reply(), b"$1\r\nx\r\n");
+    assert!(busy.is_closed());
+    let answered = Instant::now();
+    assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+    assert!(answered.elapsed() < Duration::from_secs(2), "{:?}", answered.elapsed());
+    assert!(program.seen.contains("stopped"), "{}", program.seen);
+}
+
+#[test]
+fn a_blocked_client_is_given_its_reply_within_the_deadline() {
+    let redis = Redis::start();
+    let mut program = Program::start(redis.port, &["--drain-timeout", "20s"]);
+    let (mut blocked, mut direct) = (program.connect(), redis.connect());
+    blocked.send(&line("BLPOP list 0"));
+    eventually("it waits upstream", || direct.text("INFO clients").contains("blocked_clients:1"));
+    program.terminate();
+    program.wait_for("stopping");
+    direct.cmd("RPUSH list v");
+    assert_eq!(blocked.reply(), b"*2\r\n$4\r\nlist\r\n$1\r\nv\r\n");
+    assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+}
+
+#[test]
+fn a_transaction_may_be_finished() {
+    let redis = Redis::start();
+    let mut program = Program::start(redis.port, &["--drain-timeout", "20s"]);
+    let mut client = program.connect();
+    assert_eq!(client.text("MULTI"), "+OK\r\n");
+    assert_eq!(client.text("SET users/1 v"), "+QUEUED\r\n");
+    program.terminate();
+    program.wait_for("stopping");
+    assert_eq!(client.text("EXEC"), "*1\r\n+OK\r\n");
+    assert!(client.is_closed());
+    assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+}
+
+#[test]
+fn the_deadline_ends_what_does_not_end() {
+    let redis = Redis::start();
+    let mut program = Program::start(redis.port, &["--drain-timeout", "300ms"]);
+    let (mut stuck, mut direct) = (program.connect(), redis.connect());
+    stuck.send(&line("BLPOP list 0"));
+    eventually("it waits upstream", || direct.text("INFO clients").contains("blocked_clients:1"));
+    let began = Instant::now();
+    program.terminate();
+    assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(3), "{took:?}");
+    assert!(program.seen.contains("clients still connected"), "{}", program.seen);
+    assert!(stuck.is_closed());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let redis = Redis::start();
+    for second in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let mut program = Program::start(redis.port, &["--drain-timeout", "60s"]);
+        let mut stuck = program.connect();
+        stuck.send(&line("BLPOP list 0"));
+        let mut direct = redis.connect();
+        eventually("it waits upstream", || direct.text("INFO clients").contains("blocked_clients:1"));
+        program.terminate();
+        program.wait_for("stopping");
+        let began = Instant::now();
+        program.signal(second);
+        assert_eq!(program.ended().code(), Some(1), "{}", program.seen);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(program.seen.contains("second signal"), "{}", program.seen);
+        eventually("nothing is left upstream", || direct.text("INFO clients").contains("blocked_clients:0"));
+    }
+}
+
+#[test]
+fn an_interrupt_drains_as_well() {
+    let redis = Redis::start();
+    let mut program = Program::start(redis.port, &[]);
+    assert_eq!(program.connect().text("SET users/1 v"), "+OK\r\n");
+    program.signal(rustix::process::Signal::INT);
+    assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+}
+
+#[test]
+fn a_client_that_does_not_read_does_not_keep_it() {
+    let redis = Redis::start();
+    redis.connect().args(&[b"SET", b"big", &vec![b'x'; 1_000_000]]);
+    let mut program = Program::start(redis.port, &["--drain-timeout", "300ms"]);
+    let mut greedy = program.connect();
+    greedy.send(&line("GET big").repeat(100));
+    let mut begun = [0; 10];
+    greedy.stream.read_exact(&mut begun).unwrap();
+    program.terminate();
+    let began = Instant::now();
+    assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+/// One request over a Unix socket.
+fn ask(path: &Path, command: &str) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(&line(command))?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+#[test]
+fn a_unix_socket_serves_and_is_gone_at_the_end() {
+    let redis = Redis::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nearside.sock");
+    let listen = format!("unix:{}", path.display());
+    for forced in [false, true] {
+        let mut program = Program::start(redis.port, &["--listen", &listen]);
+        assert_eq!(ask(&path, "SET users/1 v").unwrap(), "+OK\r\n");
+        assert_eq!(ask(&path, "GET users/1").unwrap(), "$1\r\nv\r\n");
+        assert_eq!(program.connect().value("users/1").as_deref(), Some("v"), "and the port beside it");
+        // It is not taken from somebody who serves on it.
+        let mut other =
+            Program::run(&["--listen", &listen, "--admin", "off", "--upstream", "redis://127.0.0.1:1"], 0, 0);
+        assert_eq!(other.ended().code(), Some(1));
+        assert!(other.seen.contains("cannot listen on unix:"), "{}", other.seen);
+        assert_eq!(ask(&path, "PING").unwrap(), "+PONG\r\n");
+        if forced {
+            // A file left by a process that was killed is no hindrance.
+            program.child.kill().unwrap();
+            program.ended();
+            assert!(path.exists());
+            program = Program::start(redis.port, &["--listen", &listen]);
+            assert_eq!(ask(&path, "PING").unwrap(), "+PONG\r\n");
+        }
+        program.terminate();
+        assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+        assert!(!path.exists(), "the file is removed");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "data").unwrap();
+    let listen = format!("unix:{}", path.display());
+    let mut program = Program::run(&["--listen", &listen, "--admin", "off"], 0, 0);
+    assert_eq!(program.ended().code(), Some(1), "{}", program.seen);
+    assert!(program.seen.contains("cannot listen on unix:"), "{}", program.seen);
+    assert_eq!(std::fs::read(&path).expect("it is still there"), b"data");
+}
+
+#[test]
+fn a_port_in_use_is_told_before_anything_runs() {
+    let redis = Redis::start();
+    let taken = redis.port.to_string();
+    let (free, admin) = (free_port().to_string(), free_port().to_string());
+    for (arguments, said) in [
+        (["--listen", &*taken, "--admin", &admin], format!("cannot listen on 127.0.0.1:{taken}: ")),
+        (
+            ["--listen", &*free, "--admin", &taken],
+            format!("cannot listen on 127.0.0.1:{taken} for the admin pages"),
+        ),
+    ] {
+        let mut program = Program::run(&arguments, 0, 0);
+        assert_eq!(program.ended().code(), Some(1), "{}", program.seen);
+        assert!(program.seen.contains(&said), "{}", program.seen);
+        assert!(!program.seen.contains("ready for"), "{}", program.seen);
+        assert_eq!(program.seen.lines().count(), 1, "one clear line: {}", program.seen);
+    }
+}
