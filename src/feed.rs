@@ -110,6 +110,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 ended: ended.clone(),
                 held: RefCell::default(),
                 armed: Cell::new(false),
+                turned_away: Cell::new(false),
             };
             let identity = Identity { login: feed.login.clone(), db: 0, protocol };
             let link = Link::new(client, identity, Rc::new(feed.settings.clone()));
@@ -256,6 +257,8 @@ struct FeedClient<W: Waiter, H: Hooks> {
     held: RefCell<BytesMut>,
     /// Its subscriptions were all confirmed.
     armed: Cell<bool>,
+    /// A subscription was refused: whatever it answers else, it is no feed.
+    turned_away: Cell<bool>,
 }
 
 impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
@@ -319,6 +322,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                     warn!(reply = said.trim_end(), "the upstream refuses SUBSCRIBE: nothing is cached");
                 }
                 self.feed.refused.set(true);
+                self.turned_away.set(true);
                 self.ended.notify_one();
                 None
             }
@@ -326,6 +330,9 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
             Expect::Pong { sent, arms } => {
                 self.pings.borrow_mut().pop_front();
                 let (coverages, slot) = (self.feed.cache.coverages(), self.feed.hooks.slot());
+                if self.turned_away.get() {
+                    return None;
+                }
                 if arms {
                     self.feed.cache.forget_echoes();
                 }
