@@ -60,6 +60,7 @@ impl Race {
             }
         };
         now(self, At::BeforeTheRequest);
+        self.nearside.wait_ready();
         self.ask();
         let (get, ttl) = self.fetched();
         now(self, At::BeforeTheReply);

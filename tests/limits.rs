@@ -286,14 +286,11 @@ fn a_client_that_reads_slowly_gets_everything() {
 
 #[test]
 fn more_clients_than_allowed_are_refused_as_redis_refuses_them() {
-    let redis = Redis::with(&["--maxclients", "2"]);
-    let (_one, _two) = (redis.connect().text("PING"), redis.connect());
-    let server = Redis::start();
-    let nearside = Nearside::with(server.address(), |config| config.max_clients = 3);
+    let redis = Redis::start();
+    let nearside = Nearside::with(redis.address(), |config| config.max_clients = 3);
+    eventually("nobody is there", || nearside.get("/metrics").1.contains("\nnearside_clients 0"));
     let mut clients: Vec<_> = (0..3).map(|_| nearside.connect()).collect();
-    eventually("three are there", || {
-        clients.iter_mut().all(|client| client.try_reply_to("PING").is_ok_and(|reply| reply == b"+PONG\r\n"))
-    });
+    clients.iter_mut().for_each(|client| assert_eq!(client.text("PING"), "+PONG\r\n"));
     for _ in 0..5 {
         let said = last_words(&mut nearside.connect(), b"");
         assert_eq!(said.as_deref(), Some("-ERR max number of clients reached\r\n"));

@@ -296,6 +296,7 @@ fn nothing_is_cached_while_subscribing_is_refused() {
     }
     assert_eq!(nearside.stat("hits"), 0);
     assert!(nearside.stats().contains("nearside_feed:down"));
+    assert_eq!(nearside.stat("feed_lapses"), 0, "it was never up");
     assert!(nearside.why("users/1").contains("feed or tracking not in place"), "{}", nearside.why("users/1"));
     assert_eq!(nearside.get("/readyz").0, 200, "it still serves");
 }
