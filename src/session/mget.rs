@@ -3,6 +3,7 @@
 //! What always holds: the reply has the upstream's bytes, element by element; an element that `GET` would
 //! answer with an error (nil because of another type) is never kept under `GET`.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
@@ -171,7 +172,14 @@ impl Gather {
 
     fn deliver(self, peer: &Peer) {
         let now = peer.shared.now();
-        for missing in self.missing.iter().filter(|missing| missing.past) {
+        // A key that is named twice was read at once: what it has just filled is not older.
+        let filled: HashSet<&[u8]> = match self.missing.iter().any(|missing| missing.past) {
+            true => {
+                self.missing.iter().filter(|missing| !missing.past).map(|missing| &*missing.key).collect()
+            }
+            false => HashSet::new(),
+        };
+        for missing in self.missing.iter().filter(|missing| missing.past && !filled.contains(&*missing.key)) {
             peer.past(&missing.key, now);
         }
         if self.parts.is_empty() {

@@ -114,6 +114,88 @@ impl Redis {
     pub fn connect(&self) -> Conn {
         Conn::to(self.address())
     }
+
+    /// How often the server has executed a command, by its own account: `calls("get")`.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats = self.connect().text("INFO commandstats");
+        let prefix = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&prefix)?.split(',').next());
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    }
+
+    /// From now on, sees what the server is asked to do.
+    pub fn monitor(&self) -> Monitor {
+        let mut conn = self.connect();
+        assert_eq!(conn.text("MONITOR"), "+OK\r\n");
+        Monitor { conn, direct: self.connect() }
+    }
+
+    /// From now on, hears what is published on any channel.
+    pub fn listen(&self) -> Listener {
+        let mut conn = self.connect();
+        assert!(conn.text("PSUBSCRIBE *").contains("psubscribe"));
+        Listener { conn }
+    }
+}
+
+/// See [`Redis::monitor`].
+pub struct Monitor {
+    conn: Conn,
+    direct: Conn,
+}
+
+impl Monitor {
+    /// The commands since the last call, as `"GET" "users/1"`, heartbeats left out.
+    pub fn seen(&mut self) -> Vec<String> {
+        self.direct.cmd("ECHO end-of-what-was-seen");
+        let mut seen = Vec::new();
+        loop {
+            let line = String::from_utf8(self.conn.reply()).unwrap();
+            let (_, command) = line.trim_end().split_once("] ").expect("a line of MONITOR");
+            match command {
+                "\"ECHO\" \"end-of-what-was-seen\"" => return seen,
+                "\"PING\"" => {}
+                _ => seen.push(command.to_string()),
+            }
+        }
+    }
+}
+
+/// See [`Redis::listen`].
+pub struct Listener {
+    conn: Conn,
+}
+
+impl Listener {
+    /// The next message: channel and payload.
+    #[track_caller]
+    pub fn next(&mut self) -> (Vec<u8>, Vec<u8>) {
+        let frame = self.conn.reply();
+        let mut parts = Vec::new();
+        let mut rest = frame.strip_prefix(b"*4\r\n").expect("a message");
+        while let Some(header) = rest.iter().position(|byte| *byte == b'\n') {
+            let len: usize = std::str::from_utf8(&rest[1..header - 1]).unwrap().parse().unwrap();
+            parts.push(rest[header + 1..][..len].to_vec());
+            rest = &rest[header + 1 + len + 2..];
+        }
+        let payload = parts.pop().unwrap();
+        (parts.pop().unwrap(), payload)
+    }
+
+    /// Everything that was published before a mark that is published by `conn` now, as `channel payload`.
+    #[track_caller]
+    pub fn heard(&mut self, conn: &mut Conn) -> Vec<String> {
+        conn.send(&line("PUBLISH mark end"));
+        assert!(conn.reply().starts_with(b":"), "PUBLISH");
+        let mut heard = Vec::new();
+        loop {
+            let (channel, payload) = self.next();
+            if channel == b"mark" {
+                return heard;
+            }
+            heard.push(format!("{} {}", channel.escape_ascii(), payload.escape_ascii()));
+        }
+    }
 }
 
 impl Drop for Redis {
@@ -209,13 +291,19 @@ impl Nearside {
 
     /// Status and body of an admin page.
     pub fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.page(path);
+        (status, body)
+    }
+
+    /// Status, head and body of an admin page.
+    pub fn page(&self, path: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_string())
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_string(), body.to_string())
     }
 
     /// Tells it to stop, without waiting.
@@ -342,6 +430,14 @@ impl Conn {
     pub fn args(&mut self, args: &[&[u8]]) -> Vec<u8> {
         self.send(&request(args));
         self.reply()
+    }
+
+    /// Sends all lines in one packet, and gives their replies as text.
+    #[track_caller]
+    pub fn pipeline<L: AsRef<str>>(&mut self, lines: &[L]) -> Vec<String> {
+        let packet: Vec<u8> = lines.iter().flat_map(|words| line(words.as_ref())).collect();
+        self.send(&packet);
+        lines.iter().map(|_| String::from_utf8_lossy(&self.reply()).into_owned()).collect()
     }
 
     /// `GET`, decoded: `None` is nil.

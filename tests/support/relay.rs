@@ -15,6 +15,8 @@ struct State {
     swallow_requests: AtomicBool,
     /// Connections are closed as soon as they are accepted.
     refuse: AtomicBool,
+    /// Nothing moves, and nothing is lost.
+    hold: AtomicBool,
     /// How long each piece is held back in each direction, in microseconds.
     delay: AtomicUsize,
     accepted: AtomicUsize,
@@ -114,6 +116,11 @@ impl Relay {
         self.state.swallow_requests.store(swallow, Ordering::Relaxed);
     }
 
+    /// Whether everything is held back, until it is not any more.
+    pub fn hold(&self, hold: bool) {
+        self.state.hold.store(hold, Ordering::Relaxed);
+    }
+
     /// Holds each piece back for so long, in each direction.
     pub fn delay(&self, delay: Duration) {
         self.state.delay.store(delay.as_micros() as usize, Ordering::Relaxed);
@@ -127,6 +134,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        self.hold(false);
         self.ended.store(true, Ordering::Relaxed);
         self.cut();
         let _ = TcpStream::connect(self.address);
@@ -147,6 +155,9 @@ fn pump(state: &Arc<State>, from: &TcpStream, to: &TcpStream, is_feed: &Arc<Atom
             let delay = state.delay.load(Ordering::Relaxed);
             if delay > 0 {
                 std::thread::sleep(Duration::from_micros(delay as u64));
+            }
+            while state.hold.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
             }
             if requests && chunk[..n].windows(11).any(|window| window == b"SUBSCRIBE\r\n") {
                 is_feed.store(true, Ordering::Relaxed);
