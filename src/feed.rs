@@ -16,7 +16,7 @@
 //! `server` runs it and connects it to the workers through [`Hooks`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -86,6 +86,9 @@ pub struct Feed<W: Waiter, H: Hooks> {
 /// How deep the replies are that the feed reads itself; `COMMAND` is the deepest.
 const MAX_DEPTH: usize = 16;
 
+/// Keys for which an announcement is awaited, at most: those of one large write.
+const MAX_AWAITED: usize = 1024;
+
 /// How long to wait before looking again whether the upstream can be reached.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -111,6 +114,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 held: RefCell::default(),
                 armed: Cell::new(false),
                 turned_away: Cell::new(false),
+                awaited: RefCell::default(),
             };
             let identity = Identity { login: feed.login.clone(), db: 0, protocol };
             let link = Link::new(client, identity, Rc::new(feed.settings.clone()));
@@ -259,6 +263,9 @@ struct FeedClient<W: Waiter, H: Hooks> {
     armed: Cell<bool>,
     /// A subscription was refused: whatever it answers else, it is no feed.
     turned_away: Cell<bool>,
+    /// What tracking has dropped though it was in use. The announcement that asks for a refresh follows
+    /// behind, when there is nothing in the cache any more that would tell.
+    awaited: RefCell<HashMap<Vec<u8>, Vec<CachedReply>>>,
 }
 
 impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
@@ -400,6 +407,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let (key, now) = (namespace.key(bare), feed.hooks.now());
         match event {
             Event::Delete => {
+                self.awaited.borrow_mut().remove(&key);
                 feed.hooks.metrics().heard_deletes.inc();
                 feed.cache.heard(&key, Reason::Delete, now);
             }
@@ -408,7 +416,8 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
                 match namespace.rules.on_update {
                     OnUpdate::Invalidate => feed.cache.heard(&key, Reason::Update, now),
                     OnUpdate::Refresh => {
-                        let wanted = feed.cache.heard_for_refresh(&key, Reason::Update, now);
+                        let mut wanted = feed.cache.heard_for_refresh(&key, Reason::Update, now);
+                        wanted.extend(self.awaited.borrow_mut().remove(&key).unwrap_or_default());
                         if !wanted.is_empty() {
                             feed.hooks.refresh(&key, wanted);
                         }
@@ -422,14 +431,30 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let feed = &self.feed;
         let now = feed.hooks.now();
         let Some(keys) = keys.as_array() else {
+            self.awaited.borrow_mut().clear();
             feed.hooks.metrics().heard_flushes.inc();
             feed.cache.flush(Reason::Tracking);
             return;
         };
         feed.hooks.metrics().heard_tracking.add(keys.len() as u64);
         for key in keys.iter().filter_map(Value::as_bytes) {
-            feed.cache.heard(key, Reason::Tracking, now);
+            match feed.hooks.namespaces().find(key).map(|namespace| namespace.rules.on_update) {
+                Some(OnUpdate::Refresh) => self.drop_and_await(key, now),
+                _ => feed.cache.heard(key, Reason::Tracking, now),
+            }
         }
+    }
+
+    fn drop_and_await(&self, key: &[u8], now: Micros) {
+        let wanted = self.feed.cache.heard_for_refresh(key, Reason::Tracking, now);
+        if wanted.is_empty() {
+            return;
+        }
+        let mut awaited = self.awaited.borrow_mut();
+        if awaited.len() >= MAX_AWAITED {
+            awaited.clear();
+        }
+        awaited.insert(key.to_vec(), wanted);
     }
 }
 
