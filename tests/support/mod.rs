@@ -220,6 +220,7 @@ pub fn free_port() -> u16 {
 pub struct Nearside {
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    workers: usize,
     stop: watch::Sender<Stop>,
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
@@ -241,12 +242,13 @@ impl Nearside {
     pub fn unready(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(upstream);
         change(&mut config);
+        let workers = config.workers;
         let server = Server::bind(config).expect("free ports");
         let address = server.addresses().first().copied().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
         let admin = server.admin_address().expect("an admin port");
         let (stop, shutdown) = Shutdown::by_hand();
         let thread = Some(std::thread::spawn(move || server.run(shutdown)));
-        Self { address, admin, stop, thread }
+        Self { address, admin, workers, stop, thread }
     }
 
     /// Waits until the feed is subscribed and, if the upstream tracks, every worker's link is tracked.
@@ -254,7 +256,8 @@ impl Nearside {
         eventually("nearside is ready", || {
             let info = self.stats();
             let by_key = info.contains("nearside_tracking:keys");
-            info.contains("nearside_feed:up") && !(by_key && info.contains("nearside_tracked_links:0"))
+            info.contains("nearside_feed:up")
+                && (!by_key || self.stat("tracked_links") >= self.workers as i64)
         });
     }
 
@@ -452,6 +455,11 @@ impl Conn {
                 Some(body.strip_suffix("\r\n").unwrap().to_string())
             }
         }
+    }
+
+    /// Closes the connection at once, with a reset: nobody is there to read what is still to come.
+    pub fn abort(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Whether the other side has closed the connection, or does so soon.
