@@ -62,7 +62,7 @@ impl Collector for Snapshot {
                 }
                 Value::Histograms(label, values) => {
                     for (is, counts, micros) in values {
-                        let bounds = BUCKETS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+                        let bounds = BUCKETS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
                         let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
                         let (sum, count) = (*micros as f64 / 1e6, counts.iter().sum());
                         metric
