@@ -389,19 +389,26 @@ impl<W: Waiter> Cache<W> {
         replies
     }
 
-    /// Evicts until the budget is kept, starting with the shard that grew.
-    fn evict(&self, shard: usize, now: Micros) {
-        // The newest key is not what has to go while there is any other: its shard's turn comes again.
-        for i in 0..=SHARDS {
-            let shard = &self.shards[(shard + i) % SHARDS];
-            while self.bytes.load(Ordering::Relaxed) > self.max_bytes {
-                let mut guard = shard.lock();
-                if i == 0 && guard.store.len() <= 1 {
-                    break;
+    /// Evicts until the budget is kept.
+    ///
+    /// From shards with more than their share, beginning with the one that grew: else a shard that happens to
+    /// be small would stay so, and what is in use there would go instead of what others have not used for
+    /// long. The newest entry is the last to go.
+    fn evict(&self, grown: usize, now: Micros) {
+        let share = self.max_bytes / SHARDS;
+        for (share, newest) in [(share, 1), (0, 1), (0, 0)] {
+            for i in 0..SHARDS {
+                let keep = if i == 0 { newest } else { 0 };
+                let shard = &self.shards[(grown + i) % SHARDS];
+                while self.bytes.load(Ordering::Relaxed) > self.max_bytes {
+                    let mut guard = shard.lock();
+                    if guard.store.bytes() <= share || guard.store.len() <= keep {
+                        break;
+                    }
+                    let victim = self.pop_oldest(&mut guard, Reason::Evicted, now);
+                    drop(guard);
+                    drop(victim);
                 }
-                let Some(victim) = self.pop_oldest(&mut guard, Reason::Evicted, now) else { break };
-                drop(guard);
-                drop(victim);
             }
         }
     }
