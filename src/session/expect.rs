@@ -20,8 +20,9 @@ use super::outbox::{Outbox, To};
 use super::read::Fill;
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::cache::{CoverageId, CoverageSlot, Fence, Lease, Micros, NO_LINK, NameBuf};
-use crate::namespace::{Namespace, Tracking};
+use crate::cache::{CoverageId, CoverageSlot, Fence, Lease, Micros, NO_LINK, NameBuf, Reason};
+use crate::namespace::{Event, Namespace, Tracking};
+use crate::resp::decode::decode;
 use crate::resp::pubsub::{self, is_confirmation, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, Client, ConnectError, Loss};
@@ -277,6 +278,7 @@ impl Client for Peer {
     fn push(&self, chunk: Chunk<'_>, at: At) {
         if at.first && at.last {
             self.note_confirmation(&chunk);
+            self.note_announcement(&chunk);
         }
         match &*self.owner.borrow() {
             Some(owner) => owner.push(chunk.into_bytes()),
@@ -424,6 +426,22 @@ impl Client for Peer {
 }
 
 impl Peer {
+    /// A subscriber is told of a change: when it reads the key here, it must not see what was before, even
+    /// if it has heard sooner than the feed.
+    fn note_announcement(&self, frame: &[u8]) {
+        if self.shared.namespaces.is_empty() || !pubsub::is_message(message_word(frame)) {
+            return;
+        }
+        let Ok(message) = decode(frame, 1) else { return };
+        // The pattern comes before them, if there is one.
+        let Some([.., channel, bare]) = message.as_array() else { return };
+        let (Some(channel), Some(bare)) = (channel.as_bytes(), bare.as_bytes()) else { return };
+        if let Some((namespace, event)) = self.shared.namespaces.heard(channel) {
+            let reason = if event == Event::Update { Reason::Update } else { Reason::Delete };
+            self.shared.cache.invalidate(&namespace.key(bare), reason, self.shared.now());
+        }
+    }
+
     fn relay(&self, to: To, since: Micros, chunk: Chunk<'_>, at: At) -> Option<To> {
         if at.last {
             self.observe(since);
