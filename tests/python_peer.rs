@@ -1,0 +1,156 @@
+//! Python processes that use redis-pubsub-dict 0.0.2 from PyPI are peers, in both directions.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use nearside::config::Tracking;
+use support::{Nearside, Redis, eventually, request};
+
+const PACKAGES: [&str; 4] = ["redis-pubsub-dict==0.0.2", "redis==3.5.3", "msgpack", "pylru"];
+
+/// A Python with the packages, in `target/python`; made by whoever comes first.
+fn python() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let (home, ready) = (target.join("python"), target.join("python/ready"));
+    let lock = std::fs::File::create(target.join("python.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let wanted = PACKAGES.join(" ");
+    if std::fs::read_to_string(&ready).is_ok_and(|made| made == wanted) {
+        return home.join("bin/python");
+    }
+    let _ = std::fs::remove_dir_all(&home);
+    let needs = "this test needs python3 with venv, and PyPI or a mirror of it";
+    run(Command::new("python3").args(["-m", "venv"]).arg(&home), needs);
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(Command::new(home.join("bin/python")).args(pip).args(PACKAGES), needs);
+    std::fs::write(&ready, wanted).unwrap();
+    home.join("bin/python")
+}
+
+fn run(command: &mut Command, needs: &str) {
+    let ended = command.output().unwrap_or_else(|error| panic!("{needs}: {command:?}: {error}"));
+    let said = [ended.stdout, ended.stderr].concat();
+    assert!(ended.status.success(), "{needs}: {command:?}: {}", String::from_utf8_lossy(&said));
+}
+
+/// A Python process with a `PubSubCacheManager` over `users`.
+struct Peer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(port: u16) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/peer.py");
+        let mut command = Command::new(python());
+        command.arg(script).args([&port.to_string(), "users"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut peer = Self { child, input, output };
+        assert_eq!(peer.answer(), "ready");
+        peer
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        writeln!(self.input, "{line}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim_end().to_string()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = (self.child.kill(), self.child.wait());
+    }
+}
+
+/// A short string as msgpack has it.
+fn packed(value: &str) -> Vec<u8> {
+    [&[0xa0 | value.len() as u8], value.as_bytes()].concat()
+}
+
+/// The reply to `GET` for such a value.
+fn bulk(value: &str) -> Vec<u8> {
+    [format!("${}\r\n", value.len() + 1).as_bytes(), &packed(value), b"\r\n"].concat()
+}
+
+/// Only the channels tell, not the upstream's tracking.
+fn untold(redis: &Redis) -> Nearside {
+    Nearside::with(redis.address(), |config| config.tracking = Tracking::Off)
+}
+
+#[test]
+fn what_python_sets_and_deletes_is_seen_here() {
+    let redis = Redis::start();
+    let nearside = untold(&redis);
+    let mut peer = Peer::start(redis.port);
+    let mut client = nearside.connect();
+    let mut get = || client.args(&[b"GET", b"users/1"]);
+    assert_eq!(get(), b"$-1\r\n");
+    for value in ["one", "two", "three"] {
+        assert!(nearside.is_cached("users/1"));
+        assert_eq!(peer.ask(&format!("set 1 {value}")), "ok");
+        eventually("what Python has set", || get() == bulk(value));
+        let hits = nearside.stat("hits");
+        assert_eq!((get(), nearside.stat("hits") - hits), (bulk(value), 1));
+    }
+    assert_eq!(peer.ask("del 1"), "ok");
+    eventually("that Python has deleted it", || get() == b"$-1\r\n");
+    assert!(nearside.is_cached("users/1"), "that it is not there is cached as well");
+}
+
+#[test]
+fn what_is_set_and_deleted_here_is_seen_by_python() {
+    let redis = Redis::start();
+    let nearside = untold(&redis);
+    let mut peer = Peer::start(redis.port);
+    let mut client = nearside.connect();
+    let mut set = |value: &str| assert_eq!(client.args(&[b"SET", b"users/1", &packed(value)]), b"+OK\r\n");
+    set("zero");
+    assert_eq!(peer.ask("get 1"), "value zero");
+    for value in ["one", "two", "three"] {
+        set(value);
+        let expected = format!("value {value}");
+        eventually("it is in Python's cache", || peer.ask("cached 1") == expected);
+    }
+    assert_eq!(client.text("DEL users/1"), ":1\r\n");
+    eventually("it has left Python's cache", || peer.ask("cached 1") == "no");
+    assert_eq!(peer.ask("get 1"), "none");
+}
+
+#[test]
+fn python_behind_a_sidecar() {
+    let redis = Redis::start();
+    let (here, there) = (untold(&redis), untold(&redis));
+    // One that reaches the upstream through a sidecar, and one straight.
+    let mut behind = Peer::start(here.address.port());
+    let mut straight = Peer::start(redis.port);
+    let mut client = there.connect();
+    for (i, value) in ["one", "two", "three", "four"].into_iter().enumerate() {
+        let expected = format!("value {value}");
+        straight.ask("get 1");
+        behind.ask("get 1");
+        client.cmd("GET users/1");
+        match i % 3 {
+            0 => assert_eq!(behind.ask(&format!("set 1 {value}")), "ok"),
+            1 => assert_eq!(straight.ask(&format!("set 1 {value}")), "ok"),
+            _ => {
+                client.send(&request(&[b"SET", b"users/1", &packed(value)]));
+                assert_eq!(client.reply(), b"+OK\r\n");
+            }
+        }
+        eventually("straight", || straight.ask("get 1") == expected);
+        eventually("behind a sidecar", || behind.ask("get 1") == expected);
+        eventually("the other sidecar", || client.args(&[b"GET", b"users/1"]) == bulk(value));
+    }
+}
