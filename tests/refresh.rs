@@ -30,7 +30,8 @@ fn write(other: &mut Conn, key: &str, value: &str) {
 
 /// Reads the key, and once more from the cache.
 fn use_key(client: &mut Conn, key: &str) {
-    (client.value(key), client.value(key));
+    client.value(key);
+    client.value(key);
 }
 
 #[test]

@@ -253,7 +253,8 @@ fn metrics_are_what_prometheus_reads() {
     );
     let before = samples(&page);
     let mut client = nearside.connect();
-    (client.cmd("GET users/1"), client.cmd("SET users/1 v"));
+    client.cmd("GET users/1");
+    client.cmd("SET users/1 v");
     for _ in 0..5 {
         client.cmd("GET users/1");
     }

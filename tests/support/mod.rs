@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nearside::config::{Config, HostPort, Listen, Upstream};
+use nearside::config::{Config, HostPort, Listen, Tracking, Upstream};
 use nearside::resp::encode;
 use nearside::resp::scanner::{Kind, ReplyScanner, Scan};
 use nearside::server::{Server, ServerError, Shutdown, Stop};
@@ -242,6 +242,12 @@ impl Nearside {
     pub fn unready(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(upstream);
         change(&mut config);
+        // As from a file: what a namespace does not say comes from the general setting.
+        for namespace in &mut config.namespaces {
+            if namespace.tracking == Tracking::Keys {
+                namespace.tracking = config.tracking;
+            }
+        }
         let workers = config.workers;
         let server = Server::bind(config).expect("free ports");
         let address = server.addresses().first().copied().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());

@@ -229,6 +229,7 @@ fn by_itself(connection: usize, words: &[String]) -> Option<String> {
         ["HELLO", ..] => "%1\r\n$5\r\nproto\r\n:3\r\n".into(),
         ["CLIENT", "ID"] => format!(":{}\r\n", connection + 1),
         ["COMMAND"] => "*0\r\n".into(),
+        ["INFO", "commandstats"] => "$0\r\n\r\n".into(),
         ["PING"] => "+PONG\r\n".into(),
         ["PUBLISH", ..] => ":0\r\n".into(),
         ["SUBSCRIBE", channels @ ..] => {
