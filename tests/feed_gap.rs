@@ -208,11 +208,11 @@ fn a_half_open_link_is_not_trusted() {
     let broken = Instant::now();
     // The feed still lives, and the last answers on the link prove the entry for as long as the bound.
     let waiting = loop {
-        let hits = nearside.stat("hits");
+        let (hits, misses) = (nearside.stat("hits"), nearside.stat("misses"));
         let began = Instant::now();
         client.send(&support::line(&format!("GET {KEY}")));
         eventually("it hits or goes upstream", || {
-            nearside.stat("hits") > hits || nearside.stat("reason_unproven") > 0
+            nearside.stat("hits") > hits || nearside.stat("misses") > misses
         });
         if nearside.stat("hits") == hits {
             break began;
@@ -221,7 +221,10 @@ fn a_half_open_link_is_not_trusted() {
         assert_eq!(String::from_utf8(client.reply()).unwrap(), bulk("v"));
     };
     let said = String::from_utf8(client.reply()).unwrap();
-    assert!(said.contains("no reply within 300ms") && said.contains("may have been executed"), "{said}");
+    // The link may have been given up by then, and the next one come to nothing.
+    let lost = said.contains("no reply within 300ms") && said.contains("may have been executed");
+    let refused = said.contains("no answer within 300ms") && said.contains("was not sent");
+    assert!(lost || refused, "{said}");
     assert!(waiting.elapsed() < Duration::from_secs(3), "{:?}", waiting.elapsed());
 
     relay.swallow_on_others(false);

@@ -218,7 +218,7 @@ fn a_client_that_never_reads_is_closed_and_costs_no_memory() {
     redis.connect().args(&[b"SET", b"big", &noise(500_000)]);
     let nearside = Nearside::with(redis.address(), |config| {
         config.client_output_limit = 1 << 20;
-        config.client_stall_timeout = Duration::from_millis(300);
+        config.client_stall_timeout = Duration::from_secs(1);
     });
     let mut other = nearside.connect();
     other.cmd("SET users/1 v");
@@ -236,7 +236,7 @@ fn a_client_that_never_reads_is_closed_and_costs_no_memory() {
         closed(&nearside, "stalled") == 1
     });
     println!("slowest request of another {slowest:?}, memory {} kB", most >> 10);
-    assert!(slowest < Duration::from_millis(250), "another waited {slowest:?}");
+    assert!(slowest < Duration::from_millis(900), "another waited {slowest:?}");
     assert!(most < 50 << 20, "{most} bytes for one client that does not read");
     eventually("its session is gone", || nearside.stat("clients") == 2);
 }
