@@ -71,7 +71,7 @@ fn stats_count() {
         assert_eq!(nearside.stat(name), expected, "{name}");
     }
     assert!(nearside.stats().contains("nearside_feed:up\r\n"));
-    assert!(nearside.stats().contains("nearside_tracking:on\r\n"));
+    assert!(nearside.stats().contains("nearside_tracking:keys\r\n"));
     assert!(nearside.stats().contains("nearside_hit_ratio:0.6000\r\n"), "{}", nearside.stats());
     let bytes = nearside.stat("bytes");
     assert!((100..1000).contains(&bytes), "{bytes}");

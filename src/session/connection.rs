@@ -228,8 +228,12 @@ impl Connection {
         true
     }
 
-    /// Whether the client has taken nothing for `client-stall-timeout` while over the limit.
+    /// Whether the client is over the limit and has taken no fair piece for `client-stall-timeout`, or is
+    /// far over it.
     fn is_stalled(&mut self, pending: bool, cx: &mut Context<'_>) -> bool {
+        if self.outbox.is_overrun() {
+            return true;
+        }
         if !pending || !self.outbox.is_full() {
             self.stall = None;
             return false;
@@ -238,7 +242,7 @@ impl Connection {
         let written = self.outbox.written();
         let (sleep, before) =
             self.stall.get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), written));
-        if *before != written {
+        if written - *before >= self.outbox.fair_piece() {
             *before = written;
             sleep.as_mut().reset(Instant::now() + timeout);
         }

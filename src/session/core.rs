@@ -28,9 +28,6 @@ use crate::resp::Protocol;
 use crate::resp::request::Request;
 use crate::upstream::{Link, Login, Outgoing};
 
-/// Requests of one session that may be open at once.
-const MAX_OPEN: usize = 16 << 10;
-
 /// After so many requests the clock is read again.
 const CLOCK: u64 = 16;
 
@@ -195,7 +192,7 @@ impl Core {
         self.changing.is_none()
             && !self.quit
             && !self.outbox.is_full()
-            && self.outbox.waiting() < MAX_OPEN
+            && self.outbox.may_open()
             && !link.is_congested(cx)
     }
 

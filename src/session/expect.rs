@@ -413,9 +413,10 @@ impl Client for Peer {
             return owner.has_room(cx);
         }
         match front.map(|expect| &expect.what) {
-            Some(What::Relay(to) | What::ReadPast(to, _)) => to.outbox.has_room(cx),
-            Some(What::Fill(fill)) => fill.to().is_none_or(|to| to.outbox.has_room(cx)),
-            Some(What::Gather(gather)) => gather.to().outbox.has_room(cx),
+            Some(What::Relay(to) | What::ReadPast(to, _)) => to.outbox.has_shared_room(cx),
+            Some(What::Fill(fill)) => fill.to().is_none_or(|to| to.outbox.has_shared_room(cx)),
+            Some(What::Gather(gather)) => gather.to().outbox.has_shared_room(cx),
+            Some(What::Write(write)) => write.to.as_ref().is_none_or(|to| to.outbox.has_shared_room(cx)),
             _ => true,
         }
     }

@@ -10,9 +10,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::upstream::{Outgoing, Stream};
 
@@ -37,6 +39,10 @@ impl To {
     /// nothing can be said any more but by closing the connection.
     pub fn error(&self, text: &str) {
         let mut inner = self.outbox.0.borrow_mut();
+        if inner.slot(self.slot).is_none_or(|slot| slot.done) {
+            // Answered already, only not yet passed on.
+            return;
+        }
         if inner.begun(self.slot) {
             inner.broken = true;
             inner.wake();
@@ -66,6 +72,12 @@ struct Inner {
     waker: Option<Waker>,
     /// Links that wait for room.
     crowded: Vec<Waker>,
+    /// How large this client's replies are lately, in bytes: the base of how many may be open.
+    usual: usize,
+    /// While a shared link waits for room.
+    hold: Option<Hold>,
+    /// So much was left untaken that the client is sent away.
+    overrun: bool,
     /// A reply was cut off in the middle.
     broken: bool,
     /// The dedicated link was lost.
@@ -73,9 +85,31 @@ struct Inner {
     written: u64,
 }
 
+/// How long a shared link waits for a client, which keeps its other clients waiting too; anew whenever the
+/// client has taken a fair piece.
+const HOLD: Duration = Duration::from_millis(100);
+
+/// A fair piece is this part of the limit.
+const PIECE: usize = 64;
+
+/// How many times the limit a client may leave untaken, counting what was under way when it was reached.
+const OVERRUN: usize = 4;
+
+/// What a reply is taken to be before any has come, in bytes.
+const UNKNOWN: usize = 16 << 10;
+
+/// Requests that may be open: always, and at most.
+const OPEN: (usize, usize) = (16, 16 << 10);
+
+struct Hold {
+    until: Instant,
+    written: u64,
+}
+
 #[derive(Default)]
 struct Slot {
     pieces: SmallVec<[Bytes; 1]>,
+    size: usize,
     begun: bool,
     done: bool,
     /// The request, while it waits for another's flight.
@@ -95,6 +129,9 @@ impl Outbox {
             released: Vec::new(),
             waker: None,
             crowded: Vec::new(),
+            usual: UNKNOWN,
+            hold: None,
+            overrun: false,
             broken: false,
             lost_link: false,
             written: 0,
@@ -193,6 +230,7 @@ impl Outbox {
         let mut inner = self.0.borrow_mut();
         if slot == inner.first && !inner.slots.is_empty() {
             inner.out.copy(bytes);
+            inner.note_size(bytes.len());
             inner.pop_front();
             inner.wake();
             return;
@@ -206,6 +244,11 @@ impl Outbox {
         let len = bytes.len();
         let Some(slot) = inner.slot(number) else { return };
         slot.begun = true;
+        slot.size += len;
+        let size = slot.size;
+        if last {
+            inner.note_size(size);
+        }
         if number != inner.first {
             let Some(slot) = inner.slot(number) else { return };
             slot.pieces.push(bytes);
@@ -223,6 +266,14 @@ impl Outbox {
     /// Whether a piece of the slot's reply has come.
     pub fn has_begun(&self, slot: u64) -> bool {
         self.0.borrow_mut().begun(slot)
+    }
+
+    /// Whether another request may be opened: so many that their replies, if they are like the last ones,
+    /// fit into half the limit.
+    pub fn may_open(&self) -> bool {
+        let inner = self.0.borrow();
+        let (least, most) = OPEN;
+        inner.slots.len() < (inner.limit / 2 / inner.usual.max(1)).clamp(least, most)
     }
 
     /// Slots whose replies have not come, done ones behind them included.
@@ -270,7 +321,7 @@ impl Outbox {
         self.0.borrow().written
     }
 
-    /// Whether there is room for what a link brings; if not, `cx` is woken when there is.
+    /// Whether there is room for what a dedicated link brings; if not, `cx` is woken when there is.
     ///
     /// What is held in slots does not count: it may be held because of the very reply that the link brings.
     pub fn has_room(&self, cx: &mut Context<'_>) -> bool {
@@ -280,6 +331,52 @@ impl Outbox {
             inner.crowded.push(cx.waker().clone());
         }
         !full
+    }
+
+    /// Like [`Outbox::has_room`], for a link that others wait for too. It is held up only while the client
+    /// takes what it has; then what is under way is kept beyond the limit, and if that is too much, the
+    /// client is sent away.
+    pub fn has_shared_room(self: &Rc<Self>, cx: &mut Context<'_>) -> bool {
+        let mut inner = self.0.borrow_mut();
+        if !inner.is_crowded() {
+            inner.hold = None;
+            return true;
+        }
+        if inner.out.len() + inner.held > inner.limit.saturating_mul(OVERRUN) {
+            inner.overrun = true;
+            inner.wake();
+            return true;
+        }
+        let (now, written, fair) = (Instant::now(), inner.written, inner.fair_piece());
+        let renewed = match &inner.hold {
+            Some(hold) if written - hold.written < fair => {
+                if now >= hold.until {
+                    return true;
+                }
+                false
+            }
+            _ => true,
+        };
+        if renewed {
+            inner.hold = Some(Hold { until: now + HOLD, written });
+            let this = self.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(HOLD).await;
+                this.0.borrow_mut().crowded.drain(..).for_each(Waker::wake);
+            });
+        }
+        inner.crowded.push(cx.waker().clone());
+        false
+    }
+
+    /// How much a client that is over the limit must take for its patience to begin anew.
+    pub fn fair_piece(&self) -> u64 {
+        self.0.borrow().fair_piece()
+    }
+
+    /// Whether the client is to be sent away because of what it has left untaken.
+    pub fn is_overrun(&self) -> bool {
+        self.0.borrow().overrun
     }
 
     /// Writes to the client, as much as it takes. Ready when all is written, or the client is gone.
@@ -322,6 +419,14 @@ impl Inner {
 
     fn begun(&mut self, number: u64) -> bool {
         self.slot(number).is_some_and(|slot| slot.begun)
+    }
+
+    fn fair_piece(&self) -> u64 {
+        (self.limit / PIECE) as u64
+    }
+
+    fn note_size(&mut self, size: usize) {
+        self.usual = if size > self.usual { size } else { (self.usual * 7 + size) / 8 };
     }
 
     fn is_full(&self) -> bool {
