@@ -245,7 +245,8 @@ fn a_lost_link_voids_what_was_read_on_it_and_nobody_notices() {
     let line = list.lines().find(|line| line.contains("name=nearside")).expect("the link");
     let id = line.split(' ').find_map(|word| word.split_once("id=")).unwrap().1;
     assert_eq!(direct.text(&format!("CLIENT KILL ID {id}")), ":1\r\n");
-    eventually("the loss is noticed", || nearside.stat("tracked_links") == 0);
+    let lost = "\nnearside_upstream_disconnects_total 1\n";
+    eventually("the loss is noticed", || nearside.get("/metrics").1.contains(lost));
     direct.cmd("SET elsewhere w");
     assert_eq!(client.value("elsewhere").as_deref(), Some("w"));
     assert_eq!(nearside.stat("hits"), 1);

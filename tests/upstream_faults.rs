@@ -213,7 +213,9 @@ fn garbage_ends_the_link_and_nothing_else() {
     let asked = upstream.expect("ECHO x");
     asked.reply("+first\r\n+second\r\n");
     assert_eq!(text(&mut client), "+first\r\n");
-    eventually("the link is closed", || nearside.stat("upstream_links") == 0);
+    // It is made anew at once, so it is not seen to be away.
+    let losses = format!("\nnearside_upstream_disconnects_total {}\n", garbage.len() + 1);
+    eventually("the link is closed", || nearside.get("/metrics").1.contains(&losses));
     client.send(&line("ECHO y"));
     upstream.expect("ECHO y").reply("$1\r\ny\r\n");
     assert_eq!(text(&mut client), "$1\r\ny\r\n");

@@ -1,6 +1,6 @@
 //! An upstream that says what the test tells it to, when the test tells it to.
 //!
-//! It takes part in every handshake by itself and answers `PING`, `COMMAND`, `SUBSCRIBE` and `PUBLISH`. Any
+//! It takes part in every handshake by itself and answers what the feed asks, and `PUBLISH`. Any
 //! other request waits for [`Asked::reply`]; what stands behind it on its connection waits as well, so
 //! replies come in order, as a server's do.
 
@@ -229,6 +229,7 @@ fn by_itself(connection: usize, words: &[String]) -> Option<String> {
         ["HELLO", ..] => "%1\r\n$5\r\nproto\r\n:3\r\n".into(),
         ["CLIENT", "ID"] => format!(":{}\r\n", connection + 1),
         ["COMMAND"] => "*0\r\n".into(),
+        // The feed looks for swapped databases there.
         ["INFO", "commandstats"] => "$0\r\n\r\n".into(),
         ["PING"] => "+PONG\r\n".into(),
         ["PUBLISH", ..] => ":0\r\n".into(),
