@@ -1,0 +1,224 @@
+//! The load of `scripts/bench` where redis-benchmark cannot make it: keys in order or by Zipf's law, a mix of
+//! reads and writes, exact latencies, and a relay that is far away. Prints one line of JSON.
+//!
+//!     load drive ADDRESS [--conns C] [--depth D] [--requests N | --seconds S] [--keys K]
+//!                        [--order seq|random|zipf] [--writes PERCENT] [--size BYTES] [--prefix P]
+//!     load relay LISTEN TARGET MICROSECONDS-EACH-WAY
+//!
+//! Keys are 24 bytes long, prefix included. In order, the connections share one counter, so no key is asked for
+//! twice before all were.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nearside::resp::encode;
+use nearside::resp::scanner::{Kind, ReplyScanner, Scan};
+
+fn main() -> io::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        ["drive", address, ref options @ ..] => drive(address, options),
+        ["relay", listen, target, delay] => relay(listen, target, Duration::from_micros(number(delay))),
+        _ => panic!("load drive ADDRESS [OPTIONS] | load relay LISTEN TARGET MICROSECONDS"),
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+/// What all connections do together.
+struct Load {
+    depth: u64,
+    requests: u64,
+    until: Option<Duration>,
+    keys: u64,
+    zipf: Option<Vec<f64>>,
+    random: bool,
+    writes: u64,
+    value: Vec<u8>,
+    prefix: String,
+    /// Requests that were begun.
+    begun: AtomicU64,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: u64,
+    errors: u64,
+    /// Of each batch.
+    nanos: Vec<u64>,
+}
+
+fn drive(address: &str, options: &[&str]) -> io::Result<()> {
+    let options: HashMap<&str, &str> = options.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    let get = |name: &str, default: u64| options.get(name).map_or(default, |text| number(text));
+    let order = options.get("--order").copied().unwrap_or("seq");
+    let keys = get("--keys", 10_000);
+    let until = options.get("--seconds").map(|text| Duration::from_millis(1000 * number(text)));
+    let load = Arc::new(Load {
+        depth: get("--depth", 1),
+        requests: if until.is_some() { u64::MAX } else { get("--requests", keys) },
+        until,
+        keys,
+        zipf: (order == "zipf").then(|| zipf(keys)),
+        random: order == "random",
+        writes: get("--writes", 0),
+        value: vec![b'x'; get("--size", 64) as usize],
+        prefix: options.get("--prefix").copied().unwrap_or("key:").into(),
+        begun: AtomicU64::new(0),
+    });
+    let mut sockets = Vec::new();
+    for _ in 0..get("--conns", 1) {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        sockets.push(socket);
+    }
+    let start = Instant::now();
+    let threads: Vec<_> = sockets
+        .into_iter()
+        .enumerate()
+        .map(|(i, socket)| {
+            let load = load.clone();
+            thread::spawn(move || load.run(socket, i as u64, start))
+        })
+        .collect();
+    let mut all = Seen::default();
+    for thread in threads {
+        let seen = thread.join().expect("a connection's thread")?;
+        all.requests += seen.requests;
+        all.errors += seen.errors;
+        all.nanos.extend(seen.nanos);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    all.nanos.sort_unstable();
+    let at = |share: f64| match all.nanos.len() {
+        0 => 0.0,
+        len => all.nanos[((len as f64 * share) as usize).min(len - 1)] as f64 / 1000.0,
+    };
+    println!(
+        r#"{{"requests":{},"errors":{},"seconds":{seconds},"rps":{},"p50":{},"p99":{},"p999":{},"max":{}}}"#,
+        all.requests,
+        all.errors,
+        all.requests as f64 / seconds,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    );
+    Ok(())
+}
+
+/// Shares of the keys' ranks, added up: the n-th is asked for 1/n^0.99 as often as the first.
+fn zipf(keys: u64) -> Vec<f64> {
+    let mut sum = 0.0;
+    let sums = (1..=keys).map(|rank| {
+        sum += (rank as f64).powf(-0.99);
+        sum
+    });
+    sums.collect()
+}
+
+impl Load {
+    fn run(&self, mut socket: TcpStream, seed: u64, start: Instant) -> io::Result<Seen> {
+        let mut seen = Seen::default();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed + 1);
+        let (mut out, mut replies, mut scanner) = (Vec::new(), vec![0; 256 << 10], ReplyScanner::new());
+        loop {
+            let first = self.begun.fetch_add(self.depth, Ordering::Relaxed);
+            if first >= self.requests || self.until.is_some_and(|until| start.elapsed() >= until) {
+                return Ok(seen);
+            }
+            let batch = self.depth.min(self.requests - first);
+            out.clear();
+            for i in 0..batch {
+                self.request(&mut out, first + i, &mut random);
+            }
+            let sent = Instant::now();
+            socket.write_all(&out)?;
+            let mut missing = batch;
+            while missing > 0 {
+                let read = socket.read(&mut replies)?;
+                if read == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                let mut rest = &replies[..read];
+                while !rest.is_empty() {
+                    match scanner.scan(rest).map_err(|_| io::ErrorKind::InvalidData)? {
+                        Scan::Done { used, kind } => {
+                            seen.errors += u64::from(kind == Kind::Error);
+                            missing -= 1;
+                            rest = &rest[used..];
+                        }
+                        Scan::More => break,
+                    }
+                }
+            }
+            seen.nanos.push(sent.elapsed().as_nanos() as u64);
+            seen.requests += batch;
+        }
+    }
+
+    fn request(&self, out: &mut Vec<u8>, i: u64, random: &mut u64) {
+        let key = match &self.zipf {
+            Some(sums) => {
+                let share = next(random) as f64 / u64::MAX as f64 * sums[sums.len() - 1];
+                sums.partition_point(|sum| *sum < share) as u64
+            }
+            None if self.random => next(random) % self.keys,
+            None => i % self.keys,
+        };
+        let key = format!("{}{key:0width$}", self.prefix, width = 24 - self.prefix.len());
+        match self.writes > next(random) % 100 {
+            true => encode::command(out, &[b"SET", key.as_bytes(), &self.value]),
+            false => encode::command(out, &[b"GET", key.as_bytes()]),
+        }
+    }
+}
+
+/// xorshift64*
+fn next(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+/// Passes everything on, later by `delay`, in both directions. Runs until it is killed.
+fn relay(listen: &str, target: &str, delay: Duration) -> io::Result<()> {
+    for client in TcpListener::bind(listen)?.incoming() {
+        let (client, server) = (client?, TcpStream::connect(target)?);
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        pump(client.try_clone()?, server.try_clone()?, delay);
+        pump(server, client, delay);
+    }
+    Ok(())
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
+    thread::spawn(move || {
+        let mut buf = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buf) {
+            if sender.send((Instant::now() + delay, buf[..read].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+    thread::spawn(move || {
+        for (due, bytes) in receiver {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}

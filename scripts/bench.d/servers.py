@@ -1,0 +1,134 @@
+"""What is measured: the servers, started on free loopback ports and stopped by their process ids."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NEARSIDE = os.path.join(ROOT, "target/release/nearside")
+LOAD = os.path.join(ROOT, "target/release/examples/load")
+
+running = []
+folder = tempfile.mkdtemp(prefix="nearside-bench-")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A process, where it listens, and what it has used."""
+
+    def __init__(self, name, command, port, unix=None):
+        self.name, self.port, self.unix = name, port, unix
+        self.log = os.path.join(folder, f"{name}-{port}.log")
+        self.started = time.perf_counter()
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        running.append(self)
+        self.first_pong = self.wait()
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def wait(self):
+        """Seconds from the start to the first answer."""
+        while time.perf_counter() - self.started < 10:
+            if self.process.poll() is not None:
+                break
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=2) as s:
+                    s.sendall(b"*1\r\n$4\r\nPING\r\n")
+                    if s.recv(64).startswith(b"+PONG"):
+                        return time.perf_counter() - self.started
+            except OSError:
+                pass
+            time.sleep(0.0005)
+        raise SystemExit(f"{self.name} does not answer:\n{open(self.log).read()}")
+
+    def cpu(self):
+        """Seconds of processor time of all threads so far."""
+        total, tasks = 0, f"/proc/{self.process.pid}/task"
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/schedstat") as stat:
+                total += int(stat.read().split()[0])
+        return total / 1e9
+
+    def memory(self, field="VmRSS"):
+        """Bytes of resident memory; VmHWM is the highest so far."""
+        with open(f"/proc/{self.process.pid}/status") as status:
+            line = next(line for line in status if line.startswith(field + ":"))
+        return int(line.split()[1]) * 1024
+
+    def ask(self, *words):
+        """One command; the raw reply, as far as it came in one piece."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as s:
+            words = [word.encode() for word in words]
+            s.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
+            return s.recv(1 << 20)
+
+    def stop(self):
+        if self in running:
+            running.remove(self)
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def stop_all():
+    for server in list(running):
+        server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def redis():
+    port = free_port()
+    unix = os.path.join(folder, f"redis-{port}.sock")
+    words = ["--port", str(port), "--unixsocket", unix, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+             "--tracking-table-max-keys", "0", "--maxclients", "10000", "--dir", folder, "--daemonize", "no"]
+    return Server("redis-server", ["redis-server", *words], port, unix)
+
+
+def nearside(upstream, *flags, workers=1):
+    """In front of `upstream`: HOST:PORT."""
+    port = free_port()
+    unix = os.path.join(folder, f"nearside-{port}.sock")
+    words = ["--listen", f"127.0.0.1:{port}", "--listen", f"unix:{unix}", "--upstream", f"redis://{upstream}",
+             "--admin", "off", "--workers", str(workers), "--log-level", "warn", *flags]
+    return Server("nearside", [NEARSIDE, *words], port, unix)
+
+
+def twemproxy(upstream):
+    if not shutil.which("nutcracker"):
+        return None
+    port, config = free_port(), os.path.join(folder, "nutcracker.yml")
+    with open(config, "w") as file:
+        file.write(f"bench:\n  listen: 127.0.0.1:{port}\n  redis: true\n  hash: fnv1a_64\n"
+                   f"  distribution: ketama\n  preconnect: true\n  servers:\n   - {upstream}:1\n")
+    return Server("twemproxy", ["nutcracker", "-c", config, "-s", str(free_port()), "-a", "127.0.0.1"], port)
+
+
+def haproxy(upstream):
+    if not shutil.which("haproxy"):
+        return None
+    port, config = free_port(), os.path.join(folder, "haproxy.cfg")
+    with open(config, "w") as file:
+        file.write("global\n  nbthread 1\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n"
+                   "  timeout client 1m\n  timeout server 1m\n"
+                   f"listen bench\n  bind 127.0.0.1:{port}\n  server redis {upstream}\n")
+    return Server("haproxy", ["haproxy", "-q", "-f", config], port)
+
+
+def relay(target, micros):
+    """Each way takes `micros` longer. Asked through it, `target` answers."""
+    port = free_port()
+    return Server("relay", [LOAD, "relay", f"127.0.0.1:{port}", target, str(micros)], port)
