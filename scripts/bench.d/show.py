@@ -24,6 +24,15 @@ def table(rows):
                                for i, (cell, w) in enumerate(zip(cells, widths))).rstrip() for cells in lines)
 
 
+def markdown(rows):
+    """The table for the README."""
+    lines = ["| what | nearside | peer | ratio | target |", "|---|---|---|---|---|"]
+    for row in rows:
+        what, ours, peer, of, ratio, target, verdict, _ = line(row)
+        lines.append(f"| {what} | {ours} | {peer} {of} | {ratio} | {target}{', ' if verdict else ''}{verdict} |")
+    return "\n".join(lines)
+
+
 def plot(rows):
     """CPU per GET against redis-server: one bar for each depth and server, 1.0 is redis-server."""
     bars = {}
