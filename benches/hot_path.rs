@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use divan::{Bencher, black_box, counter::ItemsCount};
-use nearside::cache::{Cache, CoverageId, Life, Lookup, NO_LINK, Name, Waiter};
+use nearside::cache::{Bounds, Cache, CoverageId, Life, Lookup, NO_LINK, Name, Waiter};
 use nearside::command::{CacheRule, Kind, Table};
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
@@ -33,12 +33,13 @@ fn lookup(
     coverage: CoverageId,
     serve: impl FnOnce(&[u8]),
 ) -> Lookup<Nobody> {
-    cache.lookup(name, NOW, STALENESS, || Some((coverage, NO_LINK)), || None, serve)
+    let bounds = Bounds { max_staleness: STALENESS, unreachable: false };
+    cache.lookup(name, NOW, bounds, || Some((coverage, NO_LINK)), || None, serve)
 }
 
 /// A cache that holds every key, with 64 bytes.
 fn warm(table: &Table) -> (Arc<Cache<Nobody>>, CoverageId) {
-    let cache = Arc::new(Cache::new(64 << 20, 1 << 20));
+    let cache = Arc::new(Cache::new(64 << 20, 1 << 20, 0));
     let slot = cache.coverages().take().expect("a free slot");
     let coverage = cache.coverages().arm(&slot, None, NOW).expect("no parent that could have ended");
     let command = table.number(b"get").expect("GET");
