@@ -36,7 +36,7 @@
 //!
 //! The [`feed`] is one connection more. It hears the channels of the [`namespace`]s and, because every
 //! link has its `CLIENT TRACKING` redirected there, each change of a key that was read. Both end in
-//! [`cache::Cache::invalidate`]. When the feed or a link is lost, its [`cache::Coverages`] entry ends, and all that was
+//! [`cache::Cache::heard`]. When the feed or a link is lost, its [`cache::Coverages`] entry ends, and all that was
 //! filled under it is void.
 //!
 //! # A transaction, a subscription, a blocking pop
