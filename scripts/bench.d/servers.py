@@ -56,8 +56,11 @@ class Server:
         """Seconds of processor time of all threads so far."""
         total, tasks = 0, f"/proc/{self.process.pid}/task"
         for task in os.listdir(tasks):
-            with open(f"{tasks}/{task}/schedstat") as stat:
-                total += int(stat.read().split()[0])
+            try:
+                with open(f"{tasks}/{task}/schedstat") as stat:
+                    total += int(stat.read().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # The thread has ended: the relay's do, the servers' do not.
         return total / 1e9
 
     def memory(self, field="VmRSS"):
