@@ -42,7 +42,7 @@ mod store;
 pub use coverage::{CoverageId, CoverageSlot, Coverages};
 pub use fence::Fence;
 pub use lease::{Lease, Life, NameBuf};
-pub use reason::Reason;
+pub use reason::{Class, Reason};
 pub use show::{CachedReply, Description, Sample};
 
 use echo::Echo;
@@ -153,10 +153,18 @@ struct Stripe {
     /// Bumped by every invalidation and every fence.
     generation: u32,
     fences: u32,
-    /// The last event, and the hash bits of the key it befell: for [`Cache::describe`].
+    /// The last change, and the last read that the cache did not serve or keep: for [`Cache::describe`].
+    history: [Event; 2],
+}
+
+/// What befell a key.
+#[derive(Clone, Copy)]
+struct Event {
+    /// Milliseconds since the start, modulo 49 days.
+    at: u32,
+    /// Hash bits of the key.
+    tag: u16,
     reason: Reason,
-    tag: u32,
-    at: Micros,
 }
 
 /// What an entry is good for.
@@ -175,7 +183,7 @@ enum State {
 struct Place {
     shard: usize,
     stripe: usize,
-    tag: u32,
+    tag: u16,
 }
 
 impl Place {
@@ -183,7 +191,7 @@ impl Place {
         Self {
             shard: hash as usize % SHARDS,
             stripe: hash as usize / SHARDS % STRIPES,
-            tag: (hash >> 32) as u32,
+            tag: (hash >> 48) as u16,
         }
     }
 }
@@ -382,8 +390,7 @@ impl<W: Waiter> Cache<W> {
         if replies.is_some() {
             self.count(reason);
         }
-        // Why it was read past the cache was recorded when it was.
-        if replies.is_some() || stripe.tag == place.tag && reason != Reason::ReadPast {
+        if replies.is_some() || stripe.knows(place) {
             stripe.record(place, reason, now);
         }
         replies
@@ -496,7 +503,8 @@ fn release<W: Waiter>(waiters: impl IntoIterator<Item = W>) {
 
 impl<W> Shard<W> {
     fn new() -> Self {
-        let stripe = Stripe { generation: 0, fences: 0, reason: Reason::Unknown, tag: 0, at: 0 };
+        let never = Event { at: 0, tag: 0, reason: Reason::Unknown };
+        let stripe = Stripe { generation: 0, fences: 0, history: [never; 2] };
         Self {
             store: Store::new(),
             stripes: vec![stripe; STRIPES].into(),
@@ -514,9 +522,13 @@ impl<W> Shard<W> {
 
 impl Stripe {
     fn record(&mut self, place: Place, reason: Reason, now: Micros) {
-        self.reason = reason;
-        self.tag = place.tag;
-        self.at = now;
+        let event = Event { at: (now / 1000) as u32, tag: place.tag, reason };
+        self.history[usize::from(reason.class() != Class::Change)] = event;
+    }
+
+    /// Whether the last change befell this key.
+    fn knows(&self, place: Place) -> bool {
+        self.history[0].tag == place.tag && self.history[0].reason != Reason::Unknown
     }
 }
 

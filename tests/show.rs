@@ -119,28 +119,31 @@ fn why_a_key_is_cached_or_not() {
             assert!(why.contains(part), "{part} is not in the account of {key}:\n{why}");
         }
     };
-    why("users/1", &["cached: no", "namespace: users", "last event: none that is remembered"]);
+    why("users/1", &["cached: no", "namespace: users", "last change: none that is remembered"]);
     client.pipeline(&["GET users/1", "LRANGE users/list 0 -1", "GET outside"]);
-    why("users/1", &["cached: yes", "reply: GET,", "db 0, RESP2", "coverage tracking", "last event: filled"]);
+    why(
+        "users/1",
+        &["cached: yes", "reply: GET,", "db 0, RESP2", "coverage tracking", "last change: filled"],
+    );
     why("users/list", &["reply: LRANGE $1 0 $2 -1", "18 bytes"]);
     client.cmd("SET outside v");
     // The write, or what the upstream says of it afterwards.
     let account = nearside.why("outside");
-    assert!(account.contains("last event: write") || account.contains("last event: tracking"), "{account}");
+    assert!(account.contains("last change: write") || account.contains("last change: tracking"), "{account}");
     why("outside", &["cached: no"]);
     client.pipeline(&["GET users/big", "GET users/list", "GET users/soon", "GET outside"]);
-    why("users/big", &["cached: no", "last event: too_large", "larger than max-value"]);
+    why("users/big", &["cached: no", "last bypass: too_large", "larger than max-value"]);
     why("users/soon", &["cached: yes", "ends in 4"]);
     why("outside", &["cached: yes", "namespace: none"]);
     client.cmd("DEL users/list");
     client.cmd("GET users/list");
     direct.cmd("RPUSH users/list a");
-    eventually("tracking", || nearside.why("users/list").contains("last event: tracking"));
+    eventually("tracking", || nearside.why("users/list").contains("last change: tracking"));
     client.cmd("GET users/list");
-    why("users/list", &["cached: no", "last event: error_reply"]);
+    why("users/list", &["cached: no", "last bypass: error_reply"]);
     client.cmd("GET users/1");
     client.cmd("NEARSIDE FLUSH users/1");
-    why("users/1", &["cached: no", "last event: flushed"]);
+    why("users/1", &["cached: no", "last change: flushed"]);
 }
 
 #[test]

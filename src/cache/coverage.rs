@@ -134,6 +134,12 @@ impl Coverages {
         self.slots[id.slot as usize].generation.load(Ordering::SeqCst) == id.generation
     }
 
+    /// The oldest watermark of those that stand; `None` if none does.
+    pub fn oldest_watermark(&self) -> Option<Micros> {
+        let stands = |slot: &&Slot| slot.generation.load(Ordering::Relaxed) % 2 == 1;
+        self.slots.iter().filter(stands).map(|slot| slot.watermark.load(Ordering::Acquire)).min()
+    }
+
     /// How many children stand.
     pub fn children(&self) -> usize {
         let stands = |(i, slot): (usize, &Slot)| {

@@ -60,7 +60,26 @@ pub enum Reason {
     Filled,
 }
 
+/// What a reason is a reason for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A read went past the cache.
+    Bypass,
+    /// A reply was fetched and not kept.
+    Unkept,
+    /// An entry went, or came.
+    Change,
+}
+
 impl Reason {
+    pub fn class(self) -> Class {
+        match self {
+            reason if (reason as u8) < Reason::TooLarge as u8 => Class::Bypass,
+            reason if (reason as u8) < Reason::Update as u8 => Class::Unkept,
+            _ => Class::Change,
+        }
+    }
+
     /// Number of reasons.
     pub const COUNT: usize = Reason::Filled as usize + 1;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::store::Reply;
-use super::{Cache, Coverages, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
+use super::{Cache, Coverages, Event, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
 
 /// A cached reply as it is shown, and as it is fetched anew.
 #[derive(Clone, Debug)]
@@ -56,9 +56,11 @@ pub struct Sample {
 #[derive(Clone, Debug)]
 pub struct Description {
     pub replies: Vec<CachedReply>,
-    /// The last event of the key, and how long ago it was. Forgotten when another key of the same stripe
-    /// has an event.
-    pub last: Option<(Reason, Micros)>,
+    /// The last fill or drop of the key, and how long ago it was. Forgotten when another key of the same
+    /// stripe has one.
+    pub last_change: Option<(Reason, Micros)>,
+    /// Likewise the last read that the cache did not serve, or whose reply it did not keep.
+    pub last_bypass: Option<(Reason, Micros)>,
     /// A write to the key (or one of its stripe) is under way.
     pub fenced: bool,
 }
@@ -69,10 +71,15 @@ impl<W: Waiter> Cache<W> {
         let shard = self.shards[place.shard].lock();
         let stripe = shard.stripes[place.stripe];
         let replies = shard.store.peek(key).into_iter().flatten();
+        let last = |event: Event| {
+            let known = event.tag == place.tag && event.reason != Reason::Unknown;
+            let ago = ((now / 1000) as u32).wrapping_sub(event.at);
+            known.then(|| (event.reason, Micros::from(ago) * 1000))
+        };
         Description {
             replies: replies.map(|reply| CachedReply::new(reply, &self.coverages, now)).collect(),
-            last: (stripe.tag == place.tag && stripe.reason != Reason::Unknown)
-                .then(|| (stripe.reason, now.saturating_sub(stripe.at))),
+            last_change: last(stripe.history[0]),
+            last_bypass: last(stripe.history[1]),
             fenced: stripe.fences > 0 || self.fences_over_all.load(Ordering::SeqCst) > 0,
         }
     }

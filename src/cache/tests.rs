@@ -347,10 +347,13 @@ fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
 #[test]
 fn a_key_tells_its_history() {
     let f = Fixture::new(1 << 20);
-    assert!(f.cache.describe(b"k", f.now).last.is_none());
+    assert!(f.cache.describe(b"k", f.now).last_change.is_none());
+    drop(f.lease(b"k"));
     f.fill(b"k", b"v");
     let described = f.cache.describe(b"k", f.now + 5);
     assert_eq!((described.replies[0].age, described.replies[0].stands), (5, true));
-    f.cache.invalidate(b"k", Reason::Delete, f.now + 7);
-    assert_eq!(f.cache.describe(b"k", f.now + 10).last, Some((Reason::Delete, 3)));
+    f.cache.invalidate(b"k", Reason::Delete, f.now + 7_000);
+    let described = f.cache.describe(b"k", f.now + 10_000);
+    assert_eq!(described.last_change, Some((Reason::Delete, 3_000)));
+    assert_eq!(described.last_bypass, Some((Reason::GivenUp, 10_000)));
 }

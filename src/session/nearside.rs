@@ -144,10 +144,13 @@ pub(super) fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
     if described.fenced {
         lines.push("fenced: a write to it is under way".into());
     }
-    if let Some((reason, at)) = described.last {
-        lines.push(format!("last event: {}, {} ago: {}", reason.name(), ago(at), reason.explain()));
-    } else {
-        lines.push("last event: none that is remembered".into());
+    for (what, last) in [("change", described.last_change), ("bypass", described.last_bypass)] {
+        lines.push(match last {
+            Some((reason, at)) => {
+                format!("last {what}: {}, {} ago: {}", reason.name(), ago(at), reason.explain())
+            }
+            None => format!("last {what}: none that is remembered"),
+        });
     }
     if namespace.is_none() && shared.tracking(None) == Tracking::Off {
         lines.push("note: without CLIENT TRACKING only keys in namespaces are cached".into());
@@ -267,13 +270,10 @@ fn hit_ratio(stats: &Stats) -> f64 {
     if all == 0 { 0.0 } else { stats.hits as f64 / all as f64 }
 }
 
-/// How long ago the feed was last proven fresh, in microseconds; -1 without a feed.
+/// How long ago the freshness of all coverages was last proven, in microseconds; -1 without a feed.
 fn proven(shared: &Shared) -> i64 {
-    let coverages = shared.cache.coverages();
-    match coverages.current(&shared.feed) {
-        Some(feed) => shared.now().saturating_sub(coverages.watermark(feed)) as i64,
-        None => -1,
-    }
+    let oldest = shared.cache.coverages().oldest_watermark();
+    oldest.map_or(-1, |proven| shared.now().saturating_sub(proven) as i64)
 }
 
 /// Glob-style matching as in Redis' `KEYS`: `*`, `?`, `[a-z]`, `[^…]` and `\` for the next one itself.
