@@ -1,6 +1,7 @@
 //! What the tests share: real servers on free ports, nearside in-process, and a client that sees raw bytes.
 #![allow(dead_code)]
 
+pub mod chaos;
 pub mod relay;
 pub mod scripted;
 
@@ -375,10 +376,14 @@ pub struct Conn {
 
 impl Conn {
     pub fn to(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("a listener");
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, buf: Vec::new() }
+        Self::try_to(address).expect("a listener")
+    }
+
+    pub fn try_to(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buf: Vec::new() })
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

@@ -1,0 +1,92 @@
+//! Coherence under faults: sidecars behind relays that hurt, clients that note what they write and read, and
+//! a checker that knows what was promised.
+//!
+//! `cargo nextest run` plays a mix of faults with a fixed seed and with a new one; `scripts/torture` plays all
+//! scenarios for as long as it is told.
+
+mod history;
+mod model;
+mod random;
+mod scenario;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use scenario::{HEADER, MIX, Report, SCENARIOS, play};
+
+const FIXED_SEED: u64 = 20_240_229;
+
+fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    now.as_micros() as u64 % 1_000_000_000
+}
+
+fn tell(report: &Report, seed: u64) {
+    println!("{report}");
+    for violation in report.verdict.violations.iter().take(8) {
+        println!("    seed {seed}: {violation}");
+    }
+}
+
+#[track_caller]
+fn must_hold(lasting: Duration, seed: u64) {
+    println!("seed {seed}\n{HEADER}");
+    let report = play(&MIX, lasting, seed);
+    tell(&report, seed);
+    assert!(report.verdict.violations.is_empty(), "seed {seed}: promises were broken");
+    assert!(
+        report.hits >= 0.05,
+        "seed {seed}: {:.3} of the reads were hits; that proves nothing",
+        report.hits
+    );
+}
+
+#[test]
+fn the_promises_hold_under_a_mix_of_faults() {
+    must_hold(Duration::from_secs(8), FIXED_SEED);
+}
+
+#[test]
+fn the_promises_hold_under_another_mix_of_faults() {
+    must_hold(Duration::from_secs(8), fresh_seed());
+}
+
+/// For `scripts/torture`: NEARSIDE_TORTURE_MINUTES, NEARSIDE_TORTURE_SEED, NEARSIDE_TORTURE_ONLY (a part of a
+/// scenario's name).
+#[test]
+#[ignore = "runs for minutes; scripts/torture runs it"]
+fn torture() {
+    let get = |name: &str| std::env::var(format!("NEARSIDE_TORTURE_{name}")).ok();
+    let minutes: f64 = get("MINUTES").map_or(10.0, |text| text.parse().expect("minutes"));
+    let mut seed = get("SEED").map_or_else(fresh_seed, |text| text.parse().expect("a seed"));
+    let only = get("ONLY").unwrap_or_default();
+    let chosen: Vec<_> = SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)).collect();
+    let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let lasting = Duration::from_secs_f64((minutes * 60.0 / chosen.len() as f64 * 0.7).clamp(5.0, 20.0));
+    let (mut passed, mut failed) = (0, Vec::new());
+    'rounds: loop {
+        println!("seed {seed}, {:.0} s each\n{HEADER}", lasting.as_secs_f64());
+        for scenario in &chosen {
+            if passed + failed.len() >= chosen.len() && Instant::now() >= until {
+                break 'rounds;
+            }
+            let report = play(scenario, lasting, seed);
+            tell(&report, seed);
+            match report.passed() {
+                true => passed += 1,
+                false => failed.push((report.name, seed)),
+            }
+        }
+        if Instant::now() >= until {
+            break;
+        }
+        seed += 1;
+    }
+    for (name, seed) in &failed {
+        println!("failed: {name}, seed {seed}");
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    std::process::exit(i32::from(!failed.is_empty()));
+}
