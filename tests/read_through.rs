@@ -313,3 +313,17 @@ fn a_write_in_the_middle_of_a_pipeline_of_mgets() {
     assert_eq!(client.pipeline(&lines), expected);
     assert_eq!(client.pipeline(&["MGET users/a users/b"]), expected[4..]);
 }
+
+/// The feed's coverage goes on through a flush, so a link that connects afterwards is tracked under it.
+#[test]
+fn a_link_that_connects_after_a_flush_is_tracked() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    redis.connect().cmd("FLUSHALL");
+    eventually("the flush was heard", || nearside.stat("reason_tracking") > 0);
+    let mut client = nearside.connect_resp3();
+    eventually("a hit on the new link", || {
+        client.value("anything");
+        nearside.stat("hits") > 0
+    });
+}

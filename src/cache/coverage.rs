@@ -41,6 +41,8 @@ pub struct Coverages {
 struct Slot {
     /// Odd while armed.
     generation: AtomicU32,
+    /// What it was when the present armed period began; flushes have moved it on since.
+    began: AtomicU32,
     /// The slot of the parent, or this slot itself.
     parent: AtomicU32,
     watermark: AtomicU64,
@@ -70,7 +72,7 @@ impl Coverages {
     }
 
     /// Starts a new armed period, proven fresh up to `watermark`. An older period of the slot ends.
-    /// `None` if `parent` has ended.
+    /// `None` if `parent` has ended; that it was flushed since is no matter.
     pub fn arm(
         &self,
         slot: &CoverageSlot,
@@ -79,13 +81,14 @@ impl Coverages {
     ) -> Option<CoverageId> {
         let _guard = self.free.lock();
         self.end_locked(slot.0, watermark);
-        if parent.is_some_and(|parent| !self.stands(parent)) {
+        if parent.is_some_and(|parent| !self.goes_on(parent)) {
             return None;
         }
         let this = &self.slots[slot.0 as usize];
         this.parent.store(parent.map_or(slot.0, |parent| parent.slot), Ordering::Relaxed);
         this.watermark.store(watermark, Ordering::Relaxed);
         let generation = this.generation.load(Ordering::Relaxed).wrapping_add(1);
+        this.began.store(generation, Ordering::Relaxed);
         this.generation.store(generation, Ordering::SeqCst);
         Some(CoverageId { slot: slot.0, generation })
     }
@@ -94,6 +97,14 @@ impl Coverages {
     pub fn end(&self, slot: &CoverageSlot, now: Micros) {
         let _guard = self.free.lock();
         self.end_locked(slot.0, now);
+    }
+
+    /// Ends the slot's coverage if it is still in the armed period of `id`.
+    pub fn end_period(&self, slot: &CoverageSlot, id: CoverageId, now: Micros) {
+        let _guard = self.free.lock();
+        if id.slot == slot.0 && self.goes_on(id) {
+            self.end_locked(slot.0, now);
+        }
     }
 
     fn end_locked(&self, slot: u32, now: Micros) {
@@ -116,6 +127,16 @@ impl Coverages {
                 slot.generation.store(generation.wrapping_add(2), Ordering::SeqCst);
             }
         }
+    }
+
+    /// Whether the armed period of `id` goes on, though what was filled under `id` may be void by a flush.
+    fn goes_on(&self, id: CoverageId) -> bool {
+        let slot = &self.slots[id.slot as usize];
+        let generation = slot.generation.load(Ordering::SeqCst);
+        let began = slot.began.load(Ordering::Relaxed);
+        // Counted backwards from now, so that the numbers may wrap.
+        let (age, id_age) = (generation.wrapping_sub(began), generation.wrapping_sub(id.generation));
+        generation % 2 == 1 && id_age <= age
     }
 
     /// The slot's present armed period, if it is armed. What is leased next is filled under it.
@@ -226,6 +247,20 @@ mod tests {
         assert!(!coverages.ended_within(first, 5, 16));
         coverages.arm(&feed, None, 15).unwrap();
         assert!(!coverages.ended_within(first, 100, 15));
+    }
+
+    #[test]
+    fn a_child_can_be_armed_under_a_parent_that_was_flushed() {
+        let coverages = Coverages::default();
+        let (feed, link) = (coverages.take().unwrap(), coverages.take().unwrap());
+        let parent = coverages.arm(&feed, None, 1).unwrap();
+        coverages.flush();
+        assert!(coverages.arm(&link, Some(parent), 2).is_some());
+        coverages.end(&feed, 3);
+        coverages.arm(&feed, None, 3).unwrap();
+        assert_eq!(coverages.arm(&link, Some(parent), 4), None, "a later period of the same slot");
+        coverages.end_period(&feed, parent, 4);
+        assert!(coverages.current(&feed).is_some(), "the period that goes on is another");
     }
 
     #[test]
