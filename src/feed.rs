@@ -106,6 +106,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
             let client = FeedClient {
                 feed: feed.clone(),
                 client_id: Cell::new(None),
+                armed: Cell::new(false),
                 pings: RefCell::default(),
                 previous: Cell::new(0),
                 protocol,
@@ -218,6 +219,13 @@ async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClien
     loop {
         tick.tick().await;
         let now = feed.hooks.now();
+        if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
+            warn!("the upstream does not know the feed: connecting anew");
+            feed.hooks.metrics().feed_up.set(0);
+            feed.hooks.metrics().feed_lapses.inc();
+            feed.hooks.down();
+            return;
+        }
         let oldest = link.client().pings.borrow().front().copied();
         match oldest {
             Some(sent) if now.saturating_sub(sent) > bound => {
@@ -248,6 +256,8 @@ enum Expect {
 struct FeedClient<W: Waiter, H: Hooks> {
     feed: Rc<Feed<W, H>>,
     client_id: Cell<Option<i64>>,
+    /// Its coverage was armed; if it has ended all the same, somebody else has found it of no use.
+    armed: Cell<bool>,
     /// When the unanswered `PING`s were sent.
     pings: RefCell<VecDeque<Micros>>,
     /// When the last answered `PING` was sent.

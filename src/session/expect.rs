@@ -228,9 +228,13 @@ impl Peer {
         let Some(slot) = &self.coverage else { return };
         if kind == Kind::Error {
             let said = String::from_utf8_lossy(chunk);
-            // The feed may just have gone; its successor's number comes soon.
-            let refused = !said.contains("does not exist");
-            if refused && !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {
+            if said.contains("does not exist") {
+                // The feed has just gone, or it is on another server than this link: a name or a proxy that
+                // leads elsewhere since. Either way it is of no more use.
+                self.shared.cache.coverages().end_period(&self.shared.feed, feed);
+                return;
+            }
+            if !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {
                 warn!(
                     reply = said.trim_end(),
                     "the upstream does not allow CLIENT TRACKING: only keys in namespaces are cached"
