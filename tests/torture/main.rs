@@ -10,10 +10,12 @@ mod random;
 mod scenario;
 #[path = "../support/mod.rs"]
 mod support;
+mod toy;
 mod world;
 
 use std::time::{Duration, Instant};
 
+use history::Broken;
 use scenario::{HEADER, MIX, Report, SCENARIOS, play};
 
 const FIXED_SEED: u64 = 20_240_229;
@@ -51,6 +53,39 @@ fn the_promises_hold_under_a_mix_of_faults() {
 #[test]
 fn the_promises_hold_under_another_mix_of_faults() {
     must_hold(Duration::from_secs(8), fresh_seed());
+}
+
+fn found(flaw: toy::Flaw) -> Vec<Broken> {
+    let verdict = scenario::play_toy(flaw, Duration::from_secs(2), FIXED_SEED);
+    let mut kinds: Vec<Broken> = verdict.violations.iter().map(|violation| violation.broken).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+#[test]
+fn a_proxy_that_caches_nothing_breaks_no_promise() {
+    assert_eq!(found(toy::Flaw::None), []);
+}
+
+#[test]
+fn a_cache_that_is_never_invalidated_is_found_out() {
+    let found = found(toy::Flaw::Forever);
+    for broken in [Broken::ReadYourWrites, Broken::Staleness, Broken::Convergence] {
+        assert!(found.contains(&broken), "{broken:?} is not among {found:?}");
+    }
+}
+
+#[test]
+fn a_cache_without_leases_is_found_out() {
+    let found = found(toy::Flaw::NoLeases);
+    assert!(found.contains(&Broken::Staleness), "{found:?}");
+}
+
+#[test]
+fn a_cache_that_mixes_identities_up_is_found_out() {
+    let found = found(toy::Flaw::OneForAll);
+    assert!(found.contains(&Broken::Unexplained) && found.contains(&Broken::Identity), "{found:?}");
 }
 
 /// For `scripts/torture`: NEARSIDE_TORTURE_MINUTES, NEARSIDE_TORTURE_SEED, NEARSIDE_TORTURE_ONLY (a part of a

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use nearside::config::{Config, OnUpdate, Tracking};
 
-use super::history::{Bounds, Broken, Verdict, Violation, check, percentile};
+use super::history::{Bounds, Broken, Read, Verdict, Violation, check, percentile};
 use super::model::Allowed;
 use super::random::Random;
+use super::toy::{self, Flaw};
 use super::world::{self, Setup, USERS, World, call};
 use crate::support::chaos::{BOTH, Chaos, Role, Way};
 use crate::support::{Conn, Nearside, Redis, eventually};
@@ -235,17 +236,13 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
     });
     let issued = reads.len();
     let hits: i64 = sidecars.iter().map(|sidecar| sidecar.stat("hits")).sum();
-    sidecars.iter().for_each(Nearside::wait_ready);
+    let unready = sidecars.iter().filter(|sidecar| !becomes_ready(sidecar)).count();
     std::thread::sleep(MAX_STALENESS + SLACK);
-    let (converged, wrong) = world::converge(&world);
-    let bounds = Bounds { max_staleness: MAX_STALENESS.as_micros() as u64, slack: SLACK.as_micros() as u64 };
-    let mut verdict = check(&world.histories(reads), bounds, &|from, to| world.noise(from, to));
-    let mut add = |broken, stories: Vec<String>| {
-        verdict.violations.extend(stories.into_iter().map(|story| Violation { broken, story }));
-    };
-    add(Broken::Convergence, wrong);
-    add(Broken::Identity, std::mem::take(&mut world.leaks.lock().unwrap()));
-    add(Broken::HonestWrites, miscounted(&world));
+    let (converged, mut verdict) = judge(&world, reads);
+    if unready > 0 {
+        let story = format!("{unready} sidecars cache nothing, though the upstream is there again");
+        verdict.violations.push(Violation { broken: Broken::Convergence, story });
+    }
     Report {
         name: scenario.name,
         verdict,
@@ -254,6 +251,54 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
         hits: hits as f64 / issued.max(1) as f64,
         seconds: begun.elapsed().as_secs_f64(),
     }
+}
+
+/// Whether feed and tracking stand again soon.
+fn becomes_ready(sidecar: &Nearside) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let tracked = sidecar.stats().contains("nearside_tracking:off") || sidecar.stat("tracked_links") > 0;
+        if tracked && sidecar.stats().contains("nearside_feed:up") {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Lets the clients loose on flawed caches.
+pub fn play_toy(flaw: Flaw, lasting: Duration, seed: u64) -> Verdict {
+    let redis = Redis::start();
+    make_users(&redis);
+    let setup = Setup {
+        writers: WRITERS,
+        allowed: ALL,
+        vanishes: false,
+        foreign: 33,
+        namespaces_only: false,
+        pace: Duration::from_millis(5),
+    };
+    let toys = (0..2).map(|_| toy::start(redis.address(), flaw)).collect();
+    let world = Arc::new(World::new(toys, redis.address(), &setup));
+    let reads = world::run(&world, WRITERS, READERS, seed, || std::thread::sleep(lasting));
+    std::thread::sleep(MAX_STALENESS + SLACK);
+    judge(&world, reads).1
+}
+
+/// Asks everything once more, and judges it all.
+fn judge(world: &World, reads: Vec<(usize, Read)>) -> (u64, Verdict) {
+    let (converged, wrong) = world::converge(world);
+    let bounds = Bounds { max_staleness: MAX_STALENESS.as_micros() as u64, slack: SLACK.as_micros() as u64 };
+    let mut verdict = check(&world.histories(reads), bounds, &|from, to| world.noise(from, to));
+    let mut add = |broken, stories: Vec<String>| {
+        verdict.violations.extend(stories.into_iter().map(|story| Violation { broken, story }));
+    };
+    add(Broken::Convergence, wrong);
+    add(Broken::Identity, std::mem::take(&mut world.leaks.lock().unwrap()));
+    add(Broken::HonestWrites, miscounted(world));
+    (converged, verdict)
 }
 
 /// Counters that do not stand between what was acknowledged and what was attempted.
@@ -439,11 +484,16 @@ fn flush(stage: &mut Stage) {
 }
 
 fn swap(stage: &mut Stage) {
-    // The keys stand in pairs: the same name in both databases.
-    overturn(stage, "SWAPDB 0 1", |world, i| {
-        let other = world.keys[i ^ 1].log.lock().unwrap();
-        Some(other.last().and_then(|version| version.content))
-    });
+    // The keys stand in pairs: the same name in both databases. What the last write came to is for the
+    // server to say.
+    overturn(stage, "SWAPDB 0 1", |world, i| Some(held(world, i ^ 1)));
+}
+
+/// What a key holds by the server's account.
+fn held(world: &World, i: usize) -> Option<u64> {
+    let key = &world.keys[i];
+    let mut conn = world.direct(key.db).expect("the server that counts");
+    world.held(&mut conn, key).flatten()
 }
 
 fn restart(stage: &mut Stage) {
@@ -508,11 +558,7 @@ fn promotion(stage: &mut Stage, split: bool) {
         }
     }
     *world.server.lock().unwrap() = replica.address();
-    let held = world.keys.iter().map(|key| {
-        let mut conn = world.direct(key.db).expect("the new master");
-        Some(world.held(&mut conn, key).flatten())
-    });
-    let held: Vec<_> = held.collect();
+    let held: Vec<_> = (0..world.keys.len()).map(|i| Some(held(&world, i))).collect();
     world.overturn(invoke, world.now(), &held);
     world.lost.store(false, Relaxed);
     let old = std::mem::replace(&mut stage.redis, replica);
