@@ -106,7 +106,6 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
             let client = FeedClient {
                 feed: feed.clone(),
                 client_id: Cell::new(None),
-                armed: Cell::new(false),
                 pings: RefCell::default(),
                 previous: Cell::new(0),
                 protocol,
@@ -256,8 +255,6 @@ enum Expect {
 struct FeedClient<W: Waiter, H: Hooks> {
     feed: Rc<Feed<W, H>>,
     client_id: Cell<Option<i64>>,
-    /// Its coverage was armed; if it has ended all the same, somebody else has found it of no use.
-    armed: Cell<bool>,
     /// When the unanswered `PING`s were sent.
     pings: RefCell<VecDeque<Micros>>,
     /// When the last answered `PING` was sent.
@@ -269,7 +266,8 @@ struct FeedClient<W: Waiter, H: Hooks> {
     ended: Rc<Notify>,
     /// The present frame, while it comes in pieces.
     held: RefCell<BytesMut>,
-    /// Its subscriptions were all confirmed.
+    /// Its subscriptions were all confirmed. If its coverage has ended all the same, a data link has found that
+    /// the upstream does not know it.
     armed: Cell<bool>,
     /// A subscription was refused: whatever it answers else, it is no feed.
     turned_away: Cell<bool>,

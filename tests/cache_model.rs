@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nearside::cache::{
-    Cache, CoverageId, CoverageSlot, Fence, Lease, Life, Lookup, Micros, Name, Reason, Waiter,
+    Bounds, Cache, CoverageId, CoverageSlot, Fence, Lease, Life, Lookup, Micros, Name, Reason, Waiter,
 };
 use proptest::prelude::*;
 
@@ -17,6 +17,7 @@ const KEYS: usize = 2;
 const COMMANDS: u16 = 2;
 const LINKS: usize = 2;
 const MAX_STALENESS: Micros = 300;
+const BOUNDS: Bounds = Bounds { max_staleness: MAX_STALENESS, unreachable: false };
 const MAX_BYTES: usize = 1500;
 
 #[derive(Clone, Debug)]
@@ -182,7 +183,7 @@ const NAMES: [&[u8]; KEYS] = [b"a", b"b"];
 
 impl World {
     fn new() -> Self {
-        let cache = Arc::new(Cache::new(MAX_BYTES, MAX_BYTES));
+        let cache = Arc::new(Cache::new(MAX_BYTES, MAX_BYTES, 0));
         let feed = cache.coverages().take().unwrap();
         let links = (0..LINKS).map(|_| cache.coverages().take().unwrap()).collect();
         let mut world = Self {
@@ -255,7 +256,7 @@ impl World {
                 }
             }
             Step::LoseLink { link, executed } => {
-                self.cache.coverages().end(&self.links[link]);
+                self.cache.coverages().end(&self.links[link], self.now);
                 while executed && self.queues[link].iter().any(|request| request.executed.is_none()) {
                     self.execute(link);
                 }
@@ -264,7 +265,7 @@ impl World {
                 }
             }
             Step::LoseFeed => {
-                self.cache.coverages().end(&self.feed);
+                self.cache.coverages().end(&self.feed, self.now);
                 self.feed_up = None;
                 self.feed_queue.clear();
                 self.pings.clear();
@@ -330,7 +331,7 @@ impl World {
         let mut served = None;
         let serve = |reply: &[u8]| served = Some(reply.to_vec());
         let floor = self.floor(key, command);
-        let found = self.cache.lookup(&name, self.now, MAX_STALENESS, cover, join, serve);
+        let found = self.cache.lookup(&name, self.now, BOUNDS, cover, join, serve);
         match found {
             Lookup::Hit => self.hit(key, command, floor, &served.expect("a hit is served")),
             Lookup::Miss(lease) => {
@@ -440,8 +441,8 @@ impl World {
         match self.feed_queue.pop_front() {
             Some(Message::Invalidate(key, version)) => {
                 match refresh {
-                    true => drop(self.cache.invalidate_for_refresh(NAMES[key], Reason::Update, self.now)),
-                    false => self.cache.invalidate(NAMES[key], Reason::Tracking, self.now),
+                    true => drop(self.cache.heard_for_refresh(NAMES[key], Reason::Update, self.now)),
+                    false => self.cache.heard(NAMES[key], Reason::Tracking, self.now),
                 }
                 self.invalidated[key] = self.invalidated[key].max(version);
             }

@@ -231,7 +231,7 @@ impl Peer {
             if said.contains("does not exist") {
                 // The feed has just gone, or it is on another server than this link: a name or a proxy that
                 // leads elsewhere since. Either way it is of no more use.
-                self.shared.cache.coverages().end_period(&self.shared.feed, feed);
+                self.shared.cache.coverages().end_period(&self.shared.feed, feed, self.shared.now());
                 return;
             }
             if !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {

@@ -114,6 +114,20 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         ..scenario("refresh on update", &[calm, delay_feed, cut])
     },
+    Scenario {
+        change: |config| {
+            config.refill_on_write = true;
+            config.namespaces.iter_mut().for_each(|namespace| namespace.refill_on_write = true);
+        },
+        ..scenario("refill on write", &[calm, delay_feed, delay_data, cut, kill_feed, kill_data])
+    },
+    Scenario {
+        change: |config| {
+            config.tracking = Tracking::Prefix;
+            config.namespaces.iter_mut().for_each(|namespace| namespace.tracking = Tracking::Prefix);
+        },
+        ..scenario("tracking by prefix", &[calm, delay_feed, delay_data, cut, kill_feed, flush])
+    },
     Scenario { change: |config| config.workers = 2, ..scenario("two workers", &[calm, delay_feed, cut]) },
     Scenario {
         change: |config| config.max_memory = 16 << 10,
