@@ -35,6 +35,8 @@ pub struct Redis {
     pub port: u16,
     args: Vec<String>,
     child: Option<Child>,
+    /// Its own: a replica leaves a dump behind, which any server that starts there would load.
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Redis {
@@ -47,7 +49,7 @@ impl Redis {
         let args: Vec<_> = args.iter().map(ToString::to_string).collect();
         // Between finding a port free and using it, another may take it.
         for _ in 0..20 {
-            let mut redis = Self { port: free_port(), args: args.clone(), child: None };
+            let mut redis = Self { port: free_port(), args: args.clone(), child: None, dir: None };
             if redis.launch() {
                 return redis;
             }
@@ -67,16 +69,8 @@ impl Redis {
     fn launch(&mut self) -> bool {
         let program = std::env::var("NEARSIDE_TEST_SERVER").unwrap_or_else(|_| "redis-server".into());
         let mut command = Command::new(program);
-        command.args([
-            "--port",
-            &self.port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            "/tmp",
-        ]);
+        let dir = self.dir.insert(tempfile::tempdir().unwrap()).path().to_str().unwrap().to_string();
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir", &dir]);
         command.args(["--appendonly", "no", "--enable-debug-command", "yes"]).args(&self.args);
         let mut child =
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed");
@@ -85,7 +79,8 @@ impl Redis {
             if child.try_wait().unwrap().is_some() {
                 return false;
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            // The port may be another server's, and this one about to find that out.
+            if self.is_answered_by(child.id()) {
                 self.child = Some(child);
                 return true;
             }
@@ -94,6 +89,13 @@ impl Redis {
         let _ = child.kill();
         let _ = child.wait();
         false
+    }
+
+    fn is_answered_by(&self, pid: u32) -> bool {
+        let Ok(mut conn) = Conn::try_to(self.address()) else { return false };
+        let asked = conn.stream.write_all(&request(&[b"INFO", b"server"]));
+        let said = asked.and_then(|()| conn.try_reply()).unwrap_or_default();
+        String::from_utf8_lossy(&said).contains(&format!("process_id:{pid}\r\n"))
     }
 
     /// `kill -9`.
