@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Pair {
     client: TcpStream,
     server: TcpStream,
+    /// Where it leads.
+    pub target: SocketAddr,
     role: AtomicU8,
     swallow: [AtomicBool; 2],
     /// The longest that a piece is held back, in microseconds.
@@ -234,6 +236,7 @@ impl State {
         let pair = Arc::new(Pair {
             client,
             server,
+            target,
             role: AtomicU8::default(),
             swallow: Default::default(),
             delay: [delay.into(), delay.into()],
