@@ -214,6 +214,7 @@ impl Core {
             (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
                 idle().then_some(Act::Local(local))?
             }
+            (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Act::Dedicated(kind),
             // Wrong in any case: the upstream says how.
             (Mode::Shared, _) if !valid => Act::Forward,
@@ -290,17 +291,25 @@ impl Core {
 
     /// Goes back to the shared link if nothing is left on the dedicated one.
     fn leave_if_idle(&mut self) {
-        match &self.mode {
-            Mode::Dedicated(dedicated) if self.outbox.waiting() == 0 && dedicated.is_idle() => {}
-            _ => return,
+        if matches!(self.mode, Mode::Shared) || self.outbox.waiting() > 0 {
+            return;
         }
-        if let Mode::Dedicated(dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
+        if let Mode::Dedicated(mut dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
+            if !dedicated.is_idle(self) {
+                self.mode = Mode::Dedicated(dedicated);
+                return;
+            }
             if let Some(db) = dedicated.chosen_db() {
                 self.become_ident(Ident { db, ..self.ident.clone() }, self.login.clone());
             }
             dedicated.end(&self.worker, self.number);
         }
         self.outbox.forget_lost_link();
+    }
+
+    /// Whether the client wants no reply.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.is_silent())
     }
 
     /// Drops the dedicated connection with all its state.

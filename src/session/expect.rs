@@ -12,6 +12,7 @@ use std::task::Context;
 use bytes::{Bytes, BytesMut};
 use tracing::{debug, info, warn};
 
+use super::dedicated::Transaction;
 use super::errors;
 use super::mget::Gather;
 use super::outbox::{Outbox, To};
@@ -43,8 +44,10 @@ pub(super) enum What {
     Gather(Box<Gather>),
     /// One reply, passed on when it is whole and changed.
     Changed(To, BytesMut, Change),
-    /// This many confirmations, or one error.
+    /// This many confirmations, or one reply of another kind.
     Subscribe(To, usize),
+    /// `MULTI`: one reply, and if that is an error there is no transaction.
+    Multi(To, Rc<RefCell<Transaction>>),
     /// `MONITOR`: one reply, and from then on whatever comes.
     Monitor(To),
     /// This many replies to announcements.
@@ -59,7 +62,7 @@ impl What {
     pub(super) fn give_up(self) -> Option<To> {
         match self {
             What::Relay(to) | What::ReadPast(to, _) | What::Changed(to, ..) => Some(to),
-            What::Subscribe(to, _) | What::Monitor(to) => Some(to),
+            What::Subscribe(to, _) | What::Monitor(to) | What::Multi(to, _) => Some(to),
             What::Fill(fill) => fill.into_to(),
             What::Gather(gather) => Some(gather.into_to()),
             What::Write(mut write) => {
@@ -88,8 +91,8 @@ pub(super) struct Write {
     pub(super) announced: usize,
     /// Announcements for another link, to be sent when the write is answered: their commands and number.
     pub(super) announce: Option<(Bytes, usize)>,
-    /// Cleared if the upstream refuses the command: it has left no state on the connection then.
-    pub(super) sticky: Option<Rc<Cell<bool>>>,
+    /// One is taken off if the upstream refuses the command: it has left no state on the connection then.
+    pub(super) unknown: Option<Rc<Cell<u32>>>,
 }
 
 /// What is changed in a reply, or done after it.
@@ -118,6 +121,8 @@ pub(super) struct Peer {
     listening: Cell<bool>,
     /// Everything that comes belongs to no request (`MONITOR`).
     raw: Cell<bool>,
+    /// What the connection is called upstream, if it was ever given a session's name.
+    name: RefCell<Option<Vec<u8>>>,
     /// It was logged that the link is away.
     told: Cell<bool>,
 }
@@ -132,6 +137,7 @@ impl Peer {
             number,
             coverage,
             owner: RefCell::new(owner),
+            name: RefCell::default(),
             told: Cell::default(),
             subscribed: Cell::default(),
             listening: Cell::default(),
@@ -174,8 +180,22 @@ impl Peer {
         self.subscribed.get() != [0, 0]
     }
 
+    /// From now on arrays may be messages.
+    pub(super) fn listen(&self) {
+        self.listening.set(true);
+    }
+
     pub(super) fn is_raw(&self) -> bool {
         self.raw.get()
+    }
+
+    /// Notes that the connection is called `name` from now on; false if it is already.
+    pub(super) fn call(&self, name: &[u8]) -> bool {
+        let known = self.name.borrow().as_deref() == Some(name);
+        if !known {
+            self.name.replace(Some(name.to_vec()));
+        }
+        !known
     }
 
     /// Whether the connection was never put into a state of its own.
@@ -297,13 +317,20 @@ impl Client for Peer {
             }
             What::Subscribe(to, left) => {
                 let left = left - usize::from(at.last);
-                if at.kind == Kind::Error {
+                // An error, or `QUEUED` in a transaction: that is all that comes.
+                if !matches!(at.kind, Kind::Push | Kind::Aggregate) {
                     to.piece(chunk.into_bytes(), at.last);
                     return if at.last { None } else { again(What::Subscribe(to, left)) };
                 }
                 self.note_confirmation(&chunk);
                 to.piece(chunk.into_bytes(), left == 0);
                 if left > 0 { again(What::Subscribe(to, left)) } else { None }
+            }
+            What::Multi(to, transaction) => {
+                if at.first {
+                    transaction.borrow_mut().answer(at.kind == Kind::Error, &self.shared);
+                }
+                self.relay(to, since, chunk, at).and_then(|to| again(What::Multi(to, transaction)))
             }
             What::Monitor(to) => {
                 if at.kind != Kind::Error {
@@ -354,6 +381,7 @@ impl Client for Peer {
 
     fn down(&self, was_up: bool, loss: &Loss) {
         self.disarm();
+        self.name.replace(None);
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();
@@ -402,9 +430,9 @@ impl Peer {
     fn write_reply(&self, mut write: Box<Write>, since: Micros, chunk: Chunk<'_>, at: At) -> Option<What> {
         if let Some(to) = write.to.take() {
             if at.kind == Kind::Error
-                && let Some(sticky) = write.sticky.take()
+                && let Some(unknown) = write.unknown.take()
             {
-                sticky.set(false);
+                unknown.set(unknown.get().saturating_sub(1));
             }
             if at.last {
                 write.fence = None;

@@ -39,7 +39,9 @@ enum Then {
 pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
     match local {
         Local::Quit => {
-            core.outbox.reply(b"+OK\r\n");
+            if !core.is_silent() {
+                core.outbox.reply(b"+OK\r\n");
+            }
             core.quit = true;
         }
         Local::Reset => {
@@ -89,12 +91,12 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
 /// `helloCommand`.
 fn hello(core: &mut Core, request: &Request<'_>) {
     let refuse = |core: &Core, text: &str| core.outbox.reply(&errors::line(text));
-    let protocol = match request.get(1).map(|version| std::str::from_utf8(version).map(str::parse::<i64>)) {
+    let protocol = match request.get(1).map(integer) {
         None => core.ident.protocol,
-        Some(Ok(Ok(2))) => Protocol::Resp2,
-        Some(Ok(Ok(3))) => Protocol::Resp3,
-        Some(Ok(Ok(_))) => return refuse(core, errors::NOPROTO),
-        Some(_) => return refuse(core, errors::BAD_VERSION),
+        Some(Some(2)) => Protocol::Resp2,
+        Some(Some(3)) => Protocol::Resp3,
+        Some(Some(_)) => return refuse(core, errors::NOPROTO),
+        Some(None) => return refuse(core, errors::BAD_VERSION),
     };
     let (mut login, mut name) = (None, None);
     let mut i = 2;
@@ -186,9 +188,15 @@ impl Core {
 
 /// A database number as Redis takes it.
 pub(super) fn number(arg: &[u8]) -> Option<u32> {
+    let number = integer(arg)?;
+    u32::try_from(number).ok().filter(|number| *number <= i32::MAX as u32)
+}
+
+/// As Redis' `string2ll`: no sign but `-`, no leading zeros.
+fn integer(arg: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(arg).ok()?;
-    let number: u32 = text.parse().ok()?;
-    (number.to_string() == text && number <= i32::MAX as u32).then_some(number)
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// As Redis' `validateClientName`.

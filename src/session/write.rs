@@ -13,6 +13,7 @@ use super::core::{Raw, send_on};
 use super::expect::{CacheFence, Peer, What, Write};
 use super::outbox::To;
 use super::shared::{Ident, Shared};
+use super::worker::Worker;
 use crate::cache::{Micros, Reason};
 use crate::command::{Access, KeySet, KeyUse, Row};
 use crate::namespace::Event;
@@ -31,7 +32,7 @@ pub(super) struct Touched {
     all: bool,
     publish: BytesMut,
     announcements: usize,
-    sticky: Option<Rc<Cell<bool>>>,
+    unknown: Option<Rc<Cell<u32>>>,
 }
 
 impl Touched {
@@ -64,9 +65,26 @@ impl Touched {
         }
     }
 
-    /// Lets `sticky` be cleared if the upstream refuses the command.
-    pub(super) fn unstick(&mut self, sticky: Rc<Cell<bool>>) {
-        self.sticky = Some(sticky);
+    /// Takes in the keys of `other`, without its announcements.
+    pub(super) fn add_keys(&mut self, other: &Touched) {
+        self.all |= other.all || self.keys.len() + other.keys.len() > MAX_KEYS;
+        match self.all {
+            true => self.keys.clear(),
+            false => self.keys.extend_from_slice(&other.keys),
+        }
+    }
+
+    /// Makes the announcements of writes that are done.
+    pub(super) fn announce_later(self, worker: &Rc<Worker>) {
+        if self.announcements > 0 {
+            worker.shared.metrics.announcements.add(self.announcements as u64);
+            worker.announce(self.publish.freeze(), self.announcements);
+        }
+    }
+
+    /// Lets one be taken off `unknown` if the upstream refuses the command.
+    pub(super) fn unstick(&mut self, unknown: Rc<Cell<u32>>) {
+        self.unknown = Some(unknown);
     }
 
     fn announce(&mut self, shared: &Shared, key: &[u8], event: Event) {
@@ -110,7 +128,7 @@ impl Touched {
             fence,
             announced,
             announce,
-            sticky: self.sticky.clone(),
+            unknown: self.unknown.clone(),
         }));
         send_on(link, now, write, what);
     }
@@ -125,7 +143,7 @@ impl Touched {
             fence,
             announced: self.announcements.max(1),
             announce: None,
-            sticky: None,
+            unknown: None,
         }));
         let write = |out: &mut crate::upstream::Outgoing| {
             raw.write(out);
