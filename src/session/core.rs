@@ -244,7 +244,10 @@ impl Core {
     pub(super) fn execute(&mut self, plan: Plan<'_>, request: &Request<'_>, raw: Raw<'_>) {
         self.handled += 1;
         match plan.act {
-            Act::Forward => self.forward(raw, What::Relay),
+            Act::Forward => {
+                let raw = super::local::unblocking(self, plan.row, request).map_or(raw, Raw::Own);
+                self.forward(raw, What::Relay);
+            }
             Act::Info => super::nearside::info(self, request, raw),
             Act::Read => super::read::read(self, plan.row, request, raw),
             Act::Mget => super::mget::mget(self, request),

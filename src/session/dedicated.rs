@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
@@ -18,11 +19,12 @@ use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
 use crate::command::{Access, CacheRule, Kind, Local, Row};
-use crate::resp::encode;
 use crate::resp::request::Request;
 use crate::upstream::Link;
 
 /// Which requests the server answers, as `CLIENT REPLY` has it.
+const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+
 #[derive(Clone, Copy, PartialEq)]
 enum Replies {
     On,
@@ -52,6 +54,18 @@ impl Transaction {
 }
 
 /// See the [module](self).
+/// While it stands, `CLIENT UNBLOCK` finds the session.
+struct Waits {
+    shared: Arc<Shared>,
+    session: u64,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.shared.forget_waiting(self.session);
+    }
+}
+
 pub(super) struct Dedicated {
     link: Link<Peer>,
     /// The open transaction.
@@ -68,7 +82,7 @@ pub(super) struct Dedicated {
     /// The server knows better than we what the session is called, and which protocol it speaks.
     named: bool,
     /// Was asked to wait for something.
-    waits: bool,
+    waits: Option<Waits>,
     db: Rc<Cell<Option<u32>>>,
 }
 
@@ -83,7 +97,7 @@ impl Dedicated {
             replies: Replies::On,
             unanswered: Touched::default(),
             named: false,
-            waits: false,
+            waits: None,
             db: Rc::default(),
         }
     }
@@ -111,7 +125,7 @@ impl Dedicated {
 
     /// Whether what is open here may never be answered.
     pub(super) fn may_wait(&self) -> bool {
-        self.waits || self.is_sticky() || self.link.client().is_subscribed()
+        self.waits.is_some() || self.is_sticky() || self.link.client().is_subscribed()
     }
 
     /// Whether nothing of the session is left here.
@@ -252,7 +266,7 @@ impl Dedicated {
             }
             Kind::Local(local) => self.local(core, local, request, raw),
             Kind::Blocking => {
-                self.waits = true;
+                self.note_waiting(core);
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.
@@ -260,7 +274,27 @@ impl Dedicated {
                 }
                 self.plain(core, row, request, raw);
             }
-            Kind::Plain => self.plain(core, row, request, raw),
+            Kind::Plain => {
+                let raw = super::local::unblocking(core, row, request).map_or(raw, Raw::Own);
+                self.plain(core, row, request, raw);
+            }
+        }
+    }
+
+    fn count_unknown(&self) -> Rc<Cell<u32>> {
+        self.unknown.set(self.unknown.get() + 1);
+        self.unknown.clone()
+    }
+
+    /// From now on `CLIENT UNBLOCK` finds the session.
+    fn note_waiting(&mut self, core: &Core) {
+        if self.waits.is_some() {
+            return;
+        }
+        self.waits = Some(Waits { shared: core.shared.clone(), session: core.id });
+        match self.link.client().id() {
+            Some(id) => core.shared.note_waiting(core.id, id),
+            None => send_on(&self.link, core.now, |out| out.copy(CLIENT_ID), What::Id(core.id)),
         }
     }
 

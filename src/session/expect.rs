@@ -53,6 +53,10 @@ pub(super) enum What {
     /// This many replies to announcements.
     Announced(usize),
     Ping,
+    /// `CLIENT SETNAME`, of our own accord.
+    Name,
+    /// `CLIENT ID`, for a session that is about to wait.
+    Id(u64),
     /// `CLIENT TRACKING`, under which feed.
     Arm(CoverageId),
 }
@@ -69,7 +73,7 @@ impl What {
                 write.fence = None;
                 write.to.take()
             }
-            What::Announced(_) | What::Ping | What::Arm(_) => None,
+            What::Announced(_) | What::Ping | What::Name | What::Id(_) | What::Arm(_) => None,
         }
     }
 
@@ -128,6 +132,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Its id upstream, if that was asked.
+    id: Cell<Option<i64>>,
     pub(super) fn new(worker: &Rc<Worker>, number: u16, owner: Option<Rc<Outbox>>) -> Self {
         let shared = worker.shared.clone();
         let coverage = if number == NO_LINK { None } else { shared.cache.coverages().take() };
@@ -144,6 +150,7 @@ impl Peer {
             raw: Cell::default(),
         }
     }
+            id: Cell::default(),
 
     /// The coverage under which a read on this link would be filled now, and the link's number.
     pub(super) fn cover(&self, in_namespace: bool) -> Option<(CoverageId, u16)> {
@@ -196,6 +203,10 @@ impl Peer {
             self.name.replace(Some(name.to_vec()));
         }
         !known
+    pub(super) fn id(&self) -> Option<i64> {
+        self.id.get()
+    }
+
     }
 
     /// Whether the connection was never put into a state of its own.
@@ -356,6 +367,19 @@ impl Client for Peer {
         }
     }
 
+            What::Name => {
+                if at.kind == Kind::Error {
+                    self.name.replace(None);
+                }
+                None
+            }
+            What::Id(session) => {
+                if let Some(id) = pubsub::count(&chunk).filter(|_| at.kind != Kind::Error) {
+                    self.id.set(Some(id));
+                    self.shared.note_waiting(session, id);
+                }
+                None
+            }
     fn lost(&self, expect: Expect, loss: &Loss) {
         let announced = expect.what.announcements();
         if announced > 0 {
@@ -389,6 +413,7 @@ impl Client for Peer {
         // A refusal is told to whoever asked for the identity.
         let refused = matches!(loss.cause, ConnectError::Refused(_));
         if self.number != NO_LINK && !refused && !self.told.replace(true) {
+        self.id.set(None);
             let upstream = &self.shared.settings.upstream.address;
             warn!(%upstream, link = self.number, cause = %loss.cause, "link is down");
         }

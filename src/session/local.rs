@@ -6,7 +6,7 @@
 
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 
 use super::core::{Core, Raw};
@@ -14,7 +14,7 @@ use super::errors;
 use super::expect::{Change, Peer, What};
 use super::outbox::To;
 use super::shared::Ident;
-use crate::command::Local;
+use crate::command::{Local, Row};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{Link, Login};
@@ -184,6 +184,19 @@ impl Core {
         }
         true
     }
+}
+
+/// A `CLIENT UNBLOCK` with the id that the upstream has for the session that is meant; `None` of any other
+/// request, and if the id is none of ours.
+pub(super) fn unblocking(core: &Core, row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
+    row.filter(|row| row.name == "client|unblock")?;
+    let id = integer(request.get(2)?).and_then(|id| u64::try_from(id).ok())?;
+    let id = core.shared.upstream_id(id)?.to_string();
+    let args: Vec<_> =
+        (0..request.len()).map(|i| if i == 2 { id.as_bytes() } else { request.arg(i) }).collect();
+    let mut out = BytesMut::new();
+    encode::command(&mut out, &args);
+    Some(out.freeze())
 }
 
 /// A database number as Redis takes it.
