@@ -84,7 +84,8 @@ impl Connection {
             let read = self.poll_read(stream, cx)?;
             let handled = self.handle(cx);
             let wrote = self.outbox.poll_write(stream, cx)?;
-            if self.outbox.is_broken() || self.input == Input::Ended && self.core.ends_with_client() {
+            let ended = self.input == Input::Ended;
+            if self.outbox.is_broken() || ended && self.core.ends_with_client() && self.core.is_flushed(cx) {
                 // The rest of a reply that was cut off cannot be sent; and what may never be answered is
                 // not waited for when its client has gone.
                 return Poll::Ready(Ok(()));
@@ -96,7 +97,7 @@ impl Connection {
                 self.framed = None;
             }
             let over = self.input == Input::Ended || self.worker.is_draining() && self.core.may_leave();
-            if over && !handled && self.outbox.is_drained() {
+            if over && !handled && self.outbox.is_drained() && self.core.is_flushed(cx) {
                 return Poll::Ready(Ok(()));
             }
             if self.is_stalled(wrote.is_pending(), cx) {

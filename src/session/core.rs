@@ -144,6 +144,14 @@ impl Core {
         matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_wait())
     }
 
+    /// Whether what the session wrote on a connection of its own is on its way; if not, the session is woken.
+    pub(super) fn is_flushed(&self, cx: &mut Context<'_>) -> bool {
+        match &self.mode {
+            Mode::Dedicated(dedicated) => dedicated.link().is_flushed(cx),
+            Mode::Shared => true,
+        }
+    }
+
     /// Whether the state that the session had upstream is gone.
     pub(super) fn is_lost(&self) -> bool {
         matches!(&self.mode, Mode::Dedicated(dedicated) if self.outbox.link_is_lost() && dedicated.has_state())

@@ -13,18 +13,19 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{CacheFence, Change, Peer, What};
+use super::expect::{CacheFence, Change, Peer, What, Write};
 use super::outbox::To;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::request::Request;
+use crate::resp::{Protocol, encode};
 use crate::upstream::Link;
 
-/// Which requests the server answers, as `CLIENT REPLY` has it.
 const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
+/// Which requests the server answers, as `CLIENT REPLY` has it.
 #[derive(Clone, Copy, PartialEq)]
 enum Replies {
     On,
@@ -53,7 +54,6 @@ impl Transaction {
     }
 }
 
-/// See the [module](self).
 /// While it stands, `CLIENT UNBLOCK` finds the session.
 struct Waits {
     shared: Arc<Shared>,
@@ -66,6 +66,7 @@ impl Drop for Waits {
     }
 }
 
+/// See the [module](self).
 pub(super) struct Dedicated {
     link: Link<Peer>,
     /// The open transaction.
@@ -190,7 +191,7 @@ impl Dedicated {
             return;
         }
         let command: [&[u8]; 3] = [b"CLIENT", b"SETNAME", &core.name];
-        send_on(&self.link, core.now, |out| out.with(|tail| encode::command(tail, &command)), What::Ping);
+        send_on(&self.link, core.now, |out| out.with(|tail| encode::command(tail, &command)), What::Name);
     }
 
     pub(super) fn execute(
@@ -213,7 +214,7 @@ impl Dedicated {
             let odd =
                 !matches!(kind, Kind::Plain | Kind::Blocking | Kind::Multi | Kind::Watch | Kind::Unwatch);
             if odd {
-                self.sticky = true;
+                self.sticky |= row.is_some();
                 self.named = true;
             }
             // Of a refused transaction it is carried out, else with EXEC.
@@ -221,6 +222,10 @@ impl Dedicated {
                 Kind::Subscribe | Kind::Unsubscribe if self.replies == Replies::On => {
                     self.link.client().listen();
                     self.subscribe(core, kind, request, raw);
+                }
+                Kind::Connection if row.is_none() && self.replies == Replies::On => {
+                    let unknown = self.count_unknown();
+                    self.send(core, raw, |to| What::Write(Box::new(Write::unknown(to, unknown))));
                 }
                 _ => self.relay(core, raw),
             };
@@ -261,7 +266,7 @@ impl Dedicated {
                 self.send(core, raw, What::Monitor);
             }
             Kind::Connection => {
-                self.sticky = true;
+                self.sticky |= row.is_some();
                 self.plain(core, row, request, raw);
             }
             Kind::Local(local) => self.local(core, local, request, raw),
@@ -321,8 +326,7 @@ impl Dedicated {
                 touched.add(&core.shared, row, request);
                 if row.is_none() {
                     // It may be anything under another name, MULTI even. If it is refused, it was nothing.
-                    self.unknown.set(self.unknown.get() + 1);
-                    touched.unstick(self.unknown.clone());
+                    touched.unstick(self.count_unknown());
                 }
                 self.write(core, touched, raw);
             }
@@ -397,6 +401,10 @@ impl Dedicated {
     }
 
     fn local(&mut self, core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
+        if self.link.client().is_subscribed() && core.ident.protocol == Protocol::Resp2 && !self.named {
+            // Not allowed there: the server says so, and nothing changes.
+            return self.relay(core, raw);
+        }
         self.tell_name(core);
         self.named |= !matches!(local, Local::Select | Local::ClientSetInfo);
         let what = |to| match local {

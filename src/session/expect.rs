@@ -99,6 +99,13 @@ pub(super) struct Write {
     pub(super) unknown: Option<Rc<Cell<u32>>>,
 }
 
+impl Write {
+    /// A command that nobody knows, in a transaction: if it is refused, it was nothing.
+    pub(super) fn unknown(to: To, unknown: Rc<Cell<u32>>) -> Self {
+        Self { to: Some(to), fence: None, announced: 0, announce: None, unknown: Some(unknown) }
+    }
+}
+
 /// What is changed in a reply, or done after it.
 pub(super) enum Change {
     /// `INFO` gains our section.
@@ -125,6 +132,8 @@ pub(super) struct Peer {
     listening: Cell<bool>,
     /// Everything that comes belongs to no request (`MONITOR`).
     raw: Cell<bool>,
+    /// Its id upstream, if that was asked.
+    id: Cell<Option<i64>>,
     /// What the connection is called upstream, if it was ever given a session's name.
     name: RefCell<Option<Vec<u8>>>,
     /// It was logged that the link is away.
@@ -132,8 +141,6 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Its id upstream, if that was asked.
-    id: Cell<Option<i64>>,
     pub(super) fn new(worker: &Rc<Worker>, number: u16, owner: Option<Rc<Outbox>>) -> Self {
         let shared = worker.shared.clone();
         let coverage = if number == NO_LINK { None } else { shared.cache.coverages().take() };
@@ -143,6 +150,7 @@ impl Peer {
             number,
             coverage,
             owner: RefCell::new(owner),
+            id: Cell::default(),
             name: RefCell::default(),
             told: Cell::default(),
             subscribed: Cell::default(),
@@ -150,7 +158,6 @@ impl Peer {
             raw: Cell::default(),
         }
     }
-            id: Cell::default(),
 
     /// The coverage under which a read on this link would be filled now, and the link's number.
     pub(super) fn cover(&self, in_namespace: bool) -> Option<(CoverageId, u16)> {
@@ -196,6 +203,10 @@ impl Peer {
         self.raw.get()
     }
 
+    pub(super) fn id(&self) -> Option<i64> {
+        self.id.get()
+    }
+
     /// Notes that the connection is called `name` from now on; false if it is already.
     pub(super) fn call(&self, name: &[u8]) -> bool {
         let known = self.name.borrow().as_deref() == Some(name);
@@ -203,10 +214,6 @@ impl Peer {
             self.name.replace(Some(name.to_vec()));
         }
         !known
-    pub(super) fn id(&self) -> Option<i64> {
-        self.id.get()
-    }
-
     }
 
     /// Whether the connection was never put into a state of its own.
@@ -360,13 +367,6 @@ impl Client for Peer {
                 self.proven(since);
                 None
             }
-            What::Arm(feed) => {
-                self.armed(feed, since, &chunk, at.kind);
-                None
-            }
-        }
-    }
-
             What::Name => {
                 if at.kind == Kind::Error {
                     self.name.replace(None);
@@ -380,6 +380,13 @@ impl Client for Peer {
                 }
                 None
             }
+            What::Arm(feed) => {
+                self.armed(feed, since, &chunk, at.kind);
+                None
+            }
+        }
+    }
+
     fn lost(&self, expect: Expect, loss: &Loss) {
         let announced = expect.what.announcements();
         if announced > 0 {
@@ -406,6 +413,7 @@ impl Client for Peer {
     fn down(&self, was_up: bool, loss: &Loss) {
         self.disarm();
         self.name.replace(None);
+        self.id.set(None);
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();
@@ -413,7 +421,6 @@ impl Client for Peer {
         // A refusal is told to whoever asked for the identity.
         let refused = matches!(loss.cause, ConnectError::Refused(_));
         if self.number != NO_LINK && !refused && !self.told.replace(true) {
-        self.id.set(None);
             let upstream = &self.shared.settings.upstream.address;
             warn!(%upstream, link = self.number, cause = %loss.cause, "link is down");
         }
