@@ -136,6 +136,8 @@ pub(super) struct Peer {
     id: Cell<Option<i64>>,
     /// What the connection is called upstream, if it was ever given a session's name.
     name: RefCell<Option<Vec<u8>>>,
+    /// It stands, and is counted as standing.
+    up: Cell<bool>,
     /// It was logged that the link is away.
     told: Cell<bool>,
 }
@@ -152,6 +154,7 @@ impl Peer {
             owner: RefCell::new(owner),
             id: Cell::default(),
             name: RefCell::default(),
+            up: Cell::default(),
             told: Cell::default(),
             subscribed: Cell::default(),
             listening: Cell::default(),
@@ -262,6 +265,10 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        if self.up.get() {
+            // Closed from our side.
+            self.shared.metrics.upstream_links.dec();
+        }
         if let Some(slot) = self.coverage.take() {
             self.shared.cache.coverages().give_back(slot);
         }
@@ -402,6 +409,7 @@ impl Client for Peer {
     fn up(&self) {
         self.shared.metrics.upstream_connects.inc();
         self.shared.metrics.upstream_links.inc();
+        self.up.set(true);
         if self.told.replace(false) {
             info!(upstream = %self.shared.settings.upstream.address, link = self.number, "link is up again");
         }
@@ -417,6 +425,7 @@ impl Client for Peer {
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();
+            self.up.set(false);
         }
         // A refusal is told to whoever asked for the identity.
         let refused = matches!(loss.cause, ConnectError::Refused(_));
