@@ -72,6 +72,8 @@ pub(super) struct Dedicated {
     /// The open transaction.
     transaction: Option<Rc<RefCell<Transaction>>>,
     watching: bool,
+    /// Has ever subscribed.
+    subscribes: bool,
     /// The connection has state that is not followed here: it stays until the session ends or is reset.
     sticky: bool,
     /// Commands that nobody knows: those that the server has taken may have left anything, those that are
@@ -93,6 +95,7 @@ impl Dedicated {
             link,
             transaction: None,
             watching: false,
+            subscribes: false,
             sticky: false,
             unknown: Rc::default(),
             replies: Replies::On,
@@ -240,7 +243,7 @@ impl Dedicated {
                 self.send(core, raw, |to| What::Multi(to, transaction));
             }
             Kind::Exec => {
-                self.watching = false;
+                self.watching &= self.transaction.is_none();
                 let touched = match self.transaction.take() {
                     Some(transaction) => std::mem::take(&mut transaction.borrow_mut().touched),
                     None => Touched::default(),
@@ -248,7 +251,7 @@ impl Dedicated {
                 self.write(core, touched, raw);
             }
             Kind::Discard => {
-                self.watching = false;
+                self.watching &= self.transaction.is_none();
                 self.transaction = None;
                 self.relay(core, raw);
             }
@@ -257,7 +260,8 @@ impl Dedicated {
                 self.relay(core, raw);
             }
             Kind::Unwatch => {
-                self.watching = false;
+                // In RESP2 a subscriber may not say it.
+                self.watching &= self.subscribes;
                 self.relay(core, raw);
             }
             Kind::Subscribe | Kind::Unsubscribe => self.subscribe(core, kind, request, raw),
@@ -306,6 +310,7 @@ impl Dedicated {
     /// A confirmation comes for each channel. Of UNSUBSCRIBE without arguments there is one for each that the
     /// connection has, or one if there is none: the first ends the request, and the others pass as messages do.
     fn subscribe(&mut self, core: &mut Core, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
+        self.subscribes = true;
         let named = request.len() - 1;
         let confirmations = if kind == Kind::Subscribe { named } else { named.max(1) };
         self.send(core, raw, |to| What::Subscribe(to, confirmations));
