@@ -115,6 +115,13 @@ mod transactions {
             packet(&mut client, forget);
             assert_eq!(packet(&mut client, &["MULTI", "PING", "EXEC"]), "+OK\r\n+QUEUED\r\n*1\r\n+PONG\r\n");
         }
+        // What ends no transaction ends no watch either.
+        client.cmd("WATCH users/a");
+        assert!(client.text("EXEC").starts_with("-ERR EXEC without MULTI"));
+        packet(&mut client, &["SUBSCRIBE c", "UNWATCH", "UNSUBSCRIBE c"]);
+        assert!(client.text("DISCARD").starts_with("-ERR DISCARD without MULTI"));
+        other.cmd("INCR users/a");
+        assert_eq!(packet(&mut client, &["MULTI", "PING", "EXEC"]), "+OK\r\n+QUEUED\r\n*-1\r\n");
         // A key watched by one session is not watched by the next that is given the connection.
         client.cmd("WATCH users/a");
         drop(client);
@@ -273,6 +280,7 @@ mod blocking {
     fn a_client_that_leaves_frees_the_connection() {
         let (redis, nearside) = start();
         let mut direct = redis.connect();
+        let links = nearside.stat("upstream_links");
         for _ in 0..5 {
             let mut waiting = nearside.connect();
             waiting.send(&line("BLPOP l 0"));
@@ -282,6 +290,7 @@ mod blocking {
         }
         direct.cmd("RPUSH l x");
         assert_eq!(direct.cmd("LLEN l"), b":1\r\n", "nobody has taken it");
+        eventually("they are not counted any more", || nearside.stat("upstream_links") == links);
     }
 
     #[test]

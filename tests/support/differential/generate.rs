@@ -13,7 +13,7 @@ pub const LIBRARY: &str = "#!lua name=lib\n\
 const DUMP: &[u8] = b"\x00\x06dumped\x0a\x00";
 
 /// Reads that are remembered.
-const RECENT: usize = 12;
+const RECENT: usize = 5;
 
 /// What a command is to its connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -157,10 +157,11 @@ impl Generator {
                 10..14 => Command::new(&format!("SELECT {}", self.db()), Effect::Select),
                 14..16 => Command::new("HELLO 3", Effect::Hello(3)),
                 16..18 => Command::new("HELLO 2", Effect::Hello(2)),
-                18..20 => Command::new("RESET", Effect::Reset),
-                20..22 => Command::new("CLIENT SETNAME calm", Effect::Plain),
-                22..500 if self.recent.len() == RECENT => self.recent[self.random.below(RECENT)].clone(),
-                22..750 => {
+                18..21 => Command::new("RESET", Effect::Reset),
+                21..23 => Command::new("CLIENT SETNAME calm", Effect::Plain),
+                23 => Command::new("FLUSHDB", Effect::Plain),
+                24..600 if self.recent.len() == RECENT => self.recent[self.random.below(RECENT)].clone(),
+                24..800 => {
                     let read = self.one_of(READS);
                     let i = self.random.below(RECENT);
                     match self.recent.get_mut(i) {
@@ -176,7 +177,7 @@ impl Generator {
         if state.off || state.skip {
             return match self.random.permille(if state.off { 150 } else { 0 }) {
                 true => Command::new("CLIENT REPLY ON", Effect::ReplyOn),
-                false => self.data(state),
+                false => self.data(state, false),
             };
         }
         if state.multi {
@@ -186,13 +187,13 @@ impl Generator {
                 24 => Command::new("RESET", Effect::Reset),
                 25 => Command::new(self.random.pick(&["MULTI", "WATCH users/s1"]), Effect::Plain),
                 26 => Command::new(&format!("SELECT {}", self.db()), Effect::Plain),
-                _ => self.data(state),
+                _ => self.data(state, calm),
             };
         }
         let chance = if state.subscribed() > 0 { 300 } else { 50 };
         match self.random.permille(chance) {
             true => self.control(state),
-            false => self.data(state),
+            false => self.data(state, false),
         }
     }
 
@@ -236,9 +237,9 @@ impl Generator {
     }
 
     /// A command that touches nothing of its connection.
-    fn data(&mut self, state: &State) -> Command {
+    fn data(&mut self, state: &State, calm: bool) -> Command {
         loop {
-            let template = match self.random.below(100) {
+            let template = match self.random.below(if calm { 94 } else { 100 }) {
                 0..55 => self.random.pick(READS),
                 55..94 => self.random.pick(WRITES),
                 _ => self.random.pick(REST),
@@ -263,7 +264,7 @@ impl Generator {
                 "AUTH",
                 "HELLO",
             ];
-            if empties && self.random.below(4) > 0
+            if empties && self.random.below(2) > 0
                 || state.multi && (alone.iter().any(|name| has(name)) || template.contains("FILTERBY"))
             {
                 continue;
@@ -375,7 +376,7 @@ impl Generator {
 
     /// Mostly a key of this type.
     fn key_of(&mut self, kind: &str) -> String {
-        if self.random.permille(60) {
+        if self.random.permille(25) {
             return self.key();
         }
         let n = self.random.below(4);
