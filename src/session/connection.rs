@@ -87,7 +87,8 @@ impl Connection {
             let wrote = self.outbox.poll_write(stream, cx)?;
             // What waited for the room could neither be read nor handled in this turn.
             let made_room = was_full && !self.outbox.is_full();
-            if self.outbox.is_broken() || self.input == Input::Ended && self.core.ends_with_client() {
+            let ended = self.input == Input::Ended;
+            if self.outbox.is_broken() || ended && self.core.ends_with_client() && self.core.is_flushed(cx) {
                 // The rest of a reply that was cut off cannot be sent; and what may never be answered is
                 // not waited for when its client has gone.
                 return Poll::Ready(Ok(()));
@@ -99,7 +100,7 @@ impl Connection {
                 self.framed = None;
             }
             let over = self.input == Input::Ended || self.worker.is_draining() && self.core.may_leave();
-            if over && !handled && self.outbox.is_drained() {
+            if over && !handled && self.outbox.is_drained() && self.core.is_flushed(cx) {
                 return Poll::Ready(Ok(()));
             }
             if self.is_stalled(wrote.is_pending(), cx) {
@@ -125,8 +126,9 @@ impl Connection {
         if self.buf.is_empty() {
             self.buf = self.worker.scratch.take();
         }
-        // Grows with what has come, not with what was announced.
-        let wanted = self.wanted.saturating_sub(self.buf.len()).min(self.buf.len());
+        // Grows with what has come, not with what was announced: it doubles, and the last step is exact.
+        let missing = self.wanted.saturating_sub(self.buf.len());
+        let wanted = if missing / 8 <= self.buf.len() { missing } else { self.buf.len() };
         self.buf.reserve(wanted.max(READ));
         let read = pin!(stream.read_buf(&mut self.buf)).poll(cx);
         let came = match read {

@@ -142,6 +142,14 @@ impl Core {
         matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_wait())
     }
 
+    /// Whether what the session wrote on a connection of its own is on its way; if not, the session is woken.
+    pub(super) fn is_flushed(&self, cx: &mut Context<'_>) -> bool {
+        match &self.mode {
+            Mode::Dedicated(dedicated) => dedicated.link().is_flushed(cx),
+            Mode::Shared => true,
+        }
+    }
+
     /// Whether the state that the session had upstream is gone.
     pub(super) fn is_lost(&self) -> bool {
         matches!(&self.mode, Mode::Dedicated(dedicated) if self.outbox.link_is_lost() && dedicated.has_state())
@@ -212,6 +220,7 @@ impl Core {
             (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
                 idle().then_some(Act::Local(local))?
             }
+            (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Act::Dedicated(kind),
             // Wrong in any case: the upstream says how.
             (Mode::Shared, _) if !valid => Act::Forward,
@@ -241,7 +250,10 @@ impl Core {
     pub(super) fn execute(&mut self, plan: Plan<'_>, request: &Request<'_>, raw: Raw<'_>) {
         self.handled += 1;
         match plan.act {
-            Act::Forward => self.forward(raw, What::Relay),
+            Act::Forward => {
+                let raw = super::local::unblocking(self, plan.row, request).map_or(raw, Raw::Own);
+                self.forward(raw, What::Relay);
+            }
             Act::Info => super::nearside::info(self, request, raw),
             Act::Read => super::read::read(self, plan.row, request, raw),
             Act::Mget => super::mget::mget(self, request),
@@ -288,17 +300,25 @@ impl Core {
 
     /// Goes back to the shared link if nothing is left on the dedicated one.
     fn leave_if_idle(&mut self) {
-        match &self.mode {
-            Mode::Dedicated(dedicated) if self.outbox.waiting() == 0 && dedicated.is_idle() => {}
-            _ => return,
+        if matches!(self.mode, Mode::Shared) || self.outbox.waiting() > 0 {
+            return;
         }
-        if let Mode::Dedicated(dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
+        if let Mode::Dedicated(mut dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
+            if !dedicated.is_idle(self) {
+                self.mode = Mode::Dedicated(dedicated);
+                return;
+            }
             if let Some(db) = dedicated.chosen_db() {
                 self.become_ident(Ident { db, ..self.ident.clone() }, self.login.clone());
             }
             dedicated.end(&self.worker, self.number);
         }
         self.outbox.forget_lost_link();
+    }
+
+    /// Whether the client wants no reply.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.is_silent())
     }
 
     /// Drops the dedicated connection with all its state.

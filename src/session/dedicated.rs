@@ -6,19 +6,24 @@
 //!   taken and made with its `EXEC`.
 //! - The connection is used again only if nothing of the session is left on it; else it is closed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{Change, Past, Peer, What};
+use super::expect::{CacheFence, Change, Past, Peer, What, Write};
 use super::outbox::To;
+use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::request::Request;
+use crate::resp::{Protocol, encode};
 use crate::upstream::Link;
+
+const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
 /// Which requests the server answers, as `CLIENT REPLY` has it.
 #[derive(Clone, Copy, PartialEq)]
@@ -29,17 +34,58 @@ enum Replies {
     Skip,
 }
 
+/// A transaction, from its `MULTI` on.
+#[derive(Default)]
+pub(super) struct Transaction {
+    touched: Touched,
+    /// The server has answered the `MULTI`.
+    answered: bool,
+    /// The server refused the `MULTI`, so what came behind it was carried out: fenced until all is answered.
+    refused: Option<CacheFence>,
+}
+
+impl Transaction {
+    /// The reply to `MULTI` has come; those to what came behind it are not yet delivered.
+    pub(super) fn answer(&mut self, refused: bool, shared: &Shared) {
+        self.answered = true;
+        if refused {
+            self.refused = Some(self.touched.fence(shared, shared.now()));
+        }
+    }
+}
+
+/// While it stands, `CLIENT UNBLOCK` finds the session.
+struct Waits {
+    shared: Arc<Shared>,
+    session: u64,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.shared.forget_waiting(self.session);
+    }
+}
+
 /// See the [module](self).
 pub(super) struct Dedicated {
     link: Link<Peer>,
-    /// What the open transaction touches.
-    transaction: Option<Touched>,
+    /// The open transaction.
+    transaction: Option<Rc<RefCell<Transaction>>>,
     watching: bool,
+    /// Has ever subscribed.
+    subscribes: bool,
     /// The connection has state that is not followed here: it stays until the session ends or is reset.
-    sticky: Rc<Cell<bool>>,
+    sticky: bool,
+    /// Commands that nobody knows: those that the server has taken may have left anything, those that are
+    /// open may do so. One that it refuses is taken off.
+    unknown: Rc<Cell<u32>>,
     replies: Replies,
+    /// Written while the client wants no replies.
+    unanswered: Touched,
+    /// The server knows better than we what the session is called, and which protocol it speaks.
+    named: bool,
     /// Was asked to wait for something.
-    waits: bool,
+    waits: Option<Waits>,
     db: Rc<Cell<Option<u32>>>,
 }
 
@@ -49,9 +95,13 @@ impl Dedicated {
             link,
             transaction: None,
             watching: false,
-            sticky: Rc::default(),
+            subscribes: false,
+            sticky: false,
+            unknown: Rc::default(),
             replies: Replies::On,
-            waits: false,
+            unanswered: Touched::default(),
+            named: false,
+            waits: None,
             db: Rc::default(),
         }
     }
@@ -64,22 +114,39 @@ impl Dedicated {
         self.transaction.is_some()
     }
 
+    fn is_sticky(&self) -> bool {
+        self.sticky || self.unknown.get() > 0
+    }
+
     /// Whether the connection holds state of the session.
     pub(super) fn has_state(&self) -> bool {
         self.transaction.is_some()
             || self.watching
-            || self.sticky.get()
+            || self.is_sticky()
             || self.replies != Replies::On
             || self.link.client().is_subscribed()
     }
 
     /// Whether what is open here may never be answered.
     pub(super) fn may_wait(&self) -> bool {
-        self.waits || self.sticky.get() || self.link.client().is_subscribed()
+        self.waits.is_some() || self.is_sticky() || self.link.client().is_subscribed()
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    /// Whether nothing of the session is left here.
+    pub(super) fn is_idle(&mut self, core: &Core) -> bool {
+        if self.link.in_flight() == 0 {
+            self.drop_refused(core);
+        }
         !self.has_state() && self.link.in_flight() == 0
+    }
+
+    /// Forgets a transaction that the server has refused: whatever came behind its `MULTI` is done.
+    fn drop_refused(&mut self, core: &Core) {
+        let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
+        if let Some(transaction) = self.transaction.take_if(|transaction| refused(transaction)) {
+            let touched = std::mem::take(&mut transaction.borrow_mut().touched);
+            touched.announce_later(&core.worker);
+        }
     }
 
     /// The database that the session has selected meanwhile.
@@ -96,11 +163,38 @@ impl Dedicated {
 
     /// Whether such a command is answered by nearside even now.
     pub(super) fn answers_here(&self, local: Local) -> bool {
+        let plain = self.transaction.is_none()
+            && !self.link.client().is_subscribed()
+            && self.replies == Replies::On
+            && !self.link.client().is_raw();
         match local {
             Local::Quit | Local::Reset => true,
             Local::Hello | Local::Auth | Local::Select | Local::ClientSetInfo => false,
-            _ => self.transaction.is_none() && !self.link.client().is_subscribed(),
+            Local::ClientGetName | Local::ClientSetName => plain && !self.named,
+            Local::ClientId | Local::Nearside => plain,
         }
+    }
+
+    /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
+    /// hangs on whether the server has taken the `MULTI`.
+    pub(super) fn holds_back(&self, kind: Kind) -> bool {
+        let unsure = |transaction: &Rc<RefCell<Transaction>>| !transaction.borrow().answered;
+        let odd = !matches!(kind, Kind::Plain | Kind::Exec | Kind::Discard | Kind::Multi);
+        odd && self.replies == Replies::On && self.transaction.as_ref().is_some_and(unsure)
+    }
+
+    /// Whether the client wants no reply to what comes next.
+    pub(super) fn is_silent(&self) -> bool {
+        self.replies != Replies::On
+    }
+
+    /// Tells the server what the session is called, for what it will say itself.
+    fn tell_name(&mut self, core: &Core) {
+        if self.named || self.replies != Replies::On || !self.link.client().call(&core.name) {
+            return;
+        }
+        let command: [&[u8]; 3] = [b"CLIENT", b"SETNAME", &core.name];
+        send_on(&self.link, core.now, |out| out.with(|tail| encode::command(tail, &command)), What::Name);
     }
 
     pub(super) fn execute(
@@ -112,31 +206,52 @@ impl Dedicated {
         raw: Raw<'_>,
     ) {
         let quiet = self.replies != Replies::On || self.link.client().is_raw();
-        if let Some(transaction) = &mut self.transaction
+        let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
+        if self.transaction.as_ref().is_some_and(refused) && core.outbox.waiting() == 0 {
+            self.drop_refused(core);
+        }
+        if let Some(transaction) = &self.transaction
             && !matches!(kind, Kind::Exec | Kind::Discard)
         {
-            transaction.add_queued(&core.shared, row, request);
+            transaction.borrow_mut().touched.add_queued(&core.shared, row, request);
             let odd =
                 !matches!(kind, Kind::Plain | Kind::Blocking | Kind::Multi | Kind::Watch | Kind::Unwatch);
             if odd {
-                self.sticky.set(true);
+                self.sticky |= row.is_some();
+                self.named = true;
             }
-            return self.relay(core, raw);
+            // Of a refused transaction it is carried out, else with EXEC.
+            return match kind {
+                Kind::Subscribe | Kind::Unsubscribe if self.replies == Replies::On => {
+                    self.link.client().listen();
+                    self.subscribe(core, kind, request, raw);
+                }
+                Kind::Connection if row.is_none() && self.replies == Replies::On => {
+                    let unknown = self.count_unknown();
+                    self.send(core, raw, |to| What::Write(Box::new(Write::unknown(to, unknown))));
+                }
+                _ => self.relay(core, raw),
+            };
         }
         match kind {
             Kind::Connection if is_reply_command(row) => self.reply_command(core, request, raw),
             _ if quiet => self.unanswered(core, row, request, raw),
             Kind::Multi => {
-                self.transaction = Some(Touched::default());
-                self.relay(core, raw);
+                self.tell_name(core);
+                let transaction = Rc::<RefCell<Transaction>>::default();
+                self.transaction = Some(transaction.clone());
+                self.send(core, raw, |to| What::Multi(to, transaction));
             }
             Kind::Exec => {
-                self.watching = false;
-                let touched = self.transaction.take().unwrap_or_default();
+                self.watching &= self.transaction.is_none();
+                let touched = match self.transaction.take() {
+                    Some(transaction) => std::mem::take(&mut transaction.borrow_mut().touched),
+                    None => Touched::default(),
+                };
                 self.write(core, touched, raw);
             }
             Kind::Discard => {
-                self.watching = false;
+                self.watching &= self.transaction.is_none();
                 self.transaction = None;
                 self.relay(core, raw);
             }
@@ -145,30 +260,22 @@ impl Dedicated {
                 self.relay(core, raw);
             }
             Kind::Unwatch => {
-                self.watching = false;
+                // In RESP2 a subscriber may not say it.
+                self.watching &= self.subscribes;
                 self.relay(core, raw);
             }
-            Kind::Subscribe => {
-                let confirmations = request.len() - 1;
-                self.send(core, raw, |to| What::Subscribe(to, confirmations));
-            }
-            // Without arguments there is one for each channel, or one if there is none: the first ends the
-            // request, and the others pass as messages do.
-            Kind::Unsubscribe => {
-                let confirmations = (request.len() - 1).max(1);
-                self.send(core, raw, |to| What::Subscribe(to, confirmations));
-            }
+            Kind::Subscribe | Kind::Unsubscribe => self.subscribe(core, kind, request, raw),
             Kind::Monitor => {
-                self.sticky.set(true);
+                self.sticky = true;
                 self.send(core, raw, What::Monitor);
             }
             Kind::Connection => {
-                self.sticky.set(true);
+                self.sticky |= row.is_some();
                 self.plain(core, row, request, raw);
             }
             Kind::Local(local) => self.local(core, local, request, raw),
             Kind::Blocking => {
-                self.waits = true;
+                self.note_waiting(core);
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.
@@ -177,8 +284,39 @@ impl Dedicated {
                 }
                 self.plain(core, row, request, raw);
             }
-            Kind::Plain => self.plain(core, row, request, raw),
+            Kind::Plain => {
+                let raw = super::local::unblocking(core, row, request).map_or(raw, Raw::Own);
+                self.plain(core, row, request, raw);
+            }
         }
+    }
+
+    fn count_unknown(&self) -> Rc<Cell<u32>> {
+        self.unknown.set(self.unknown.get() + 1);
+        self.unknown.clone()
+    }
+
+    /// From now on `CLIENT UNBLOCK` finds the session.
+    fn note_waiting(&mut self, core: &Core) {
+        if self.waits.is_some() {
+            return;
+        }
+        self.waits = Some(Waits { shared: core.shared.clone(), session: core.id });
+        match self.link.client().id() {
+            Some(id) => core.shared.note_waiting(core.id, id),
+            None => {
+                let _ = send_on(&self.link, core.now, |out| out.copy(CLIENT_ID), What::Id(core.id));
+            }
+        }
+    }
+
+    /// A confirmation comes for each channel. Of UNSUBSCRIBE without arguments there is one for each that the
+    /// connection has, or one if there is none: the first ends the request, and the others pass as messages do.
+    fn subscribe(&mut self, core: &mut Core, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
+        self.subscribes = true;
+        let named = request.len() - 1;
+        let confirmations = if kind == Kind::Subscribe { named } else { named.max(1) };
+        self.send(core, raw, |to| What::Subscribe(to, confirmations));
     }
 
     fn plain(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
@@ -196,8 +334,7 @@ impl Dedicated {
                 touched.add(&core.shared, row, request);
                 if row.is_none() {
                     // It may be anything under another name, MULTI even. If it is refused, it was nothing.
-                    self.sticky.set(true);
-                    touched.unstick(self.sticky.clone());
+                    touched.unstick(self.count_unknown());
                 }
                 self.write(core, touched, raw);
             }
@@ -210,11 +347,13 @@ impl Dedicated {
     }
 
     fn relay(&mut self, core: &mut Core, raw: Raw<'_>) {
-        if self.replies != Replies::On {
-            self.link.send_unanswered(|out| raw.write(out));
-            return;
+        if self.replies == Replies::On {
+            return self.send(core, raw, What::Relay);
         }
-        self.send(core, raw, What::Relay);
+        if self.replies == Replies::Skip {
+            self.replies = Replies::On;
+        }
+        self.link.send_unanswered(|out| raw.write(out));
     }
 
     fn send(&mut self, core: &mut Core, raw: Raw<'_>, what: impl FnOnce(To) -> What) {
@@ -224,9 +363,15 @@ impl Dedicated {
 
     /// A request to which the server will say nothing.
     fn unanswered(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
-        let writes = row.is_none_or(|row| row.access == Access::Write);
-        let mut touched = Touched::default();
-        if writes {
+        if row.is_some_and(|row| row.name == "multi") && !self.link.client().is_raw() {
+            self.transaction = Some(Rc::default());
+            return self.relay(core, raw);
+        }
+        let mut touched = match self.transaction.take() {
+            Some(transaction) => std::mem::take(&mut transaction.borrow_mut().touched),
+            None => Touched::default(),
+        };
+        if row.is_none_or(|row| row.access == Access::Write) {
             touched.add(&core.shared, row, request);
         }
         match std::mem::replace(&mut self.replies, Replies::On) {
@@ -235,6 +380,7 @@ impl Dedicated {
             }
             replies => {
                 self.replies = replies;
+                self.unanswered.add_keys(&touched);
                 touched.send_unanswered(&core.shared, &self.link, core.now, raw);
             }
         }
@@ -242,11 +388,15 @@ impl Dedicated {
 
     /// `CLIENT REPLY ON|OFF|SKIP`.
     fn reply_command(&mut self, core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
-        self.sticky.set(true);
+        self.sticky = true;
+        self.tell_name(core);
+        self.named = true;
         let is = |word: &[u8]| request.get(2).is_some_and(|arg| arg.eq_ignore_ascii_case(word));
         if request.len() == 3 && is(b"on") {
             self.replies = Replies::On;
-            return self.send(core, raw, What::Relay);
+            // Its reply says that what was written before is done.
+            let touched = std::mem::take(&mut self.unanswered);
+            return self.write(core, touched, raw);
         }
         let skip = is(b"skip");
         if request.len() != 3 || !(is(b"off") || skip) {
@@ -259,6 +409,12 @@ impl Dedicated {
     }
 
     fn local(&mut self, core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
+        if self.link.client().is_subscribed() && core.ident.protocol == Protocol::Resp2 && !self.named {
+            // Not allowed there: the server says so, and nothing changes.
+            return self.relay(core, raw);
+        }
+        self.tell_name(core);
+        self.named |= !matches!(local, Local::Select | Local::ClientSetInfo);
         let what = |to| match local {
             Local::Hello => What::Changed(to, BytesMut::new(), Change::HelloId(core.id)),
             Local::Select => match request.get(1).and_then(super::local::number) {
@@ -267,9 +423,9 @@ impl Dedicated {
             },
             _ => What::Relay(to),
         };
-        if matches!(local, Local::Hello | Local::Auth) {
+        if !matches!(local, Local::Select | Local::ClientSetInfo | Local::ClientId) {
             // Who the connection is now is its own affair.
-            self.sticky.set(true);
+            self.sticky = true;
         }
         let what = what(core.to(core.outbox.open()));
         let _ = send_on(&self.link, core.now, |out| raw.write(out), what);

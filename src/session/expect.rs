@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use tracing::{debug, info, warn};
 
 use super::audit::Audit;
+use super::dedicated::Transaction;
 use super::errors;
 use super::mget::Gather;
 use super::outbox::{Outbox, To};
@@ -47,14 +48,20 @@ pub(super) enum What {
     Gather(Box<Gather>),
     /// One reply, passed on when it is whole and changed.
     Changed(To, BytesMut, Change),
-    /// This many confirmations, or one error.
+    /// This many confirmations, or one reply of another kind.
     Subscribe(To, usize),
+    /// `MULTI`: one reply, and if that is an error there is no transaction.
+    Multi(To, Rc<RefCell<Transaction>>),
     /// `MONITOR`: one reply, and from then on whatever comes.
     Monitor(To),
     /// This many replies to announcements.
     Announced(usize),
     Ping,
     Audit(Box<Audit>),
+    /// `CLIENT SETNAME`, of our own accord.
+    Name,
+    /// `CLIENT ID`, for a session that is about to wait.
+    Id(u64),
     /// `CLIENT TRACKING`, under which feed.
     Arm(CoverageId),
 }
@@ -64,14 +71,16 @@ impl What {
     pub(super) fn give_up(self) -> Option<To> {
         match self {
             What::Relay(to) | What::ReadPast(to, _) | What::Changed(to, ..) => Some(to),
-            What::Subscribe(to, _) | What::Monitor(to) => Some(to),
+            What::Subscribe(to, _) | What::Monitor(to) | What::Multi(to, _) => Some(to),
             What::Fill(fill) => fill.into_to(),
             What::Gather(gather) => Some(gather.into_to()),
             What::Write(mut write) => {
                 write.fence = None;
                 write.to.take()
             }
-            What::Announced(_) | What::Ping | What::Audit(_) | What::Arm(_) => None,
+            What::Announced(_) | What::Ping | What::Audit(_) | What::Name | What::Id(_) | What::Arm(_) => {
+                None
+            }
         }
     }
 
@@ -102,8 +111,16 @@ pub(super) struct Write {
     pub(super) echoed: Vec<Box<[u8]>>,
     /// Announcements for another link, to be sent when the write is answered: their commands and number.
     pub(super) announce: Option<(Bytes, usize)>,
-    /// Cleared if the upstream refuses the command: it has left no state on the connection then.
-    pub(super) sticky: Option<Rc<Cell<bool>>>,
+    /// One is taken off if the upstream refuses the command: it has left no state on the connection then.
+    pub(super) unknown: Option<Rc<Cell<u32>>>,
+}
+
+impl Write {
+    /// A command that nobody knows, in a transaction: if it is refused, it was nothing.
+    pub(super) fn unknown(to: To, unknown: Rc<Cell<u32>>) -> Self {
+        let echoed = Vec::new();
+        Self { to: Some(to), fence: None, announced: 0, echoed, announce: None, unknown: Some(unknown) }
+    }
 }
 
 /// What is changed in a reply, or done after it.
@@ -132,6 +149,12 @@ pub(super) struct Peer {
     listening: Cell<bool>,
     /// Everything that comes belongs to no request (`MONITOR`).
     raw: Cell<bool>,
+    /// Its id upstream, if that was asked.
+    id: Cell<Option<i64>>,
+    /// What the connection is called upstream, if it was ever given a session's name.
+    name: RefCell<Option<Vec<u8>>>,
+    /// It stands, and is counted as standing.
+    up: Cell<bool>,
     /// It was logged that the link is away.
     told: Cell<bool>,
 }
@@ -146,6 +169,9 @@ impl Peer {
             number,
             coverage,
             owner: RefCell::new(owner),
+            id: Cell::default(),
+            name: RefCell::default(),
+            up: Cell::default(),
             told: Cell::default(),
             subscribed: Cell::default(),
             listening: Cell::default(),
@@ -186,8 +212,26 @@ impl Peer {
         self.subscribed.get() != [0, 0]
     }
 
+    /// From now on arrays may be messages.
+    pub(super) fn listen(&self) {
+        self.listening.set(true);
+    }
+
     pub(super) fn is_raw(&self) -> bool {
         self.raw.get()
+    }
+
+    pub(super) fn id(&self) -> Option<i64> {
+        self.id.get()
+    }
+
+    /// Notes that the connection is called `name` from now on; false if it is already.
+    pub(super) fn call(&self, name: &[u8]) -> bool {
+        let known = self.name.borrow().as_deref() == Some(name);
+        if !known {
+            self.name.replace(Some(name.to_vec()));
+        }
+        !known
     }
 
     /// Whether the connection was never put into a state of its own.
@@ -256,6 +300,10 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        if self.up.get() {
+            // Closed from our side.
+            self.shared.metrics.upstream_links.dec();
+        }
         if let Some(slot) = self.coverage.take() {
             self.shared.cache.coverages().give_back(slot, self.shared.now());
         }
@@ -330,13 +378,20 @@ impl Client for Peer {
             }
             What::Subscribe(to, left) => {
                 let left = left - usize::from(at.last);
-                if at.kind == Kind::Error {
+                // An error, or `QUEUED` in a transaction: that is all that comes.
+                if !matches!(at.kind, Kind::Push | Kind::Aggregate) {
                     to.piece(chunk.into_bytes(), at.last);
                     return if at.last { None } else { again(What::Subscribe(to, left)) };
                 }
                 self.note_confirmation(&chunk);
                 to.piece(chunk.into_bytes(), left == 0);
                 if left > 0 { again(What::Subscribe(to, left)) } else { None }
+            }
+            What::Multi(to, transaction) => {
+                if at.first {
+                    transaction.borrow_mut().answer(at.kind == Kind::Error, &self.shared);
+                }
+                self.relay(to, since, chunk, at).and_then(|to| again(What::Multi(to, transaction)))
             }
             What::Monitor(to) => {
                 if at.kind != Kind::Error {
@@ -356,6 +411,19 @@ impl Client for Peer {
                 None
             }
             What::Audit(audit) => audit.reply(&self.shared, chunk, at).map(What::Audit).and_then(again),
+            What::Name => {
+                if at.kind == Kind::Error {
+                    self.name.replace(None);
+                }
+                None
+            }
+            What::Id(session) => {
+                if let Some(id) = pubsub::count(&chunk).filter(|_| at.kind != Kind::Error) {
+                    self.id.set(Some(id));
+                    self.shared.note_waiting(session, id);
+                }
+                None
+            }
             What::Arm(feed) => {
                 self.armed(feed, since, &chunk, at.kind);
                 None
@@ -381,6 +449,7 @@ impl Client for Peer {
     fn up(&self) {
         self.shared.metrics.upstream_connects.inc();
         self.shared.metrics.upstream_links.inc();
+        self.up.set(true);
         if self.told.replace(false) {
             info!(upstream = %self.shared.settings.upstream.address, link = self.number, "link is up again");
         }
@@ -394,9 +463,12 @@ impl Client for Peer {
         if self.number != NO_LINK {
             self.shared.cache.no_echoes_of(self.number, self.shared.now());
         }
+        self.name.replace(None);
+        self.id.set(None);
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();
+            self.up.set(false);
             if let Some(worker) = self.worker.upgrade().filter(|_| self.number != NO_LINK) {
                 worker.link_lost(self.number);
             }
@@ -462,9 +534,9 @@ impl Peer {
     fn write_reply(&self, mut write: Box<Write>, since: Micros, chunk: Chunk<'_>, at: At) -> Option<What> {
         if let Some(to) = write.to.take() {
             if at.kind == Kind::Error
-                && let Some(sticky) = write.sticky.take()
+                && let Some(unknown) = write.unknown.take()
             {
-                sticky.set(false);
+                unknown.set(unknown.get().saturating_sub(1));
             }
             if at.last {
                 write.fence = None;

@@ -6,7 +6,7 @@
 
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 
 use super::core::{Core, Raw};
@@ -14,7 +14,7 @@ use super::errors;
 use super::expect::{Change, Peer, What};
 use super::outbox::To;
 use super::shared::Ident;
-use crate::command::Local;
+use crate::command::{Local, Row};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{Link, Login};
@@ -39,7 +39,9 @@ enum Then {
 pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
     match local {
         Local::Quit => {
-            core.outbox.reply(b"+OK\r\n");
+            if !core.is_silent() {
+                core.outbox.reply(b"+OK\r\n");
+            }
             core.quit = true;
         }
         Local::Reset => {
@@ -89,12 +91,12 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
 /// `helloCommand`.
 fn hello(core: &mut Core, request: &Request<'_>) {
     let refuse = |core: &Core, text: &str| core.outbox.reply(&errors::line(text));
-    let protocol = match request.get(1).map(|version| std::str::from_utf8(version).map(str::parse::<i64>)) {
+    let protocol = match request.get(1).map(integer) {
         None => core.ident.protocol,
-        Some(Ok(Ok(2))) => Protocol::Resp2,
-        Some(Ok(Ok(3))) => Protocol::Resp3,
-        Some(Ok(Ok(_))) => return refuse(core, errors::NOPROTO),
-        Some(_) => return refuse(core, errors::BAD_VERSION),
+        Some(Some(2)) => Protocol::Resp2,
+        Some(Some(3)) => Protocol::Resp3,
+        Some(Some(_)) => return refuse(core, errors::NOPROTO),
+        Some(None) => return refuse(core, errors::BAD_VERSION),
     };
     let (mut login, mut name) = (None, None);
     let mut i = 2;
@@ -184,11 +186,30 @@ impl Core {
     }
 }
 
+/// A `CLIENT UNBLOCK` with the id that the upstream has for the session that is meant; `None` of any other
+/// request, and if the id is none of ours.
+pub(super) fn unblocking(core: &Core, row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
+    row.filter(|row| row.name == "client|unblock")?;
+    let id = integer(request.get(2)?).and_then(|id| u64::try_from(id).ok())?;
+    let id = core.shared.upstream_id(id)?.to_string();
+    let args: Vec<_> =
+        (0..request.len()).map(|i| if i == 2 { id.as_bytes() } else { request.arg(i) }).collect();
+    let mut out = BytesMut::new();
+    encode::command(&mut out, &args);
+    Some(out.freeze())
+}
+
 /// A database number as Redis takes it.
 pub(super) fn number(arg: &[u8]) -> Option<u32> {
+    let number = integer(arg)?;
+    u32::try_from(number).ok().filter(|number| *number <= i32::MAX as u32)
+}
+
+/// As Redis' `string2ll`: no sign but `-`, no leading zeros.
+fn integer(arg: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(arg).ok()?;
-    let number: u32 = text.parse().ok()?;
-    (number.to_string() == text && number <= i32::MAX as u32).then_some(number)
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// As Redis' `validateClientName`.

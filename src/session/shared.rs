@@ -1,11 +1,12 @@
 //! What all workers of the process share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::worker::Ticket;
@@ -62,6 +63,8 @@ pub struct Shared {
     pub broadcasts: AtomicBool,
     /// The number of `GET` in the command table.
     pub get: u16,
+    /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
+    waiting: Mutex<HashMap<u64, i64>>,
     table: ArcSwap<Table>,
     origin: Instant,
     next_id: AtomicU64,
@@ -81,6 +84,7 @@ impl Shared {
             tracking_refused: AtomicBool::new(false),
             broadcasts: AtomicBool::new(false),
             get: Table::builtin().number(b"get")?,
+            waiting: Mutex::default(),
             table: ArcSwap::from_pointee(Table::builtin()),
             origin: Instant::now(),
             next_id: AtomicU64::new(1),
@@ -99,6 +103,22 @@ impl Shared {
     /// The number of the next session.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Notes that session `id` may wait on the upstream's client `upstream`.
+    pub fn note_waiting(&self, id: u64, upstream: i64) {
+        self.waiting.lock().insert(id, upstream);
+    }
+
+    pub fn forget_waiting(&self, id: u64) {
+        self.waiting.lock().remove(&id);
+    }
+
+    /// What the upstream calls session `id`; 0, which it calls nobody, if the session does not wait. `None` if
+    /// we never gave that number out.
+    pub fn upstream_id(&self, id: u64) -> Option<i64> {
+        let given = (1..self.next_id.load(Ordering::Relaxed)).contains(&id);
+        given.then(|| self.waiting.lock().get(&id).copied().unwrap_or(0))
     }
 
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {

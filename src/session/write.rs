@@ -14,6 +14,7 @@ use super::expect::{CacheFence, Peer, What, Write};
 use super::outbox::To;
 use super::refill;
 use super::shared::{Ident, Shared};
+use super::worker::Worker;
 use crate::cache::{Micros, NO_LINK, Reason};
 use crate::command::{Access, KeySet, KeyUse, Row};
 use crate::namespace::Event;
@@ -34,7 +35,7 @@ pub(super) struct Touched {
     all: bool,
     publish: BytesMut,
     announcements: usize,
-    sticky: Option<Rc<Cell<bool>>>,
+    unknown: Option<Rc<Cell<u32>>>,
 }
 
 impl Touched {
@@ -68,9 +69,26 @@ impl Touched {
         }
     }
 
-    /// Lets `sticky` be cleared if the upstream refuses the command.
-    pub(super) fn unstick(&mut self, sticky: Rc<Cell<bool>>) {
-        self.sticky = Some(sticky);
+    /// Takes in the keys of `other`, without its announcements.
+    pub(super) fn add_keys(&mut self, other: &Touched) {
+        self.all |= other.all || self.keys.len() + other.keys.len() > MAX_KEYS;
+        match self.all {
+            true => self.keys.clear(),
+            false => self.keys.extend_from_slice(&other.keys),
+        }
+    }
+
+    /// Makes the announcements of writes that are done.
+    pub(super) fn announce_later(self, worker: &Rc<Worker>) {
+        if self.announcements > 0 {
+            worker.shared.metrics.announcements.add(self.announcements as u64);
+            worker.announce(self.publish.freeze(), self.announcements);
+        }
+    }
+
+    /// Lets one be taken off `unknown` if the upstream refuses the command.
+    pub(super) fn unstick(&mut self, unknown: Rc<Cell<u32>>) {
+        self.unknown = Some(unknown);
     }
 
     fn announce(&mut self, shared: &Shared, key: &[u8], event: Event) {
@@ -118,8 +136,8 @@ impl Touched {
         };
         echoed.iter().for_each(|key| shared.cache.expect_echo(key, number));
         let leases = refill::lease(shared, link, &refills, now);
-        let sticky = self.sticky.take();
-        let what = What::Write(Box::new(Write { to: Some(to), fence, announced, echoed, announce, sticky }));
+        let unknown = self.unknown.take();
+        let what = What::Write(Box::new(Write { to: Some(to), fence, announced, echoed, announce, unknown }));
         if send_on(link, now, write, what) {
             refill::send(shared, link, leases, now);
         }
@@ -136,7 +154,7 @@ impl Touched {
             announced: self.announcements.max(1),
             echoed: Vec::new(),
             announce: None,
-            sticky: None,
+            unknown: None,
         }));
         let write = |out: &mut Outgoing| {
             raw.write(out);

@@ -292,6 +292,16 @@ impl<C: Client> Link<C> {
         congested
     }
 
+    /// Whether all that was asked for is written, or never will be; if not, the waker is kept.
+    pub fn is_flushed(&self, cx: &mut Context<'_>) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        let flushed = state.out.is_empty() || matches!(state.phase, Phase::Idle | Phase::Down { .. });
+        if !flushed {
+            state.waiting.push(cx.waker().clone());
+        }
+        flushed
+    }
+
     pub fn is_up(&self) -> bool {
         matches!(self.0.state.borrow().phase, Phase::Up)
     }
