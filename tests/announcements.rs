@@ -197,8 +197,10 @@ fn prefix_and_channel_can_be_chosen() {
     // And what others say there is obeyed.
     let (mut direct, mut client) = (redis.connect(), nearside.connect());
     for (i, event) in ["update", "delete"].iter().enumerate() {
-        client.value("p:7");
-        assert!(nearside.is_cached("p:7"));
+        eventually("it is cached", || {
+            client.value("p:7");
+            nearside.is_cached("p:7")
+        });
         direct.pipeline(&[format!("SET p:7 {i}"), format!("PUBLISH chan/{event} 7")]);
         eventually("the announcement", || client.value("p:7") == Some(i.to_string()));
     }

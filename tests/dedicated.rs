@@ -453,13 +453,13 @@ mod pubsub {
                 let said = (client.text(command), straight.text(command));
                 assert!(command.starts_with("HELLO") || said.0 == said.1, "{command}: {said:?}");
             };
-            [hello, "MULTI", "SUBSCRIBE c", "EXEC"].map(&mut both);
+            [hello, "MULTI", "SUBSCRIBE c", "EXEC"].into_iter().for_each(&mut both);
             assert_eq!(direct.text("PUBLISH c m"), ":2\r\n");
             let message = straight.reply();
             assert_eq!(client.reply(), message);
             let mut both =
                 |command: &str| assert_eq!(client.text(command), straight.text(command), "{command}");
-            ["PING", "UNSUBSCRIBE c", "ECHO x", "GET users/a"].map(&mut both);
+            ["PING", "UNSUBSCRIBE c", "ECHO x", "GET users/a"].into_iter().for_each(&mut both);
         }
     }
 

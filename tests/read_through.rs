@@ -126,8 +126,7 @@ fn what_depends_on_more_than_the_key_is_not_cached() {
     ];
     for line in lines {
         let mut monitor = redis.monitor();
-        client.cmd(line);
-        client.cmd(line);
+        client.pipeline(&[line, line]);
         let word = format!("\"{}\"", line.split(' ').next().unwrap());
         let asked = monitor.seen().iter().filter(|seen| seen.starts_with(&word)).count();
         assert_eq!(asked, 2, "{line}");

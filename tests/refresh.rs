@@ -30,8 +30,7 @@ fn write(other: &mut Conn, key: &str, value: &str) {
 
 /// Reads the key, and once more from the cache.
 fn use_key(client: &mut Conn, key: &str) {
-    client.value(key);
-    client.value(key);
+    assert_eq!(client.value(key), client.value(key));
 }
 
 #[test]
@@ -47,6 +46,7 @@ fn what_is_in_use_is_fetched_anew() {
         for key in ["users/1", "users/2", "users/3"] {
             write(&mut other, key, "new");
         }
+        eventually("all is heard", || metric(nearside, "invalidations_total{source=\"update\"}") == 3);
         eventually("users/1 is back", || nearside.is_cached("users/1"));
         assert!(!nearside.is_cached("users/2"), "nobody had read it since");
         assert!(!nearside.is_cached("users/3"));
@@ -68,6 +68,7 @@ fn all_replies_of_a_key_with_their_arguments() {
         client.pipeline(&reads);
         write(&mut other, "users/1", "abcdefghijk");
         let expected = other.pipeline(&reads);
+        eventually("all four are asked for", || metric(nearside, "refreshes_total") == 4);
         eventually("all four are back", || nearside.why("users/1").matches("reply: ").count() == 4);
         let hits = nearside.stat("hits");
         assert_eq!(client.pipeline(&reads), expected);

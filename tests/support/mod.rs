@@ -157,7 +157,8 @@ impl Monitor {
             let (_, command) = line.trim_end().split_once("] ").expect("a line of MONITOR");
             match command {
                 "\"ECHO\" \"end-of-what-was-seen\"" => return seen,
-                "\"PING\"" => {}
+                // Behind each PING of the feed it looks for SWAPDB.
+                "\"PING\"" | "\"INFO\" \"commandstats\"" => {}
                 _ => seen.push(command.to_string()),
             }
         }

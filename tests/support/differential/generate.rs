@@ -54,7 +54,7 @@ impl Command {
     pub fn show(&self) -> String {
         let words = self.args.iter().map(|arg| match arg.len() {
             0 => "\"\"".to_string(),
-            ..=60 => arg.escape_ascii().to_string(),
+            1..=60 => arg.escape_ascii().to_string(),
             len => format!("{}...({len})", arg[..40].escape_ascii()),
         });
         words.collect::<Vec<_>>().join(" ")
