@@ -224,7 +224,7 @@ impl Chaos {
 }
 
 impl State {
-    fn connect(&self, client: TcpStream) {
+    fn connect(self: &Arc<Self>, client: TcpStream) {
         let target = *self.target.lock().unwrap();
         let Ok(server) = TcpStream::connect(target) else { return };
         for stream in [&client, &server] {
@@ -245,13 +245,15 @@ impl State {
         });
         self.open.lock().unwrap().push(pair.clone());
         for way in BOTH {
-            let pair = pair.clone();
+            let (state, pair) = (self.clone(), pair.clone());
             std::thread::spawn(move || {
                 pair.pump(way);
                 // Both ways closed in order.
                 if Arc::strong_count(&pair) <= 2 {
                     pair.dropped.store(true, Relaxed);
                 }
+                // The sockets are closed with the last who holds them.
+                state.open.lock().unwrap().retain(|pair| !pair.dropped.load(Relaxed));
             });
         }
     }

@@ -113,6 +113,8 @@ pub struct Verdict {
     pub staleness: Staleness,
     /// A question answered from an older version than another question before it: not promised, but counted.
     pub across_questions: u64,
+    /// The stalest reply within the bound, which may still be worth a question.
+    pub stalest: Option<(Micros, String)>,
 }
 
 /// What is promised, as times.
@@ -254,8 +256,8 @@ impl Judge<'_> {
         if key.vanishes && *read.reply == *ask.expect(None, read.resp3) {
             return;
         }
-        let mut broken = |broken: Broken, what: String| {
-            let story = format!(
+        let story = |what: String| {
+            format!(
                 "{} {} (identity {}) through sidecar {}, {}..{} us, answered {:?}: {what}",
                 key.name,
                 ask.words,
@@ -264,9 +266,11 @@ impl Judge<'_> {
                 read.invoke,
                 read.complete,
                 String::from_utf8_lossy(&read.reply),
-            );
-            verdict.violations.push(Violation { broken, story });
+            )
         };
+        let violations = &mut verdict.violations;
+        let mut broken =
+            |broken: Broken, what: String| violations.push(Violation { broken, story: story(what) });
         let tell = |i: usize| {
             let Version { content, invoke, complete, by } = key.versions[i];
             let complete = if complete == NEVER { "?".into() } else { complete.to_string() };
@@ -303,6 +307,10 @@ impl Judge<'_> {
             By::Foreign => &mut verdict.staleness.foreign,
         };
         seen.push(age);
+        if verdict.stalest.as_ref().is_none_or(|(most, _)| age > *most) {
+            let what = format!("it is of {}, {age} us after {} was known", tell(latest), tell(missed));
+            verdict.stalest = Some((age, story(what)));
+        }
         if age > self.bounds.max_staleness {
             broken(
                 Broken::Staleness,

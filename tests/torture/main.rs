@@ -27,6 +27,9 @@ fn fresh_seed() -> u64 {
 
 fn tell(report: &Report, seed: u64) {
     println!("{report}");
+    if let Some((_, story)) = &report.verdict.stalest {
+        println!("    stalest: {story}");
+    }
     for violation in report.verdict.violations.iter().take(8) {
         println!("    seed {seed}: {violation}");
     }

@@ -316,6 +316,7 @@ fn judge(world: &World, reads: Vec<(usize, Read)>) -> (u64, Verdict) {
     add(Broken::Convergence, wrong);
     add(Broken::Identity, std::mem::take(&mut world.leaks.lock().unwrap()));
     add(Broken::HonestWrites, miscounted(world));
+    add(Broken::HonestWrites, std::mem::take(&mut world.hangs.lock().unwrap()));
     (converged, verdict)
 }
 

@@ -1,6 +1,6 @@
 //! One server, some sidecars behind relays, and the clients that write, read and note what they see.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
@@ -81,6 +81,8 @@ pub struct World {
     pub errors: AtomicU64,
     pub acknowledged: AtomicU64,
     pub leaks: Mutex<Vec<String>>,
+    /// Requests that were never answered.
+    pub hangs: Mutex<Vec<String>>,
     /// Between two writes of one writer.
     pub pace: Duration,
 }
@@ -127,6 +129,7 @@ impl World {
             errors: AtomicU64::default(),
             acknowledged: AtomicU64::default(),
             leaks: Mutex::default(),
+            hangs: Mutex::default(),
             pace: setup.pace,
         }
     }
@@ -260,7 +263,21 @@ impl<'w> Dialled<'w> {
         };
         let got = conn.and_then(|conn| {
             conn.stream.write_all(packet).ok()?;
-            (0..replies).map(|_| conn.try_reply().ok()).collect::<Option<Vec<_>>>()
+            let mut reply = || match conn.try_reply() {
+                Ok(reply) => Some(reply),
+                Err(error) => {
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+                        && let To::Sidecar(sidecar, ident) = to
+                    {
+                        let (now, packet) = (world.now(), String::from_utf8_lossy(packet));
+                        world.hangs.lock().unwrap().push(format!(
+                            "no reply until {now} us to {packet:?} through sidecar {sidecar}, identity {ident}"
+                        ));
+                    }
+                    None
+                }
+            };
+            (0..replies).map(|_| reply()).collect::<Option<Vec<_>>>()
         });
         if got.is_none() {
             match to {
