@@ -271,19 +271,21 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
     }
 }
 
-/// Whether feed and tracking stand again soon.
+/// Whether what is read again is soon a hit again.
 fn becomes_ready(sidecar: &Nearside) -> bool {
     let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let tracked = sidecar.stats().contains("nearside_tracking:off") || sidecar.stat("tracked_links") > 0;
-        if tracked && sidecar.stats().contains("nearside_feed:up") {
-            return true;
+    while Instant::now() < deadline {
+        let hits = sidecar.stat("hits");
+        let mut conn = sidecar.connect();
+        for _ in 0..2 {
+            call(&mut conn, &["GET", "users/ready"]);
         }
-        if Instant::now() > deadline {
-            return false;
+        if sidecar.stat("hits") > hits {
+            return true;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    false
 }
 
 /// Lets the clients loose on flawed caches.
