@@ -34,7 +34,9 @@ use crate::resp::decode::{Value, decode};
 use crate::resp::pubsub::{is_confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::resp::{Protocol, encode};
-use crate::upstream::{At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, Settings};
+use crate::upstream::{
+    At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, ServerId, Settings, server_id,
+};
 
 /// How the feed reaches the rest of the process.
 pub trait Hooks: 'static {
@@ -48,8 +50,8 @@ pub trait Hooks: 'static {
     /// What the coverages count time in.
     fn now(&self) -> Micros;
 
-    /// The feed is subscribed; `client_id` is the connection to which tracking can redirect.
-    fn up(&self, coverage: CoverageId, client_id: Option<i64>);
+    /// The feed is subscribed, on `server`; `client_id` is the connection to which tracking can redirect.
+    fn up(&self, coverage: CoverageId, client_id: Option<i64>, server: Option<ServerId>);
 
     /// The feed's coverage has ended.
     fn down(&self);
@@ -106,6 +108,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
             let client = FeedClient {
                 feed: feed.clone(),
                 client_id: Cell::new(None),
+                server: Cell::new(None),
                 pings: RefCell::default(),
                 previous: Cell::new(0),
                 protocol,
@@ -187,6 +190,7 @@ fn subscribe<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, protocol: Proto
     } else {
         feed.hooks.broadcasts(false);
     }
+    let _ = link.send(|out| out.copy(server_id::ASK), Expect::Server);
     send(&[b"COMMAND"], Expect::Commands);
     let namespaces = feed.hooks.namespaces();
     let channels: Vec<&[u8]> =
@@ -239,6 +243,7 @@ async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClien
 
 enum Expect {
     ClientId,
+    Server,
     Broadcasts,
     Commands,
     /// How often each command was called.
@@ -255,6 +260,7 @@ enum Expect {
 struct FeedClient<W: Waiter, H: Hooks> {
     feed: Rc<Feed<W, H>>,
     client_id: Cell<Option<i64>>,
+    server: Cell<Option<ServerId>>,
     /// When the unanswered `PING`s were sent.
     pings: RefCell<VecDeque<Micros>>,
     /// When the last answered `PING` was sent.
@@ -301,6 +307,10 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
         match expect {
             Expect::ClientId => {
                 self.client_id.set(decode(&frame, 0).ok().and_then(|id| id.as_int()));
+                None
+            }
+            Expect::Server => {
+                self.server.set(ServerId::of(&frame));
                 None
             }
             Expect::Broadcasts => {
@@ -364,7 +374,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                     self.feed.refused.set(false);
                     self.armed.set(true);
                     self.feed.hooks.metrics().feed_up.set(1);
-                    self.feed.hooks.up(coverage, self.client_id.get());
+                    self.feed.hooks.up(coverage, self.client_id.get(), self.server.get());
                 }
                 None
             }

@@ -15,7 +15,9 @@
 mod connect;
 mod link;
 mod outgoing;
+pub mod server_id;
 
 pub use connect::{Address, ConnectError, Identity, Login, Stream};
 pub use link::{At, Chunk, Client, Link, Loss, Settings};
 pub use outgoing::{LARGE, Outgoing};
+pub use server_id::ServerId;

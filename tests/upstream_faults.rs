@@ -6,6 +6,7 @@ mod support;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use support::relay::Relay;
 use support::scripted::Scripted;
 use support::{Conn, Nearside, Redis, eventually, free_port, line};
 
@@ -365,4 +366,27 @@ fn a_name_that_cannot_be_found_is_told() {
     let said = nearside.connect().text("GET users/1");
     assert!(said.starts_with("-ERR nearside: upstream no-such-host.invalid:6379: "), "{said}");
     assert!(said.ends_with(NOT_SENT), "{said}");
+}
+
+/// An upstream that says nothing more is not waited for longer than `upstream-timeout`, in a transaction
+/// neither; only a blocking command may take its time.
+#[test]
+fn a_silent_upstream_is_given_up_in_a_transaction_too() {
+    let redis = Redis::start();
+    let relay = Relay::to(redis.address());
+    let nearside = Nearside::with(relay.address, |config| {
+        config.upstream_timeout = Some(Duration::from_millis(300));
+    });
+    let (mut client, mut blocked) = (nearside.connect(), nearside.connect());
+    blocked.send(&line("BLPOP users/queue 3"));
+    assert_eq!(client.text("MULTI"), "+OK\r\n");
+    eventually("the blocked one", || redis.connect().text("CLIENT LIST").contains("cmd=blpop"));
+    relay.swallow_replies(true);
+    let silent = Instant::now();
+    let reply = client.text("GET users/1");
+    assert!(reply.contains("upstream-timeout") && reply.contains("may have been executed"), "{reply}");
+    assert!(client.is_closed(), "its transaction is gone");
+    assert!(silent.elapsed() < Duration::from_secs(3));
+    relay.swallow_replies(false);
+    assert_eq!(String::from_utf8(blocked.reply()).unwrap(), "*-1\r\n", "it may take its time");
 }

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
 use crate::session::{FeedUp, Inbox, Message, Settings, Shared, Ticket, is_active};
-use crate::upstream::{self, Address, Login};
+use crate::upstream::{self, Address, Login, ServerId};
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
     let password = upstream.password.as_ref()?;
@@ -114,8 +114,8 @@ impl Hooks for Process {
         self.shared.now()
     }
 
-    fn up(&self, coverage: CoverageId, client_id: Option<i64>) {
-        self.shared.feed_up.send_replace(Some(FeedUp { coverage, client_id }));
+    fn up(&self, coverage: CoverageId, client_id: Option<i64>, server: Option<ServerId>) {
+        self.shared.feed_up.send_replace(Some(FeedUp { coverage, client_id, server }));
     }
 
     fn down(&self) {

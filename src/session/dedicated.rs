@@ -301,6 +301,7 @@ impl Dedicated {
         if self.waits.is_some() {
             return;
         }
+        self.link.client().be_patient();
         self.waits = Some(Waits { shared: core.shared.clone(), session: core.id });
         match self.link.client().id() {
             Some(id) => core.shared.note_waiting(core.id, id),

@@ -26,7 +26,7 @@ use crate::namespace::{Event, Namespace, Tracking};
 use crate::resp::decode::decode;
 use crate::resp::pubsub::{self, is_confirmation, message_word};
 use crate::resp::scanner::Kind;
-use crate::upstream::{At, Chunk, Client, ConnectError, Loss};
+use crate::upstream::{At, Chunk, Client, ConnectError, Loss, ServerId};
 
 pub(super) type CacheFence = Fence<super::worker::Ticket>;
 pub(super) type CacheLease = Lease<super::worker::Ticket>;
@@ -62,6 +62,8 @@ pub(super) enum What {
     Name,
     /// `CLIENT ID`, for a session that is about to wait.
     Id(u64),
+    /// Which server the link is on; the feed is on this one.
+    Server(CoverageId, ServerId),
     /// `CLIENT TRACKING`, under which feed.
     Arm(CoverageId),
 }
@@ -78,9 +80,8 @@ impl What {
                 write.fence = None;
                 write.to.take()
             }
-            What::Announced(_) | What::Ping | What::Audit(_) | What::Name | What::Id(_) | What::Arm(_) => {
-                None
-            }
+            What::Announced(_) | What::Ping | What::Audit(_) | What::Name | What::Id(_) => None,
+            What::Server(..) | What::Arm(_) => None,
         }
     }
 
@@ -155,6 +156,10 @@ pub(super) struct Peer {
     name: RefCell<Option<Vec<u8>>>,
     /// It stands, and is counted as standing.
     up: Cell<bool>,
+    /// The session has asked for what may be long in coming.
+    patient: Cell<bool>,
+    /// A reply of ours, as far as it has come.
+    read: RefCell<BytesMut>,
     /// It was logged that the link is away.
     told: Cell<bool>,
 }
@@ -172,6 +177,8 @@ impl Peer {
             id: Cell::default(),
             name: RefCell::default(),
             up: Cell::default(),
+            patient: Cell::default(),
+            read: RefCell::default(),
             told: Cell::default(),
             subscribed: Cell::default(),
             listening: Cell::default(),
@@ -200,7 +207,13 @@ impl Peer {
         self.shared.cache.read_past(key, self.number, now);
     }
 
+    /// From now on a reply may be long in coming.
+    pub(super) fn be_patient(&self) {
+        self.patient.set(true);
+    }
+
     pub(super) fn own(&self, owner: &Rc<Outbox>) {
+        self.patient.set(false);
         self.owner.replace(Some(owner.clone()));
     }
 
@@ -268,14 +281,18 @@ impl Peer {
         }
     }
 
+    /// The feed has just gone, or it is on another server than this link: a name or a proxy that leads
+    /// elsewhere since. Either way it is of no more use, and connects anew.
+    fn leave_feed(&self, feed: CoverageId) {
+        self.shared.cache.coverages().end_period(&self.shared.feed, feed, self.shared.now());
+    }
+
     fn armed(&self, feed: CoverageId, since: Micros, chunk: &[u8], kind: Kind) {
         let Some(slot) = &self.coverage else { return };
         if kind == Kind::Error {
             let said = String::from_utf8_lossy(chunk);
             if said.contains("does not exist") {
-                // The feed has just gone, or it is on another server than this link: a name or a proxy that
-                // leads elsewhere since. Either way it is of no more use.
-                self.shared.cache.coverages().end_period(&self.shared.feed, feed, self.shared.now());
+                self.leave_feed(feed);
                 return;
             }
             if !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {
@@ -424,6 +441,17 @@ impl Client for Peer {
                 }
                 None
             }
+            What::Server(feed, server) => {
+                self.read.borrow_mut().extend_from_slice(&chunk);
+                if !at.last {
+                    return again(What::Server(feed, server));
+                }
+                let reply = self.read.take();
+                if ServerId::of(&reply).is_some_and(|here| here != server) {
+                    self.leave_feed(feed);
+                }
+                None
+            }
             What::Arm(feed) => {
                 self.armed(feed, since, &chunk, at.kind);
                 None
@@ -465,6 +493,7 @@ impl Client for Peer {
         }
         self.name.replace(None);
         self.id.set(None);
+        self.read.take();
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();
@@ -498,7 +527,7 @@ impl Client for Peer {
     }
 
     fn may_wait(&self, _expect: &Expect) -> bool {
-        self.number == NO_LINK
+        self.patient.get()
     }
 }
 

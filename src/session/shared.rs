@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
 use crate::resp::Protocol;
 use crate::resp::framer::Limits;
-use crate::upstream::{self, Login};
+use crate::upstream::{self, Login, ServerId};
 
 /// What sessions are told by the configuration.
 #[derive(Clone)]
@@ -45,6 +45,8 @@ pub struct FeedUp {
     pub coverage: CoverageId,
     /// The connection to which tracking redirects; `None` if the upstream has no tracking.
     pub client_id: Option<i64>,
+    /// The server that it is on, if that is known.
+    pub server: Option<ServerId>,
 }
 
 /// See the [module](self).

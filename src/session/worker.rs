@@ -22,7 +22,7 @@ use super::shared::{FeedUp, Ident, Shared};
 use crate::cache::{CachedReply, Micros, NO_LINK, Waiter};
 use crate::namespace::Tracking;
 use crate::resp::{Protocol, encode};
-use crate::upstream::{Identity, Link, Login, Stream};
+use crate::upstream::{Identity, Link, Login, Stream, server_id};
 
 /// Heartbeats go on for this long after the last read: an application that reads now and then still hits.
 const ACTIVE: Duration = Duration::from_secs(60);
@@ -354,19 +354,20 @@ impl Worker {
         tokio::task::spawn_local(async move { link.reconnect() });
     }
 
-    /// Asks the upstream to track what is read on `link`. Whatever is leased after the answer is covered:
+    /// Makes sure that `link` leads to the feed's server, and asks the upstream to track what is read on it.
+    /// Whatever is leased after the answer is covered:
     /// its read comes behind this request on the same connection.
     fn arm(&self, link: &Link<Peer>) {
-        let up = *self.shared.feed_up.borrow();
-        let Some(FeedUp { coverage, client_id: Some(id) }) =
-            up.filter(|_| self.shared.tracks(Tracking::Keys))
-        else {
-            return;
-        };
+        let Some(FeedUp { coverage, client_id, server }) = *self.shared.feed_up.borrow() else { return };
+        let expect = |what| Expect { since: self.shared.now(), what };
+        if let Some(server) = server {
+            let _ = link.send(|out| out.copy(server_id::ASK), expect(What::Server(coverage, server)));
+        }
+        let Some(id) = client_id.filter(|_| self.shared.tracks(Tracking::Keys)) else { return };
         let id = id.to_string();
         let command: [&[u8]; 5] = [b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", id.as_bytes()];
-        let expect = Expect { since: self.shared.now(), what: What::Arm(coverage) };
-        let _ = link.send(|out| out.with(|tail| encode::command(tail, &command)), expect);
+        let _ =
+            link.send(|out| out.with(|tail| encode::command(tail, &command)), expect(What::Arm(coverage)));
     }
 
     /// Arms all links anew whenever the feed comes up.

@@ -140,6 +140,8 @@ struct Inner<C: Client> {
     /// Wakes the connection's task.
     task: Rc<Cell<Option<Waker>>>,
     epoch: Epoch,
+    /// When the upstream last said anything.
+    heard: Cell<Instant>,
 }
 
 /// Counts the connections of a link; a task whose number is not the present one ends.
@@ -189,6 +191,7 @@ impl<C: Client> Link<C> {
             state: RefCell::new(state),
             task: Rc::default(),
             epoch: Rc::default(),
+            heard: Cell::new(Instant::now()),
         }))
     }
 
@@ -449,7 +452,8 @@ impl<C: Client> Inner<C> {
         let limit = self.settings.reply_timeout;
         let state = self.state.borrow();
         let front = state.in_flight.front()?;
-        let waited = front.since.elapsed();
+        // What stands behind another cannot be answered before it is.
+        let waited = front.since.max(self.heard.get()).elapsed();
         if limit.is_zero() || waited <= limit || self.client.may_wait(&front.expect) {
             return None;
         }
@@ -516,6 +520,7 @@ impl Reader {
 
     /// Hands over every whole frame, and the beginning of a long one.
     fn handle<C: Client>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
+        inner.heard.set(Instant::now());
         while self.seen < self.buf.len() {
             match self.scanner.scan(&self.buf[self.seen..]) {
                 Ok(Scan::Done { used, kind }) => self.deliver(inner, self.seen + used, kind, true)?,

@@ -95,7 +95,9 @@ impl Redis {
         let Ok(mut conn) = Conn::try_to(self.address()) else { return false };
         let asked = conn.stream.write_all(&request(&[b"INFO", b"server"]));
         let said = asked.and_then(|()| conn.try_reply()).unwrap_or_default();
-        String::from_utf8_lossy(&said).contains(&format!("process_id:{pid}\r\n"))
+        let said = String::from_utf8_lossy(&said);
+        // One that asks for a password does not say who it is.
+        said.starts_with("-NOAUTH") || said.contains(&format!("process_id:{pid}\r\n"))
     }
 
     /// `kill -9`.

@@ -229,8 +229,8 @@ fn by_itself(connection: usize, words: &[String]) -> Option<String> {
         ["HELLO", ..] => "%1\r\n$5\r\nproto\r\n:3\r\n".into(),
         ["CLIENT", "ID"] => format!(":{}\r\n", connection + 1),
         ["COMMAND"] => "*0\r\n".into(),
-        // The feed looks for swapped databases there.
-        ["INFO", "commandstats"] => "$0\r\n\r\n".into(),
+        // Where the feed looks for swapped databases, and whether all connections lead to one server.
+        ["INFO", "commandstats" | "server"] => "$0\r\n\r\n".into(),
         ["PING"] => "+PONG\r\n".into(),
         ["PUBLISH", ..] => ":0\r\n".into(),
         ["SUBSCRIBE", channels @ ..] => {
