@@ -176,8 +176,11 @@ impl Dedicated {
     }
 
     /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
-    /// hangs on whether the server has taken the `MULTI`.
+    /// hangs on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
     pub(super) fn holds_back(&self, kind: Kind) -> bool {
+        if matches!(kind, Kind::Local(_)) {
+            return true;
+        }
         let unsure = |transaction: &Rc<RefCell<Transaction>>| !transaction.borrow().answered;
         let odd = !matches!(kind, Kind::Plain | Kind::Exec | Kind::Discard | Kind::Multi);
         odd && self.replies == Replies::On && self.transaction.as_ref().is_some_and(unsure)
@@ -235,7 +238,7 @@ impl Dedicated {
         }
         match kind {
             Kind::Connection if is_reply_command(row) => self.reply_command(core, request, raw),
-            _ if quiet => self.unanswered(core, row, request, raw),
+            _ if quiet => self.unanswered(core, row, kind, request, raw),
             Kind::Multi => {
                 self.tell_name(core);
                 let transaction = Rc::<RefCell<Transaction>>::default();
@@ -363,8 +366,15 @@ impl Dedicated {
     }
 
     /// A request to which the server will say nothing.
-    fn unanswered(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
-        if row.is_some_and(|row| row.name == "multi") && !self.link.client().is_raw() {
+    fn unanswered(
+        &mut self,
+        core: &mut Core,
+        row: Option<&Row>,
+        kind: Kind,
+        request: &Request<'_>,
+        raw: Raw<'_>,
+    ) {
+        if kind == Kind::Multi && !self.link.client().is_raw() {
             self.transaction = Some(Rc::default());
             return self.relay(core, raw);
         }
