@@ -369,6 +369,24 @@ mod pubsub {
         reads_are_cached(&nearside, &mut client);
     }
 
+    /// What the last confirmation will allow is sent in one packet with the UNSUBSCRIBE.
+    #[test]
+    fn back_to_normal_in_one_packet() {
+        let (redis, nearside) = start();
+        let (mut client, mut direct) = (nearside.connect(), redis.connect());
+        for db in 1..4 {
+            client.cmd("SUBSCRIBE c");
+            let lines = ["UNSUBSCRIBE c".into(), format!("SELECT {db}"), format!("CLIENT SETNAME n{db}")];
+            let lines = lines.each_ref().map(String::as_str);
+            assert!(packet(&mut client, &lines).ends_with(":0\r\n+OK\r\n+OK\r\n"));
+            reads_are_cached(&nearside, &mut client);
+            assert_eq!(client.text(&format!("SET users/a {db}")), "+OK\r\n");
+            assert_eq!(client.text("CLIENT GETNAME"), format!("$2\r\nn{db}\r\n"));
+            direct.cmd(&format!("SELECT {db}"));
+            assert_eq!(direct.value("users/a"), Some(db.to_string()));
+        }
+    }
+
     #[test]
     fn messages_of_every_kind() {
         let (redis, nearside) = start();
@@ -534,6 +552,8 @@ mod connection {
         client.send(&["CLIENT REPLY SKIP", "MULTI", "SET users/a multi", "EXEC", "PING"].map(line).concat());
         assert_eq!(frames(&mut client, 3), "+QUEUED\r\n*1\r\n+OK\r\n+PONG\r\n");
         assert_eq!(other.value("users/a").as_deref(), Some("multi"));
+        client.send(&["CLIENT REPLY OFF", "MULTI x", "CLIENT REPLY ON", "PING"].map(line).concat());
+        assert_eq!(frames(&mut client, 2), "+OK\r\n+PONG\r\n");
         assert_eq!(client.text("CLIENT REPLY MAYBE"), "-ERR syntax error\r\n");
         assert_eq!(client.text("RESET"), "+RESET\r\n");
         reads_are_cached(&nearside, &mut client);

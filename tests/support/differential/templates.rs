@@ -303,7 +303,7 @@ pub const REST: &[&str] = &[
     "HELLO 2 NOSUCH",
     "SELECT (x|16|-1|00)",
     "RESTORE {s} 0 {dump} (REPLACE|)",
-    "LOLWUT VERSION 5 1 1 1",
+    "!LOLWUT VERSION 5 1 1 1",
     "!EXEC x",
     "!DISCARD x",
     "!MULTI x",
