@@ -1,0 +1,74 @@
+"""redis-py, asyncio: many tasks at once, pipelines, transactions, pub/sub, blocking, locks; RESP2 and RESP3."""
+
+import asyncio
+import sys
+
+import redis
+import redis.asyncio
+
+host, port = sys.argv[1], int(sys.argv[2])
+
+
+async def check(protocol):
+    r = redis.asyncio.Redis(host=host, port=port, protocol=protocol, decode_responses=True)
+    await r.flushall()
+
+    async def own(i):
+        for n in range(20):
+            await r.set(f"users/{i}", n)
+            assert await r.get(f"users/{i}") == str(n)
+            assert await r.get(f"users/{i}") == str(n)
+
+    await asyncio.gather(*(own(i) for i in range(50)))
+    async with r.pipeline(transaction=True) as pipe:
+        pipe.set("users/p", 1).incr("users/p").get("users/p")
+        assert await pipe.execute() == [True, 2, "2"]
+    async with r.pipeline(transaction=True) as pipe:
+        await pipe.watch("users/p")
+        await r.incr("users/p")
+        pipe.multi()
+        pipe.set("users/p", "lost")
+        try:
+            await pipe.execute()
+            raise SystemExit("no WatchError")
+        except redis.WatchError:
+            pass
+    async with r.pubsub() as p:
+        await p.subscribe("news")
+        await p.psubscribe("n*")
+        assert [(await p.get_message(timeout=5))["type"] for _ in range(2)] == ["subscribe", "psubscribe"]
+        assert await r.publish("news", "hello") == 2
+        got = [await p.get_message(timeout=5) for _ in range(2)]
+        assert sorted(m["type"] for m in got) == ["message", "pmessage"], got
+        await p.unsubscribe()
+        await p.punsubscribe()
+    waiting = asyncio.create_task(r.blpop("queue", timeout=10))
+    await asyncio.sleep(0.05)
+    await r.rpush("queue", "job")
+    assert list(await waiting) == ["queue", "job"]
+    count = 0
+
+    async def locked():
+        nonlocal count
+        async with r.lock("lock", timeout=10, sleep=0.005):
+            before = count
+            await asyncio.sleep(0.001)
+            count = before + 1
+
+    await asyncio.gather(*(locked() for _ in range(20)))
+    assert count == 20
+    # A task that is cancelled while it waits leaves nothing behind.
+    waiting = asyncio.create_task(r.blpop("never", timeout=10))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert await r.get("users/p") == "3"
+    assert sorted([key async for key in r.scan_iter("users/1*")]) == sorted(
+        f"users/{i}" for i in range(50) if str(i).startswith("1")
+    )
+    await r.aclose()
+
+
+for protocol in (2, 3):
+    asyncio.run(check(protocol))
+print("redis-py asyncio", redis.__version__)
