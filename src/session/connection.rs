@@ -126,10 +126,13 @@ impl Connection {
         if self.buf.is_empty() {
             self.buf = self.worker.scratch.take();
         }
-        // Grows with what has come, not with what was announced: it doubles, and the last step is exact.
+        // Grows with what has come, not with what was announced: it doubles, and the last step is exact, for
+        // a step beyond would copy the whole request once more.
         let missing = self.wanted.saturating_sub(self.buf.len());
-        let wanted = if missing / 8 <= self.buf.len() { missing } else { self.buf.len() };
-        self.buf.reserve(wanted.max(READ));
+        if missing == 0 || self.buf.capacity() - self.buf.len() < missing {
+            let wanted = if missing / 8 <= self.buf.len() { missing } else { self.buf.len() };
+            self.buf.reserve(wanted.max(READ));
+        }
         let read = pin!(stream.read_buf(&mut self.buf)).poll(cx);
         let came = match read {
             Poll::Ready(Ok(0)) => {
@@ -219,6 +222,7 @@ impl Connection {
     fn execute(&mut self, table: &Table, Framed { len, inline }: Framed) -> bool {
         let request = self.framer.request(&self.buf);
         let Some(plan) = self.core.admit(table, &request) else { return false };
+        self.wanted = 0;
         if len < LARGE || inline {
             self.core.execute(plan, &request, Raw::Copy(request.raw()));
             self.buf.advance(len);
