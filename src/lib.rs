@@ -22,7 +22,7 @@
 //! 6. [`upstream::Link::send`] queues bytes and an `Expect`, which says what is done with the reply. The link's
 //!    task writes what all sessions queued in one turn, with one write.
 //! 7. The reply comes in. [`resp::scanner::ReplyScanner`] finds its end, and the link hands it to
-//!    `session::expect::Peer`. `Fill` keeps the reply until `PTTL` is answered; [`cache::Lease::fill`] puts it into
+//!    `session::peer::Peer`. `Fill` keeps the reply until `PTTL` is answered; [`cache::Lease::fill`] puts it into
 //!    the cache, unless the key or the coverage changed meanwhile. Then it is handed to its slot.
 //! 8. `Outbox` writes what is complete from the front, so replies leave in the order of the requests.
 //!

@@ -2,7 +2,7 @@
 //!
 //! A request's way: [`connection`] reads it and frames it, [`core`] decides, and then it is a [`read`] from
 //! the cache, a [`write`] with its fence and its announcements, something [`local`], or a relay; on the
-//! link that all sessions of the identity share, or on a [`dedicated`] one. [`expect`] meets the reply, and
+//! link that all sessions of the identity share, or on a [`dedicated`] one. [`expect`] says what is done with its reply, [`peer`] does it, and
 //! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread.
 
 mod audit;
@@ -15,6 +15,7 @@ mod local;
 mod mget;
 mod nearside;
 mod outbox;
+mod peer;
 mod read;
 mod refill;
 mod shared;

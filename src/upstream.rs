@@ -15,6 +15,7 @@
 mod connect;
 mod link;
 mod outgoing;
+mod reader;
 pub mod server_id;
 
 pub use connect::{Address, ConnectError, Identity, Login, Stream};

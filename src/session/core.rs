@@ -15,9 +15,10 @@ use smallvec::SmallVec;
 
 use super::dedicated::Dedicated;
 use super::errors;
-use super::expect::{Expect, Peer, What};
+use super::expect::{Expect, What};
 use super::local::Changing;
 use super::outbox::{Outbox, To};
+use super::peer::Peer;
 use super::shared::{Ident, Shared};
 use super::worker::Worker;
 use super::write::Touched;

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{CacheFence, Change, Past, Peer, What, Write};
+use super::expect::{CacheFence, Change, Past, What, Write};
 use super::outbox::To;
+use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;

@@ -11,8 +11,9 @@ use memchr::memmem;
 
 use super::core::{Core, Raw};
 use super::errors;
-use super::expect::{Change, Peer, What};
+use super::expect::{Change, What};
 use super::outbox::To;
+use super::peer::Peer;
 use super::shared::Ident;
 use crate::command::{Local, Row};
 use crate::resp::request::Request;

@@ -9,8 +9,9 @@ use std::ops::Range;
 use bytes::{BufMut, BytesMut};
 
 use super::core::Core;
-use super::expect::{CacheLease, Peer, What};
+use super::expect::{CacheLease, What};
 use super::outbox::To;
+use super::peer::Peer;
 use super::read::life;
 use crate::cache::{Lookup, Micros, Name, Reason};
 use crate::resp::encode;

@@ -6,8 +6,9 @@ use bytes::BytesMut;
 use smallvec::smallvec;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{CacheLease, Past, Peer, What};
+use super::expect::{CacheLease, Past, What};
 use super::outbox::To;
+use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::{Ticket, Worker};
 use crate::cache::{Bounds, CachedReply, Life, Lookup, Micros, Name, NameBuf, Reason};

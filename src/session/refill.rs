@@ -7,7 +7,8 @@
 use bytes::BytesMut;
 
 use super::core::send_on;
-use super::expect::{CacheLease, Peer, What};
+use super::expect::{CacheLease, What};
+use super::peer::Peer;
 use super::read::{Fill, write_request};
 use super::shared::{Ident, Shared};
 use super::write::Touched;

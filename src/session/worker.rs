@@ -16,8 +16,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connection;
-use super::expect::{Expect, Peer, What};
+use super::expect::{Expect, What};
 use super::outbox::Outbox;
+use super::peer::Peer;
 use super::shared::{FeedUp, Ident, Shared};
 use crate::cache::{CachedReply, Micros, NO_LINK, Waiter};
 use crate::namespace::Tracking;

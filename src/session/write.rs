@@ -10,8 +10,9 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::core::{Raw, send_on};
-use super::expect::{CacheFence, Peer, What, Write};
+use super::expect::{CacheFence, What, Write};
 use super::outbox::To;
+use super::peer::Peer;
 use super::refill;
 use super::shared::{Ident, Shared};
 use super::worker::Worker;

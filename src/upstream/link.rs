@@ -13,12 +13,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 
 use super::connect::{Address, ConnectError, Identity, Stream, connect};
 use super::outgoing::{LARGE, Outgoing};
-use crate::resp::scanner::{Kind, ReplyScanner, Scan};
+use super::reader::Reader;
+use crate::resp::scanner::Kind;
 
 /// What a link does with what arrives. Called on the link's thread, never while the link is borrowed, so a
 /// client may send on any link, this one included.
@@ -66,8 +66,8 @@ pub struct At {
 
 /// Bytes that came, as a slice, or without a copy as [`Bytes`] if they are many.
 pub struct Chunk<'a> {
-    buf: &'a mut BytesMut,
-    len: usize,
+    pub(super) buf: &'a mut BytesMut,
+    pub(super) len: usize,
 }
 
 impl Deref for Chunk<'_> {
@@ -114,9 +114,6 @@ pub struct Settings {
 /// The first delay after a failure, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(150));
 
-/// How much of an unfinished reply is gathered before it is handed over in pieces.
-const PIECE: usize = 64 << 10;
-
 /// How often overdue replies are looked for.
 const OVERDUE_CHECK: Duration = Duration::from_millis(500);
 
@@ -132,38 +129,38 @@ impl<C: Client> Clone for Link<C> {
     }
 }
 
-struct Inner<C: Client> {
-    client: C,
+pub(super) struct Inner<C: Client> {
+    pub(super) client: C,
     identity: Identity,
     settings: Rc<Settings>,
-    state: RefCell<State<C>>,
+    pub(super) state: RefCell<State<C>>,
     /// Wakes the connection's task.
     task: Rc<Cell<Option<Waker>>>,
     epoch: Epoch,
     /// When the upstream last said anything.
-    heard: Cell<Instant>,
+    pub(super) heard: Cell<Instant>,
 }
 
 /// Counts the connections of a link; a task whose number is not the present one ends.
 type Epoch = Rc<Cell<u64>>;
 
-struct State<C: Client> {
+pub(super) struct State<C: Client> {
     phase: Phase,
     out: Outgoing,
     /// Bytes queued and written in the present connection.
     queued: u64,
     written: u64,
-    in_flight: VecDeque<InFlight<C::Expect>>,
+    pub(super) in_flight: VecDeque<InFlight<C::Expect>>,
     failures: u32,
     /// Who waits for the phase or the congestion to change.
     waiting: Vec<Waker>,
 }
 
-struct InFlight<E> {
+pub(super) struct InFlight<E> {
     /// Where in the connection's stream the request begins.
-    start: u64,
-    since: Instant,
-    expect: E,
+    pub(super) start: u64,
+    pub(super) since: Instant,
+    pub(super) expect: E,
 }
 
 enum Phase {
@@ -459,114 +456,5 @@ impl<C: Client> Inner<C> {
         }
         let limit = humantime::format_duration(limit);
         Some(ConnectError::Io(format!("no reply within {limit} (upstream-timeout)").into()))
-    }
-}
-
-/// Reads a connection and hands over what comes.
-#[derive(Default)]
-struct Reader {
-    buf: BytesMut,
-    /// How much of `buf` the scanner has seen.
-    seen: usize,
-    scanner: ReplyScanner,
-    /// A piece of the present frame was handed over.
-    begun: bool,
-    /// The frame that has begun answers no request.
-    pushing: bool,
-}
-
-/// Room for one read.
-const READ: usize = 64 << 10;
-
-/// Reads in a row before other tasks get their turn.
-const READS: usize = 16;
-
-impl Reader {
-    fn poll<C: Client>(
-        &mut self,
-        inner: &Inner<C>,
-        stream: &mut (impl AsyncRead + Unpin),
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectError> {
-        for _ in 0..READS {
-            let room = {
-                let state = inner.state.borrow();
-                inner.client.has_room(state.in_flight.front().map(|front| &front.expect), cx)
-            };
-            if !room {
-                return Poll::Pending;
-            }
-            self.buf.reserve(READ);
-            match pin!(stream.read_buf(&mut self.buf)).poll(cx) {
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(ConnectError::Io("the upstream closed the connection".into()));
-                }
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
-                Poll::Pending => {
-                    if self.buf.is_empty() {
-                        self.buf = BytesMut::new();
-                    }
-                    return Poll::Pending;
-                }
-            }
-            if let Err(cause) = self.handle(inner) {
-                return Poll::Ready(cause);
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Hands over every whole frame, and the beginning of a long one.
-    fn handle<C: Client>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
-        inner.heard.set(Instant::now());
-        while self.seen < self.buf.len() {
-            match self.scanner.scan(&self.buf[self.seen..]) {
-                Ok(Scan::Done { used, kind }) => self.deliver(inner, self.seen + used, kind, true)?,
-                Ok(Scan::More) => {
-                    self.seen = self.buf.len();
-                    if let Some(kind) = self.scanner.kind().filter(|_| self.seen >= PIECE) {
-                        self.deliver(inner, self.seen, kind, false)?;
-                    }
-                }
-                Err(garbage) => {
-                    return Err(ConnectError::Io(format!("not understood: {garbage}").into()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn deliver<C: Client>(
-        &mut self,
-        inner: &Inner<C>,
-        len: usize,
-        kind: Kind,
-        last: bool,
-    ) -> Result<(), ConnectError> {
-        let at = At { kind, first: !self.begun, last };
-        self.begun = !last;
-        self.seen = 0;
-        let mut state = inner.state.borrow_mut();
-        if at.first {
-            let front = state.in_flight.front().map(|front| &front.expect);
-            self.pushing = inner.client.is_push(front, kind, &self.buf[..len]);
-        }
-        let chunk = Chunk { buf: &mut self.buf, len };
-        if self.pushing {
-            drop(state);
-            inner.client.push(chunk, at);
-            return Ok(());
-        }
-        let Some(request) = state.in_flight.pop_front() else {
-            return Err(ConnectError::Io("a reply came to no request".into()));
-        };
-        drop(state);
-        let InFlight { start, since, expect } = request;
-        if let Some(expect) = inner.client.reply(expect, chunk, at) {
-            inner.state.borrow_mut().in_flight.push_front(InFlight { start, since, expect });
-        }
-        Ok(())
     }
 }

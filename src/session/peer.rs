@@ -1,0 +1,507 @@
+//! The client of a link, shared or dedicated: meets each upstream reply and does what is expected with it.
+//!
+//! What always holds: a write's fence is released, and what a read past the cache may have overtaken is
+//! dropped, just *before* the reply is handed to its slot. From then on the client may act on it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use bytes::{Bytes, BytesMut};
+use tracing::{debug, info, warn};
+
+use super::errors;
+use super::expect::{Change, Expect, What, Write};
+use super::outbox::{Outbox, To};
+use super::shared::Shared;
+use super::worker::Worker;
+use crate::cache::{CoverageId, CoverageSlot, Micros, NO_LINK, Reason};
+use crate::namespace::{Event, Namespace, Tracking};
+use crate::resp::decode::decode;
+use crate::resp::pubsub::{self, is_confirmation, message_word};
+use crate::resp::scanner::Kind;
+use crate::upstream::{At, Chunk, Client, ConnectError, Loss, ServerId};
+
+/// The client of shared and dedicated links.
+pub(super) struct Peer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) worker: Weak<Worker>,
+    /// The link's number; its order is known to itself. [`NO_LINK`] for a dedicated link.
+    pub(super) number: u16,
+    /// The coverage of what is read on the link; `None` for a dedicated link.
+    pub(super) coverage: Option<CoverageSlot>,
+    /// The session of a dedicated link.
+    owner: RefCell<Option<Rc<Outbox>>>,
+    /// Channels and shard channels to which a dedicated link is subscribed, as last confirmed.
+    subscribed: Cell<[i64; 2]>,
+    /// Was ever subscribed, so its arrays may be messages.
+    listening: Cell<bool>,
+    /// Everything that comes belongs to no request (`MONITOR`).
+    raw: Cell<bool>,
+    /// Its id upstream, if that was asked.
+    id: Cell<Option<i64>>,
+    /// What the connection is called upstream, if it was ever given a session's name.
+    name: RefCell<Option<Vec<u8>>>,
+    /// It stands, and is counted as standing.
+    up: Cell<bool>,
+    /// The session has asked for what may be long in coming.
+    patient: Cell<bool>,
+    /// A reply of ours, as far as it has come.
+    read: RefCell<BytesMut>,
+    /// It was logged that the link is away.
+    told: Cell<bool>,
+}
+
+impl Peer {
+    pub(super) fn new(worker: &Rc<Worker>, number: u16, owner: Option<Rc<Outbox>>) -> Self {
+        let shared = worker.shared.clone();
+        let coverage = if number == NO_LINK { None } else { shared.cache.coverages().take() };
+        Self {
+            shared,
+            worker: Rc::downgrade(worker),
+            number,
+            coverage,
+            owner: RefCell::new(owner),
+            id: Cell::default(),
+            name: RefCell::default(),
+            up: Cell::default(),
+            patient: Cell::default(),
+            read: RefCell::default(),
+            told: Cell::default(),
+            subscribed: Cell::default(),
+            listening: Cell::default(),
+            raw: Cell::default(),
+        }
+    }
+
+    /// The coverage under which a read on this link would be filled now, and the link's number.
+    pub(super) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, u16)> {
+        let feed = || self.shared.cache.coverages().current(&self.shared.feed);
+        let id = match self.shared.tracking(namespace) {
+            Tracking::Keys => self.tracked()?,
+            Tracking::Prefix => feed()?,
+            Tracking::Off => namespace.and_then(|_| feed())?,
+        };
+        Some((id, self.number))
+    }
+
+    /// The coverage by the upstream's tracking.
+    pub(super) fn tracked(&self) -> Option<CoverageId> {
+        self.coverage.as_ref().and_then(|slot| self.shared.cache.coverages().current(slot))
+    }
+
+    /// A reply for `key` was read past the cache on this link.
+    pub(super) fn past(&self, key: &[u8], now: Micros) {
+        self.shared.cache.read_past(key, self.number, now);
+    }
+
+    /// From now on a reply may be long in coming.
+    pub(super) fn be_patient(&self) {
+        self.patient.set(true);
+    }
+
+    pub(super) fn own(&self, owner: &Rc<Outbox>) {
+        self.patient.set(false);
+        self.owner.replace(Some(owner.clone()));
+    }
+
+    pub(super) fn disown(&self) {
+        self.owner.replace(None);
+    }
+
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed.get() != [0, 0]
+    }
+
+    /// From now on arrays may be messages.
+    pub(super) fn listen(&self) {
+        self.listening.set(true);
+    }
+
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw.get()
+    }
+
+    pub(super) fn id(&self) -> Option<i64> {
+        self.id.get()
+    }
+
+    /// Notes that the connection is called `name` from now on; false if it is already.
+    pub(super) fn call(&self, name: &[u8]) -> bool {
+        let known = self.name.borrow().as_deref() == Some(name);
+        if !known {
+            self.name.replace(Some(name.to_vec()));
+        }
+        !known
+    }
+
+    /// Whether the connection was never put into a state of its own.
+    pub(super) fn is_clean(&self) -> bool {
+        !self.listening.get() && !self.raw.get()
+    }
+
+    /// A reply came to a request that was sent after `since`.
+    fn proven(&self, since: Micros) {
+        if let Some(slot) = &self.coverage {
+            self.shared.cache.coverages().advance(slot, since);
+        }
+    }
+
+    /// What the cache may serve, by `stale-if-error`, for a read that was lost with its link.
+    fn instead<'e>(&self, what: &'e What) -> Option<(&'e To, Bytes)> {
+        if !self.shared.settings.stale_if_error {
+            return None;
+        }
+        let (to, name) = match what {
+            What::ReadPast(to, past) => (to, past.instead.as_ref()?.borrow()),
+            What::Fill(fill) => (fill.to()?, fill.name()?),
+            _ => return None,
+        };
+        // Part of the upstream's reply may have been passed on.
+        let untouched = !to.outbox.has_begun(to.slot);
+        let reply = self.shared.cache.stale(&name, self.shared.now()).filter(|_| untouched)?;
+        Some((to, reply))
+    }
+
+    fn disarm(&self) {
+        if let Some(slot) = &self.coverage {
+            self.shared.cache.coverages().end(slot, self.shared.now());
+        }
+    }
+
+    /// The feed has just gone, or it is on another server than this link: a name or a proxy that leads
+    /// elsewhere since. Either way it is of no more use, and connects anew.
+    fn leave_feed(&self, feed: CoverageId) {
+        self.shared.cache.coverages().end_period(&self.shared.feed, feed, self.shared.now());
+    }
+
+    fn armed(&self, feed: CoverageId, since: Micros, chunk: &[u8], kind: Kind) {
+        let Some(slot) = &self.coverage else { return };
+        if kind == Kind::Error {
+            let said = String::from_utf8_lossy(chunk);
+            if said.contains("does not exist") {
+                self.leave_feed(feed);
+                return;
+            }
+            if !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {
+                warn!(
+                    reply = said.trim_end(),
+                    "the upstream does not allow CLIENT TRACKING: only keys in namespaces are cached"
+                );
+            }
+            return;
+        }
+        if self.shared.cache.coverages().arm(slot, Some(feed), since).is_none() {
+            debug!("the feed went before tracking was in place");
+        }
+    }
+
+    fn count_failed(&self, chunk: &[u8]) {
+        self.shared.metrics.announcements_failed.inc();
+        let said = String::from_utf8_lossy(chunk);
+        warn!(reply = said.trim_end(), "an announcement failed: other sidecars may serve the old value");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if self.up.get() {
+            // Closed from our side.
+            self.shared.metrics.upstream_links.dec();
+        }
+        if let Some(slot) = self.coverage.take() {
+            self.shared.cache.coverages().give_back(slot, self.shared.now());
+        }
+    }
+}
+
+impl Client for Peer {
+    type Expect = Expect;
+
+    fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
+        if self.raw.get() {
+            return true;
+        }
+        if kind != Kind::Push && !(self.listening.get() && kind == Kind::Aggregate) {
+            return false;
+        }
+        let word = message_word(start);
+        if is_confirmation(word) {
+            return !matches!(front, Some(Expect { what: What::Subscribe(..), .. }));
+        }
+        kind == Kind::Push || pubsub::is_message(word)
+    }
+
+    fn push(&self, chunk: Chunk<'_>, at: At) {
+        if at.first && at.last {
+            self.note_confirmation(&chunk);
+            self.note_announcement(&chunk);
+        }
+        match &*self.owner.borrow() {
+            Some(owner) => owner.push(chunk.into_bytes()),
+            None => debug!("a push came on a shared link"),
+        }
+    }
+
+    fn reply(&self, expect: Expect, chunk: Chunk<'_>, at: At) -> Option<Expect> {
+        let Expect { since, what } = expect;
+        let again = |what| Some(Expect { since, what });
+        match what {
+            What::Relay(to) => self.relay(to, since, chunk, at).and_then(|to| again(What::Relay(to))),
+            What::ReadPast(to, past) => {
+                if at.last {
+                    let now = self.shared.now();
+                    past.keys.iter().for_each(|key| self.past(key, now));
+                }
+                self.relay(to, since, chunk, at).and_then(|to| again(What::ReadPast(to, past)))
+            }
+            What::Write(write) => self.write_reply(write, since, chunk, at).and_then(again),
+            What::Fill(fill) => {
+                let more = fill.reply(self, chunk, at).map(What::Fill);
+                if more.is_none() {
+                    self.proven(since);
+                    self.observe(since);
+                }
+                more.and_then(again)
+            }
+            What::Gather(gather) => {
+                let more = gather.reply(self, chunk, at).map(What::Gather);
+                if more.is_none() {
+                    self.proven(since);
+                    self.observe(since);
+                }
+                more.and_then(again)
+            }
+            What::Changed(to, mut held, change) => {
+                held.extend_from_slice(&chunk);
+                if !at.last {
+                    return again(What::Changed(to, held, change));
+                }
+                self.observe(since);
+                self.change(&to, held, at.kind, change);
+                None
+            }
+            What::Subscribe(to, left) => {
+                let left = left - usize::from(at.last);
+                // An error, or `QUEUED` in a transaction: that is all that comes.
+                if !matches!(at.kind, Kind::Push | Kind::Aggregate) {
+                    to.piece(chunk.into_bytes(), at.last);
+                    return if at.last { None } else { again(What::Subscribe(to, left)) };
+                }
+                self.note_confirmation(&chunk);
+                to.piece(chunk.into_bytes(), left == 0);
+                if left > 0 { again(What::Subscribe(to, left)) } else { None }
+            }
+            What::Multi(to, transaction) => {
+                if at.first {
+                    transaction.borrow_mut().answer(at.kind == Kind::Error, &self.shared);
+                }
+                self.relay(to, since, chunk, at).and_then(|to| again(What::Multi(to, transaction)))
+            }
+            What::Monitor(to) => {
+                if at.kind != Kind::Error {
+                    self.raw.set(true);
+                }
+                self.relay(to, since, chunk, at).and_then(|to| again(What::Monitor(to)))
+            }
+            What::Announced(left) => {
+                if at.kind == Kind::Error && at.first {
+                    self.count_failed(&chunk);
+                }
+                let left = left - usize::from(at.last);
+                if left > 0 { again(What::Announced(left)) } else { None }
+            }
+            What::Ping => {
+                self.proven(since);
+                None
+            }
+            What::Audit(audit) => audit.reply(&self.shared, chunk, at).map(What::Audit).and_then(again),
+            What::Name => {
+                if at.kind == Kind::Error {
+                    self.name.replace(None);
+                }
+                None
+            }
+            What::Id(session) => {
+                if let Some(id) = pubsub::count(&chunk).filter(|_| at.kind != Kind::Error) {
+                    self.id.set(Some(id));
+                    self.shared.note_waiting(session, id);
+                }
+                None
+            }
+            What::Server(feed, server) => {
+                self.read.borrow_mut().extend_from_slice(&chunk);
+                if !at.last {
+                    return again(What::Server(feed, server));
+                }
+                let reply = self.read.take();
+                if ServerId::of(&reply).is_some_and(|here| here != server) {
+                    self.leave_feed(feed);
+                }
+                None
+            }
+            What::Arm(feed) => {
+                self.armed(feed, since, &chunk, at.kind);
+                None
+            }
+        }
+    }
+
+    fn lost(&self, expect: Expect, loss: &Loss) {
+        let announced = expect.what.announcements();
+        if announced > 0 {
+            self.shared.metrics.announcements_failed.add(announced as u64);
+            warn!(announced, cause = %loss.cause, "announcements were lost with their link");
+        }
+        if let Some((to, reply)) = self.instead(&expect.what) {
+            return to.piece(reply, true);
+        }
+        if let Some(to) = expect.what.give_up() {
+            self.shared.metrics.upstream_lost.inc();
+            to.error(&errors::lost(&self.shared.settings.upstream.address, loss));
+        }
+    }
+
+    fn up(&self) {
+        self.shared.metrics.upstream_connects.inc();
+        self.shared.metrics.upstream_links.inc();
+        self.up.set(true);
+        if self.told.replace(false) {
+            info!(upstream = %self.shared.settings.upstream.address, link = self.number, "link is up again");
+        }
+        if let Some(worker) = self.worker.upgrade() {
+            worker.link_up(self.number);
+        }
+    }
+
+    fn down(&self, was_up: bool, loss: &Loss) {
+        self.disarm();
+        if self.number != NO_LINK {
+            self.shared.cache.no_echoes_of(self.number, self.shared.now());
+        }
+        self.name.replace(None);
+        self.id.set(None);
+        self.read.take();
+        if was_up {
+            self.shared.metrics.upstream_disconnects.inc();
+            self.shared.metrics.upstream_links.dec();
+            self.up.set(false);
+            if let Some(worker) = self.worker.upgrade().filter(|_| self.number != NO_LINK) {
+                worker.link_lost(self.number);
+            }
+        }
+        // A refusal is told to whoever asked for the identity.
+        let refused = matches!(loss.cause, ConnectError::Refused(_));
+        if self.number != NO_LINK && !refused && !self.told.replace(true) {
+            let upstream = &self.shared.settings.upstream.address;
+            warn!(%upstream, link = self.number, cause = %loss.cause, "link is down");
+        }
+        if let Some(owner) = &*self.owner.borrow() {
+            owner.lose_link();
+        }
+    }
+
+    fn has_room(&self, front: Option<&Expect>, cx: &mut Context<'_>) -> bool {
+        if let Some(owner) = &*self.owner.borrow() {
+            return owner.has_room(cx);
+        }
+        match front.map(|expect| &expect.what) {
+            Some(What::Relay(to) | What::ReadPast(to, _)) => to.outbox.has_shared_room(cx),
+            Some(What::Fill(fill)) => fill.to().is_none_or(|to| to.outbox.has_shared_room(cx)),
+            Some(What::Gather(gather)) => gather.to().outbox.has_shared_room(cx),
+            Some(What::Write(write)) => write.to.as_ref().is_none_or(|to| to.outbox.has_shared_room(cx)),
+            _ => true,
+        }
+    }
+
+    fn may_wait(&self, _expect: &Expect) -> bool {
+        self.patient.get()
+    }
+}
+
+impl Peer {
+    /// A subscriber is told of a change: when it reads the key here, it must not see what was before, even
+    /// if it has heard sooner than the feed.
+    fn note_announcement(&self, frame: &[u8]) {
+        if self.shared.namespaces.is_empty() || !pubsub::is_message(message_word(frame)) {
+            return;
+        }
+        let Ok(message) = decode(frame, 1) else { return };
+        // The pattern comes before them, if there is one.
+        let Some([.., channel, bare]) = message.as_array() else { return };
+        let (Some(channel), Some(bare)) = (channel.as_bytes(), bare.as_bytes()) else { return };
+        if let Some((namespace, event)) = self.shared.namespaces.heard(channel) {
+            let reason = if event == Event::Update { Reason::Update } else { Reason::Delete };
+            self.shared.cache.invalidate(&namespace.key(bare), reason, self.shared.now());
+        }
+    }
+
+    fn relay(&self, to: To, since: Micros, chunk: Chunk<'_>, at: At) -> Option<To> {
+        if at.last {
+            self.observe(since);
+        }
+        if at.first && at.last && chunk.len() < crate::upstream::LARGE {
+            to.whole(&chunk);
+            return None;
+        }
+        to.piece(chunk.into_bytes(), at.last);
+        (!at.last).then_some(to)
+    }
+
+    fn write_reply(&self, mut write: Box<Write>, since: Micros, chunk: Chunk<'_>, at: At) -> Option<What> {
+        if let Some(to) = write.to.take() {
+            if at.kind == Kind::Error
+                && let Some(unknown) = write.unknown.take()
+            {
+                unknown.set(unknown.get().saturating_sub(1));
+            }
+            if at.last {
+                write.fence = None;
+                if let (Some((commands, n)), Some(worker)) = (write.announce.take(), self.worker.upgrade()) {
+                    worker.announce(commands, n);
+                }
+            }
+            write.to = self.relay(to, since, chunk, at);
+            return (write.to.is_some() || write.announced > 0).then_some(What::Write(write));
+        }
+        if at.kind == Kind::Error && at.first {
+            self.count_failed(&chunk);
+            let now = self.shared.now();
+            write.echoed.drain(..).for_each(|key| self.shared.cache.no_echo(&key, now));
+        }
+        write.announced -= usize::from(at.last);
+        (write.announced > 0).then_some(What::Write(write))
+    }
+
+    fn change(&self, to: &To, mut reply: BytesMut, kind: Kind, change: Change) {
+        if kind != Kind::Error {
+            match change {
+                Change::Info => reply = super::nearside::with_section(&self.shared, reply),
+                Change::HelloId(id) => reply = super::local::with_id(reply, id),
+                Change::Select(db, chosen) => db.set(Some(chosen)),
+            }
+        }
+        to.piece(reply.freeze(), true);
+    }
+
+    fn observe(&self, since: Micros) {
+        let micros = self.shared.now().saturating_sub(since);
+        self.shared.metrics.upstream_latency.observe(micros, 1);
+    }
+
+    /// Takes in how many channels are left, as a confirmation says.
+    fn note_confirmation(&self, frame: &[u8]) {
+        if self.number != NO_LINK {
+            return;
+        }
+        let word = message_word(frame);
+        if let Some(count) = pubsub::count(frame).filter(|_| is_confirmation(word)) {
+            self.listening.set(true);
+            let mut subscribed = self.subscribed.get();
+            subscribed[usize::from(word.starts_with(b"ss") || word.starts_with(b"sunsub"))] = count;
+            self.subscribed.set(subscribed);
+        }
+    }
+}

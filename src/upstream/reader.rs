@@ -1,0 +1,125 @@
+//! The reading half of a link: cuts what comes into frames and hands them to the client, in pieces if they are
+//! long.
+
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
+
+use super::connect::ConnectError;
+use super::link::{At, Chunk, Client, InFlight, Inner};
+use crate::resp::scanner::{Kind, ReplyScanner, Scan};
+
+/// How much of an unfinished reply is gathered before it is handed over in pieces.
+const PIECE: usize = 64 << 10;
+
+/// Reads a connection and hands over what comes.
+#[derive(Default)]
+pub(super) struct Reader {
+    buf: BytesMut,
+    /// How much of `buf` the scanner has seen.
+    seen: usize,
+    scanner: ReplyScanner,
+    /// A piece of the present frame was handed over.
+    begun: bool,
+    /// The frame that has begun answers no request.
+    pushing: bool,
+}
+
+/// Room for one read.
+const READ: usize = 64 << 10;
+
+/// Reads in a row before other tasks get their turn.
+const READS: usize = 16;
+
+impl Reader {
+    pub(super) fn poll<C: Client>(
+        &mut self,
+        inner: &Inner<C>,
+        stream: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectError> {
+        for _ in 0..READS {
+            let room = {
+                let state = inner.state.borrow();
+                inner.client.has_room(state.in_flight.front().map(|front| &front.expect), cx)
+            };
+            if !room {
+                return Poll::Pending;
+            }
+            self.buf.reserve(READ);
+            match pin!(stream.read_buf(&mut self.buf)).poll(cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(ConnectError::Io("the upstream closed the connection".into()));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Pending => {
+                    if self.buf.is_empty() {
+                        self.buf = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
+            }
+            if let Err(cause) = self.handle(inner) {
+                return Poll::Ready(cause);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands over every whole frame, and the beginning of a long one.
+    fn handle<C: Client>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
+        inner.heard.set(Instant::now());
+        while self.seen < self.buf.len() {
+            match self.scanner.scan(&self.buf[self.seen..]) {
+                Ok(Scan::Done { used, kind }) => self.deliver(inner, self.seen + used, kind, true)?,
+                Ok(Scan::More) => {
+                    self.seen = self.buf.len();
+                    if let Some(kind) = self.scanner.kind().filter(|_| self.seen >= PIECE) {
+                        self.deliver(inner, self.seen, kind, false)?;
+                    }
+                }
+                Err(garbage) => {
+                    return Err(ConnectError::Io(format!("not understood: {garbage}").into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver<C: Client>(
+        &mut self,
+        inner: &Inner<C>,
+        len: usize,
+        kind: Kind,
+        last: bool,
+    ) -> Result<(), ConnectError> {
+        let at = At { kind, first: !self.begun, last };
+        self.begun = !last;
+        self.seen = 0;
+        let mut state = inner.state.borrow_mut();
+        if at.first {
+            let front = state.in_flight.front().map(|front| &front.expect);
+            self.pushing = inner.client.is_push(front, kind, &self.buf[..len]);
+        }
+        let chunk = Chunk { buf: &mut self.buf, len };
+        if self.pushing {
+            drop(state);
+            inner.client.push(chunk, at);
+            return Ok(());
+        }
+        let Some(request) = state.in_flight.pop_front() else {
+            return Err(ConnectError::Io("a reply came to no request".into()));
+        };
+        drop(state);
+        let InFlight { start, since, expect } = request;
+        if let Some(expect) = inner.client.reply(expect, chunk, at) {
+            inner.state.borrow_mut().in_flight.push_front(InFlight { start, since, expect });
+        }
+        Ok(())
+    }
+}
