@@ -14,8 +14,8 @@ fn number(name: &str, default: u64) -> u64 {
 fn differs_nowhere(seed: u64, commands: usize) {
     let done = differential::run(seed, commands);
     eprintln!(
-        "seed {seed}: {} commands in {} batches, {} served from the cache, {} errors: no difference",
-        done.commands, done.batches, done.hits, done.errors
+        "seed {seed}: {} commands in {} batches, {} served from the cache, {} errors, slowest {:?}: no difference",
+        done.commands, done.batches, done.hits, done.errors, done.slowest
     );
     assert!(done.hits as usize > commands / 100, "the cache was hardly used: {} hits", done.hits);
     assert!(done.errors > commands / 100, "hardly anything went wrong: {} errors", done.errors);

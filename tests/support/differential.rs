@@ -13,6 +13,7 @@ mod templates;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use nearside::resp::pubsub;
 use nearside::resp::scanner::Kind;
@@ -34,6 +35,8 @@ pub struct Summary {
     pub batches: usize,
     pub hits: i64,
     pub errors: usize,
+    /// The longest that nearside was behind the server with the replies to a batch.
+    pub slowest: Duration,
 }
 
 /// How a reply is compared.
@@ -148,6 +151,7 @@ pub fn run(seed: u64, commands: usize) -> Summary {
         done: 0,
         batches: 0,
         errors: 0,
+        slowest: Duration::ZERO,
     };
     let mut sessions: Vec<_> = (0..SESSIONS).map(open).collect();
     while tester.done < commands {
@@ -171,6 +175,7 @@ pub fn run(seed: u64, commands: usize) -> Summary {
         batches: tester.batches,
         hits: nearside.stat("hits"),
         errors: tester.errors,
+        slowest: tester.slowest,
     }
 }
 
@@ -194,6 +199,7 @@ struct Tester {
     batches: usize,
     /// Error replies, the same on both sides.
     errors: usize,
+    slowest: Duration,
 }
 
 impl Tester {
@@ -229,7 +235,9 @@ impl Tester {
         self.send(session, &bytes);
         let replies = sent.iter().map(|(_, replies)| replies).sum();
         let (straight, straight_end) = read(&mut session.straight, replies);
+        let begun = Instant::now();
         let (through, through_end) = read(&mut session.through, replies);
+        self.slowest = self.slowest.max(begun.elapsed());
         self.compare(&sent, &through, &straight);
         if through_end.is_some() || straight_end.is_some() {
             let said = format!("nearside: {through_end:?}, straight: {straight_end:?}");
