@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use lru::DefaultHasher;
+use hashbrown::DefaultHashBuilder;
 use parking_lot::{Mutex, MutexGuard};
 
 mod coverage;
@@ -47,7 +47,7 @@ pub use show::{CachedReply, Description, Sample};
 
 use echo::Echo;
 use lease::Flight;
-use store::{Reply, Store};
+use store::{Replies, Reply, Store};
 
 /// Microseconds since the process' start.
 pub type Micros = u64;
@@ -57,6 +57,9 @@ const STRIPES: usize = 512;
 
 /// A link whose order relative to others is not known.
 pub const NO_LINK: u16 = 0;
+
+/// The longest key under which replies are kept, in bytes.
+pub const MAX_KEY: usize = u16::MAX as usize;
 
 /// The longest rest of a request (what stands behind its key) under which a reply is kept, in bytes.
 pub const MAX_REST: usize = 4096;
@@ -71,6 +74,13 @@ pub struct Name<'a> {
     pub command: u16,
     /// What stands behind the key in the request, raw, with its argument boundaries; at most [`MAX_REST`].
     pub rest: &'a [u8],
+}
+
+impl Name<'_> {
+    /// Whether no reply is kept under it.
+    fn is_too_long(&self) -> bool {
+        self.key.len() > MAX_KEY || self.rest.len() > MAX_REST
+    }
 }
 
 /// Whoever waits for another's flight.
@@ -120,7 +130,7 @@ pub struct Stats {
 /// See the [module](self).
 pub struct Cache<W: Waiter> {
     shards: Box<[Mutex<Shard<W>>]>,
-    hasher: DefaultHasher,
+    hasher: DefaultHashBuilder,
     coverages: Coverages,
     /// Fences over all keys that are held now.
     fences_over_all: AtomicUsize,
@@ -184,6 +194,7 @@ struct Place {
     shard: usize,
     stripe: usize,
     tag: u16,
+    hash: u32,
 }
 
 impl Place {
@@ -192,6 +203,7 @@ impl Place {
             shard: hash as usize % SHARDS,
             stripe: hash as usize / SHARDS % STRIPES,
             tag: (hash >> 48) as u16,
+            hash: (hash >> 32) as u32,
         }
     }
 }
@@ -202,7 +214,7 @@ impl<W: Waiter> Cache<W> {
     pub fn new(max_bytes: usize, max_value: usize, grace: Micros) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
-            hasher: DefaultHasher::default(),
+            hasher: DefaultHashBuilder::default(),
             coverages: Coverages::default(),
             fences_over_all: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
@@ -247,11 +259,11 @@ impl<W: Waiter> Cache<W> {
         let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
         let mut gone = None;
-        if let Some(reply) = shard.store.get_mut(name) {
+        if let Some(reply) = shard.store.get_mut(name, place.hash) {
             let state = self.state(reply, bounds.max_staleness, now);
             let stale = bounds.unreachable && matches!(state, State::Unproven | State::Ended);
             if state == State::Fresh || stale {
-                reply.read = true;
+                reply.touch();
                 shard.hits += 1;
                 shard.stale_hits += u64::from(stale);
                 serve(reply.reply());
@@ -268,7 +280,7 @@ impl<W: Waiter> Cache<W> {
         }
         if let Some(reason) = gone {
             let before = shard.store.bytes();
-            shard.store.remove_reply(name);
+            shard.store.remove(name, place.hash);
             self.freed(before - shard.store.bytes());
             self.count(reason);
             shard.stripes[place.stripe].record(place, reason, now);
@@ -281,7 +293,7 @@ impl<W: Waiter> Cache<W> {
         let coverage = coverage();
         let refused = if stripe.fences > 0 || self.fences_over_all.load(Ordering::SeqCst) > 0 {
             Some(Reason::Fenced)
-        } else if name.rest.len() > MAX_REST {
+        } else if name.is_too_long() {
             Some(Reason::TooLong)
         } else if coverage.is_none() {
             Some(Reason::NoCoverage)
@@ -308,9 +320,10 @@ impl<W: Waiter> Cache<W> {
 
     /// The reply that may be served because the upstream has just proved unreachable, if there is one.
     pub fn stale(&self, name: &Name<'_>, now: Micros) -> Option<Bytes> {
-        let mut shard = self.shards[self.place(name.key).shard].lock();
+        let place = self.place(name.key);
+        let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
-        let reply = shard.store.get_mut(name)?;
+        let reply = shard.store.get_mut(name, place.hash)?;
         matches!(self.state(reply, 0, now), State::Unproven | State::Ended).then(|| {
             shard.stale_hits += 1;
             Bytes::copy_from_slice(reply.reply())
@@ -353,7 +366,7 @@ impl<W: Waiter> Cache<W> {
         let dropped = if shard.flights.iter().any(older) {
             self.drop_key(&mut shard, place, key, Reason::ReadPast, now)
         } else {
-            (self.drop_entry(&mut shard, place, key, Reason::ReadPast, now), Vec::new())
+            (self.drop_entries(&mut shard, place, key, Reason::ReadPast, now), Vec::new())
         };
         drop(shard);
         release(dropped.1);
@@ -366,31 +379,31 @@ impl<W: Waiter> Cache<W> {
         key: &[u8],
         reason: Reason,
         now: Micros,
-    ) -> (Option<store::Replies>, Vec<W>) {
+    ) -> (Replies, Vec<W>) {
         let stripe = &mut shard.stripes[place.stripe];
         stripe.generation = stripe.generation.wrapping_add(1);
-        let replies = self.drop_entry(shard, place, key, reason, now);
+        let replies = self.drop_entries(shard, place, key, reason, now);
         let flights = shard.flights.iter_mut().filter(|flight| flight.key() == key);
         let waiters = flights.flat_map(|flight| std::mem::take(&mut flight.waiters)).collect();
         (replies, waiters)
     }
 
-    fn drop_entry(
+    fn drop_entries(
         &self,
         shard: &mut Shard<W>,
         place: Place,
         key: &[u8],
         reason: Reason,
         now: Micros,
-    ) -> Option<store::Replies> {
+    ) -> Replies {
         let before = shard.store.bytes();
-        let replies = shard.store.remove(key);
+        let replies = shard.store.retain(key, place.hash, |_| false);
         self.freed(before - shard.store.bytes());
         let stripe = &mut shard.stripes[place.stripe];
-        if replies.is_some() {
+        if !replies.is_empty() {
             self.count(reason);
         }
-        if replies.is_some() || stripe.knows(place) {
+        if !replies.is_empty() || stripe.knows(place) {
             stripe.record(place, reason, now);
         }
         replies
@@ -412,6 +425,7 @@ impl<W: Waiter> Cache<W> {
                     if guard.store.bytes() <= share || guard.store.len() <= keep {
                         break;
                     }
+                    guard.store.spare_used();
                     let victim = self.pop_oldest(&mut guard, Reason::Evicted, now);
                     drop(guard);
                     drop(victim);
@@ -426,7 +440,8 @@ impl<W: Waiter> Cache<W> {
         for shard in &self.shards {
             for _ in 0..limit {
                 let mut guard = shard.lock();
-                if !guard.store.oldest_is(|reply| matches!(self.state(reply, 0, now), State::Gone(_))) {
+                let is_gone = |reply| matches!(self.state(reply, 0, now), State::Gone(_));
+                if !guard.store.oldest().is_some_and(is_gone) {
                     break;
                 }
                 let victim = self.pop_oldest(&mut guard, Reason::CoverageEnded, now);
@@ -437,17 +452,12 @@ impl<W: Waiter> Cache<W> {
         swept
     }
 
-    fn pop_oldest(
-        &self,
-        shard: &mut MutexGuard<'_, Shard<W>>,
-        reason: Reason,
-        now: Micros,
-    ) -> Option<(Box<[u8]>, store::Replies)> {
+    fn pop_oldest(&self, shard: &mut MutexGuard<'_, Shard<W>>, reason: Reason, now: Micros) -> Option<Reply> {
         let before = shard.store.bytes();
         let victim = shard.store.pop_oldest()?;
         self.freed(before - shard.store.bytes());
         self.count(reason);
-        let place = self.place(&victim.0);
+        let place = self.place(victim.key());
         shard.stripes[place.stripe].record(place, reason, now);
         Some(victim)
     }
@@ -472,11 +482,12 @@ impl<W: Waiter> Cache<W> {
         if now >= reply.expires {
             return State::Gone(if reply.aged { Reason::Aged } else { Reason::Expired });
         }
-        let unproven = now.saturating_sub(coverages.watermark(reply.coverage));
-        if coverages.stands(reply.coverage) {
+        let coverage = reply.coverage();
+        let unproven = now.saturating_sub(coverages.watermark(coverage));
+        if coverages.stands(coverage) {
             return if unproven <= max_staleness { State::Fresh } else { State::Unproven };
         }
-        match self.grace > 0 && coverages.ended_within(reply.coverage, self.grace, now) {
+        match self.grace > 0 && coverages.ended_within(coverage, self.grace, now) {
             true => State::Ended,
             false => State::Gone(Reason::CoverageEnded),
         }

@@ -120,7 +120,7 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
             ],
         ),
         counter("refreshes", "Replies fetched anew because of an announced update", m.refreshes.get()),
-        gauge("entries", "Keys in the cache", stats.entries as f64),
+        gauge("entries", "Replies in the cache", stats.entries as f64),
         bytes("cache", "What the cache's entries take, overhead included", stats.bytes as f64),
         bytes("cache_limit", "What the cache's entries may take", shared.cache.max_bytes() as f64),
         gauge("clients", "Clients that are connected", m.clients.get() as f64),

@@ -10,7 +10,7 @@
 //!
 //! `feed` and `upstream` arm, advance and end coverages; `cache` asks whether one stands and how fresh it is.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -22,19 +22,19 @@ const SLOTS: usize = 1024;
 /// One armed period of one coverage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoverageId {
-    pub(super) slot: u32,
+    pub(super) slot: u16,
     pub(super) generation: u32,
 }
 
 /// A place for one coverage, held for as long as its connection's owner lives.
 #[derive(Debug)]
-pub struct CoverageSlot(u32);
+pub struct CoverageSlot(u16);
 
 /// All coverages of the process, in a table of fixed size.
 pub struct Coverages {
     slots: Box<[Slot]>,
     /// Free slots. Held also while arming and ending, so that parent and child change together.
-    free: Mutex<Vec<u32>>,
+    free: Mutex<Vec<u16>>,
 }
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ struct Slot {
     /// What it was when the present armed period began; flushes have moved it on since.
     began: AtomicU32,
     /// The slot of the parent, or this slot itself.
-    parent: AtomicU32,
+    parent: AtomicU16,
     watermark: AtomicU64,
     /// When the last armed period ended.
     ended: AtomicU64,
@@ -54,7 +54,7 @@ impl Default for Coverages {
     fn default() -> Self {
         let mut slots = Vec::with_capacity(SLOTS);
         slots.resize_with(SLOTS, Slot::default);
-        Self { slots: slots.into(), free: Mutex::new((0..SLOTS as u32).rev().collect()) }
+        Self { slots: slots.into(), free: Mutex::new((0..SLOTS as u16).rev().collect()) }
     }
 }
 
@@ -107,10 +107,10 @@ impl Coverages {
         }
     }
 
-    fn end_locked(&self, slot: u32, now: Micros) {
+    fn end_locked(&self, slot: u16, now: Micros) {
         for (i, other) in self.slots.iter().enumerate() {
             let generation = other.generation.load(Ordering::Relaxed);
-            let concerned = i as u32 == slot || other.parent.load(Ordering::Relaxed) == slot;
+            let concerned = i as u16 == slot || other.parent.load(Ordering::Relaxed) == slot;
             if generation % 2 == 1 && concerned {
                 other.ended.store(now, Ordering::Relaxed);
                 other.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
@@ -165,7 +165,7 @@ impl Coverages {
     pub fn children(&self) -> usize {
         let stands = |(i, slot): (usize, &Slot)| {
             let armed = slot.generation.load(Ordering::Relaxed) % 2 == 1;
-            armed && slot.parent.load(Ordering::Relaxed) != i as u32
+            armed && slot.parent.load(Ordering::Relaxed) != i as u16
         };
         self.slots.iter().enumerate().filter(|slot| stands(*slot)).count()
     }

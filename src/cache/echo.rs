@@ -91,9 +91,9 @@ impl<W: Waiter> Cache<W> {
         }
         let waiters = hear_in_flight(&mut shard, place, key, announced);
         let before = shard.store.bytes();
-        let dropped = shard.store.retain(key, |reply| {
+        let dropped = shard.store.retain(key, place.hash, |reply| {
             let deaf = reply.deaf > 0;
-            reply.deaf = reply.deaf.saturating_sub(announced);
+            reply.deaf = reply.deaf.saturating_sub(announced as u8);
             deaf
         });
         self.freed(before - shard.store.bytes());

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::store::Reply;
-use super::{Cache, CoverageId, MAX_REST, Micros, Name, Place, Reason, Shard, Waiter, release};
+use super::{Cache, CoverageId, Micros, Name, Place, Reason, Shard, Waiter, release};
 
 /// The fetch of one reply.
 pub(super) struct Flight<W> {
@@ -111,7 +111,7 @@ impl<W: Waiter> Cache<W> {
         // As in `lookup`, the coverage is read before the fences over all.
         let coverage = coverage()?;
         let alone = shard.stripes[place.stripe].fences == 1;
-        if !alone || self.fences_over_all.load(Ordering::SeqCst) > 0 || name.rest.len() > MAX_REST {
+        if !alone || self.fences_over_all.load(Ordering::SeqCst) > 0 || name.is_too_long() {
             return None;
         }
         Some(self.open_flight(&mut shard, name, place, coverage, now))
@@ -159,13 +159,15 @@ impl<W: Waiter> Lease<W> {
         let Flight { deaf, waiters, .. } = shard.flights.swap_remove(flight);
         let name = self.name.borrow();
         let before = shard.store.bytes();
-        shard.store.insert(&name, Reply::new(&name, reply, self.coverage, deaf, now, life));
+        let reply_kept = Reply::new(&name, self.place.hash, reply, self.coverage, deaf, now, life);
+        let replaced = shard.store.insert(reply_kept);
         // Added before anything is taken away, so that the sum never falls below zero.
         cache.bytes.fetch_add(shard.store.bytes(), Ordering::Relaxed);
         cache.freed(before);
         shard.fills += 1;
         shard.stripes[self.place.stripe].record(self.place, Reason::Filled, now);
         drop(shard);
+        drop(replaced);
         if now.saturating_sub(self.opened) <= max_staleness {
             if !waiters.is_empty() {
                 let reply = Bytes::copy_from_slice(reply);

@@ -1,5 +1,6 @@
 //! What the cache tells about itself: counts, keys, and the history of one key.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::store::Reply;
@@ -30,17 +31,18 @@ pub struct CachedReply {
 
 impl CachedReply {
     pub(super) fn new(reply: &Reply, coverages: &Coverages, now: Micros) -> Self {
+        let (name, coverage) = (reply.name(), reply.coverage());
         Self {
-            ident: reply.ident(),
-            command: reply.command(),
-            rest: reply.rest().into(),
+            ident: name.ident,
+            command: name.command,
+            rest: name.rest.into(),
             bytes: reply.reply().len(),
             age: now.saturating_sub(reply.filled),
-            proven: now.saturating_sub(coverages.watermark(reply.coverage)),
+            proven: now.saturating_sub(coverages.watermark(coverage)),
             left: (reply.expires != Micros::MAX).then(|| reply.expires.saturating_sub(now)),
-            tracked: coverages.has_parent(reply.coverage),
+            tracked: coverages.has_parent(coverage),
             read: reply.read,
-            stands: coverages.stands(reply.coverage) && now < reply.expires,
+            stands: coverages.stands(coverage) && now < reply.expires,
         }
     }
 }
@@ -70,7 +72,7 @@ impl<W: Waiter> Cache<W> {
         let place = self.place(key);
         let shard = self.shards[place.shard].lock();
         let stripe = shard.stripes[place.stripe];
-        let replies = shard.store.peek(key).into_iter().flatten();
+        let replies = shard.store.peek(key, place.hash);
         let last = |event: Event| {
             let known = event.tag == place.tag && event.reason != Reason::Unknown;
             let ago = ((now / 1000) as u32).wrapping_sub(event.at);
@@ -86,40 +88,41 @@ impl<W: Waiter> Cache<W> {
 
     /// At most `limit` keys that are cached now and that `wanted` accepts, in no particular order.
     pub fn keys(&self, limit: usize, now: Micros, mut wanted: impl FnMut(&[u8]) -> bool) -> Vec<Box<[u8]>> {
-        let mut keys = Vec::new();
+        let mut keys = HashSet::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            let stands = |reply: &Reply| self.coverages.stands(reply.coverage) && now < reply.expires;
-            for (key, replies) in shard.store.iter() {
+            for reply in shard.store.iter_from(0).filter(|reply| self.may_be_served(reply, now)) {
                 if keys.len() >= limit {
-                    return keys;
+                    break;
                 }
-                if replies.iter().any(stands) && wanted(key) {
-                    keys.push(key.into());
+                if !keys.contains(reply.key()) && wanted(reply.key()) {
+                    keys.insert(reply.key().into());
                 }
             }
         }
-        keys
+        keys.into_iter().collect()
     }
 
-    /// Some entry that may be served, a recently used one; `None` if the shards that `seed` leads to are empty.
+    /// Some entry that may be served; `None` if none is found near where `seed` leads to.
     pub fn sample(&self, seed: u64, now: Micros) -> Option<Sample> {
-        /// How far from the most recently used one the sample may be.
-        const DEPTH: u64 = 64;
+        /// How many entries of a shard are looked at.
+        const NEAR: usize = 256;
         let first = seed as usize % self.shards.len();
         for i in 0..self.shards.len() {
             let shard = self.shards[(first + i) % self.shards.len()].lock();
-            let stands = |reply: &&Reply| self.coverages.stands(reply.coverage) && now < reply.expires;
-            let depth = (seed >> 32) % DEPTH.min(shard.store.len() as u64).max(1);
-            let entries = shard.store.iter().skip(depth as usize);
-            let mut found = entries.filter_map(|(key, replies)| Some((key, replies.iter().find(stands)?)));
-            if let Some((key, reply)) = found.next() {
-                let (ident, command, rest) = (reply.ident(), reply.command(), reply.rest());
-                let name = NameBuf::new(&Name { key, ident, command, rest });
+            let start = (seed >> 32) as usize % shard.store.len().max(1);
+            let mut near = shard.store.iter_from(start).take(NEAR);
+            if let Some(reply) = near.find(|reply| self.may_be_served(reply, now)) {
+                let name = NameBuf::new(&reply.name());
                 return Some(Sample { name, reply: reply.reply().into(), filled: reply.filled });
             }
         }
         None
+    }
+
+    /// Its coverage stands and its time has not run out.
+    fn may_be_served(&self, reply: &Reply, now: Micros) -> bool {
+        self.coverages.stands(reply.coverage()) && now < reply.expires
     }
 
     /// Whether the entry that was filled at `filled` is fresh at `now`; `None` if it is gone for good.
@@ -130,9 +133,10 @@ impl<W: Waiter> Cache<W> {
         max_staleness: Micros,
         now: Micros,
     ) -> Option<bool> {
-        let shard = self.shards[self.place(name.key).shard].lock();
-        let mut replies = shard.store.peek(name.key).into_iter().flatten();
-        let same = replies.find(|reply| reply.is(name) && reply.filled == filled)?;
+        let place = self.place(name.key);
+        let shard = self.shards[place.shard].lock();
+        let mut replies = shard.store.peek(name.key, place.hash);
+        let same = replies.find(|reply| reply.name() == *name && reply.filled == filled)?;
         match self.state(same, max_staleness, now) {
             State::Fresh => Some(true),
             State::Unproven => Some(false),
