@@ -2,8 +2,6 @@
 //!
 //! What always holds: two short names are equal as [`Short`] exactly if they are equal but for ASCII case.
 
-use std::hash::{BuildHasherDefault, Hash, Hasher};
-
 /// A name of up to 16 bytes in lower case: its first and its last bytes, which may overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Short {
@@ -28,6 +26,14 @@ impl Short {
         };
         (name.len() <= 16).then(|| Self { first: lower(first), last: lower(last), len: name.len() as u8 })
     }
+
+    /// Multiplied and folded. Not against hostile names: a client can only look them up, never add one.
+    #[inline]
+    pub fn hash(&self) -> usize {
+        let word = self.first ^ self.last.rotate_left(27) ^ u64::from(self.len);
+        let product = u128::from(word) * 0x9e37_79b9_7f4a_7c15;
+        ((product as u64) ^ ((product >> 64) as u64)) as usize
+    }
 }
 
 #[inline]
@@ -45,38 +51,6 @@ fn lower(word: u64) -> u64 {
     let beyond_z = seven + ONES * (0x7f - b'Z' as u64);
     let upper = (at_least_a ^ beyond_z) & !word & (ONES * 0x80);
     word | (upper >> 2)
-}
-
-impl Hash for Short {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.first ^ self.last.rotate_left(27) ^ u64::from(self.len));
-    }
-}
-
-pub(super) type BuildFold = BuildHasherDefault<Fold>;
-
-/// Multiplies and folds. Not against hostile keys: a client can only look names up, never add one.
-#[derive(Clone, Default)]
-pub(super) struct Fold(u64);
-
-impl Hasher for Fold {
-    #[inline]
-    fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = (product as u64) ^ ((product >> 64) as u64);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(byte.into());
-        }
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! What always holds: a look-up allocates nothing and takes no lock; a built-in row's id is its index.
 
-use super::name::{BuildFold, Short};
+use super::name::Short;
 use super::row::{Row, Shape};
 use super::rows;
 use crate::resp::request::Request;
@@ -11,11 +11,17 @@ use std::collections::HashMap;
 /// No command's name is longer; a server's that is has no row, and is thus handled as unknown.
 pub(super) const MAX_NAME: usize = 64;
 
+/// No row has this number.
+const NO_ROW: u16 = u16::MAX;
+
 /// Every known command. Immutable; shared by `Arc`.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub(super) rows: Vec<Row>,
-    short: HashMap<Short, u16, BuildFold>,
+    /// Open addressing: where a short name's hash leads, or soon behind, is the number of its row.
+    index: Box<[u16]>,
+    /// The short names of the rows, by number.
+    short: Box<[Option<Short>]>,
     long: HashMap<Box<[u8]>, u16>,
 }
 
@@ -27,15 +33,22 @@ impl Table {
 
     /// Promise of the caller: each row's id is its index, and no name comes twice.
     pub(super) fn new(mut rows: Vec<Row>) -> Table {
-        let mut short = HashMap::default();
+        let short: Box<[_]> = rows.iter().map(|row| Short::new(row.name.as_bytes())).collect();
         let mut long = HashMap::new();
+        // A quarter full at most, so that every search ends, and soon.
+        let mut index = vec![NO_ROW; (rows.len() * 4).next_power_of_two()].into_boxed_slice();
         for row in &rows {
-            match Short::new(row.name.as_bytes()) {
-                Some(key) => short.insert(key, row.id),
-                None => long.insert(row.name.as_bytes().into(), row.id),
+            let Some(key) = short[usize::from(row.id)] else {
+                long.insert(row.name.as_bytes().into(), row.id);
+                continue;
             };
+            let mut at = key.hash() & (index.len() - 1);
+            while index[at] != NO_ROW {
+                at = (at + 1) & (index.len() - 1);
+            }
+            index[at] = row.id;
         }
-        let mut table = Table { rows: Vec::new(), short, long };
+        let mut table = Table { rows: Vec::new(), index, short, long };
         for i in 0..rows.len() {
             if let Some((parent, _)) = rows[i].name.split_once('|') {
                 let parent = table.id(parent.as_bytes());
@@ -64,6 +77,7 @@ impl Table {
         }
     }
 
+    #[inline(never)]
     fn subcommand(&self, name: &[u8], req: &Request<'_>) -> Option<&Row> {
         let sub = req.get(1)?;
         let (bar, len) = (name.len(), name.len() + 1 + sub.len());
@@ -94,15 +108,27 @@ impl Table {
     #[inline]
     fn id(&self, name: &[u8]) -> Option<u16> {
         match Short::new(name) {
-            Some(key) => self.short.get(&key).copied(),
-            None => {
-                let mut lower = [0; MAX_NAME];
-                let lower = lower.get_mut(..name.len())?;
-                lower.copy_from_slice(name);
-                lower.make_ascii_lowercase();
-                self.long.get(&*lower).copied()
+            Some(key) => {
+                let mut at = key.hash() & (self.index.len() - 1);
+                loop {
+                    let id = self.index[at];
+                    if self.short.get(usize::from(id))?.is_some_and(|known| known == key) {
+                        return Some(id);
+                    }
+                    at = (at + 1) & (self.index.len() - 1);
+                }
             }
+            None => self.long_id(name),
         }
+    }
+
+    #[inline(never)]
+    fn long_id(&self, name: &[u8]) -> Option<u16> {
+        let mut lower = [0; MAX_NAME];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.long.get(&*lower).copied()
     }
 }
 
@@ -111,7 +137,6 @@ mod tests {
     use super::super::sample::Sample;
     use super::*;
     use std::collections::HashSet;
-    use std::hash::BuildHasher;
 
     fn name(table: &Table, words: &[&str]) -> Option<String> {
         table.lookup(&Sample::new(words).req()).map(|row| row.name.to_string())
@@ -165,8 +190,8 @@ mod tests {
         // One collision in the low bits now and then is fair; a pile is not.
         let table = Table::builtin();
         let mut buckets = [0u8; 1024];
-        for name in table.short.keys() {
-            buckets[(BuildFold::default().hash_one(name) % 1024) as usize] += 1;
+        for name in table.short.iter().flatten() {
+            buckets[name.hash() % 1024] += 1;
         }
         assert!(buckets.iter().all(|&n| n <= 6), "{:?}", buckets.iter().max());
     }

@@ -160,9 +160,9 @@ impl ReplyScanner {
             other => return Err(Garbage::Type(other)),
         };
         self.note(kind);
-        if numbered && let Some((number, used)) = number::short_line(&rest[1..]) {
+        if numbered && let Some((number, used)) = number::short_line(rest, 0, rest[0]) {
             self.number(number as i64)?;
-            return Ok(1 + used);
+            return Ok(used);
         }
         self.part = Part::Header;
         Ok(1)
