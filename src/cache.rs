@@ -23,7 +23,7 @@
 //! Locks: one short mutex for each shard. Nothing of ours is called while one is held, except the two
 //! closures of [`Cache::lookup`], which must not call back. Waiters are told after the lock is released.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -469,7 +469,11 @@ impl<W: Waiter> Cache<W> {
 
     /// Notes that reads come in; once for each batch is enough.
     pub fn touch(&self, now: Micros) {
-        self.last_lookup.store(now, Ordering::Relaxed);
+        /// So often is enough, and workers do not fight over the line.
+        const STEP: Micros = 1_000;
+        if now > self.last_lookup.load(Ordering::Relaxed) + STEP {
+            self.last_lookup.store(now, Ordering::Relaxed);
+        }
     }
 
     /// When [`Cache::touch`] was last called.
@@ -503,7 +507,10 @@ impl<W: Waiter> Cache<W> {
     }
 
     fn place(&self, key: &[u8]) -> Place {
-        Place::of(self.hasher.hash_one(key))
+        let mut hasher = self.hasher.build_hasher();
+        // Without the length, which the slice's own `Hash` adds: there is nothing behind the key.
+        hasher.write(key);
+        Place::of(hasher.finish())
     }
 }
 

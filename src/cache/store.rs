@@ -91,7 +91,7 @@ impl Reply {
             && usize::from(self.rest_len) == name.rest.len()
             && usize::from(self.key_len) == name.key.len()
             && self.key() == name.key
-            && self.rest() == name.rest
+            && (name.rest.is_empty() || self.rest() == name.rest)
     }
 
     /// Notes that it was read.

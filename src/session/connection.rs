@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
 use super::core::{Core, Raw};
-use super::outbox::Outbox;
+use super::outbox::{Left, MAX_SPARE, Outbox};
 use super::worker::Worker;
 use crate::command::Table;
 use crate::resp::encode;
@@ -71,6 +71,14 @@ struct Connection {
     stall: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
+/// What became of what there was to handle.
+struct Handled {
+    /// Anything was done.
+    any: bool,
+    /// It ended for want of a complete request.
+    starved: bool,
+}
+
 #[derive(Clone, Copy)]
 struct Framed {
     len: usize,
@@ -80,15 +88,24 @@ struct Framed {
 impl Connection {
     fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox.set_waker(cx);
+        self.take_buffer();
+        let end = self.take_turns(stream, cx);
+        self.give_back_buffer();
+        end
+    }
+
+    fn take_turns(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut again = true;
         loop {
             let read = self.poll_read(stream, cx)?;
-            let handled = self.handle(cx);
-            let was_full = self.outbox.is_full();
-            let wrote = self.outbox.poll_write(stream, cx)?;
-            // What waited for the room could neither be read nor handled in this turn.
-            let made_room = was_full && !self.outbox.is_full();
+            if !read && !again && self.input == Input::Open && !self.worker.is_draining() {
+                // The usual end of a turn: the socket was asked only in order to be woken by it.
+                return Poll::Pending;
+            }
+            let Handled { any: handled, starved } = self.handle(cx);
+            let left = self.outbox.write(stream, cx, &self.worker.spare)?;
             let ended = self.input == Input::Ended;
-            if self.outbox.is_broken() || ended && self.core.ends_with_client() && self.core.is_flushed(cx) {
+            if left.broken || ended && self.core.ends_with_client() && self.core.is_flushed(cx) {
                 // The rest of a reply that was cut off cannot be sent; and what may never be answered is
                 // not waited for when its client has gone.
                 return Poll::Ready(Ok(()));
@@ -100,10 +117,10 @@ impl Connection {
                 self.framed = None;
             }
             let over = self.input == Input::Ended || self.worker.is_draining() && self.core.may_leave();
-            if over && !handled && self.outbox.is_drained() && self.core.is_flushed(cx) {
+            if over && !handled && left.drained && self.core.is_flushed(cx) {
                 return Poll::Ready(Ok(()));
             }
-            if self.is_stalled(wrote.is_pending(), cx) {
+            if self.is_stalled(&left, cx) {
                 self.worker.shared.metrics.clients_stalled.inc();
                 warn!(
                     client = self.core.id(),
@@ -111,9 +128,11 @@ impl Connection {
                 );
                 return Poll::Ready(Ok(()));
             }
-            if !read && !handled && !made_room {
+            // What waited for room could neither be read nor handled in this turn.
+            if !read && !handled && !left.made_room {
                 return Poll::Pending;
             }
+            again = left.made_room || !starved;
         }
     }
 
@@ -123,13 +142,11 @@ impl Connection {
         if self.input == Input::Ended || draining || self.framed.is_some() || self.outbox.is_full() {
             return Ok(false);
         }
-        if self.buf.is_empty() {
-            self.buf = self.worker.scratch.take();
-        }
         // Grows with what has come, not with what was announced: it doubles, and the last step is exact, for
         // a step beyond would copy the whole request once more.
         let missing = self.wanted.saturating_sub(self.buf.len());
-        if missing == 0 || self.buf.capacity() - self.buf.len() < missing {
+        let room = self.buf.capacity() - self.buf.len();
+        if missing == 0 && room < READ / 4 || room < missing {
             let wanted = if missing / 8 <= self.buf.len() { missing } else { self.buf.len() };
             self.buf.reserve(wanted.max(READ));
         }
@@ -143,41 +160,51 @@ impl Connection {
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Pending => false,
         };
-        if self.buf.is_empty() {
-            self.give_back_buffer();
-        }
         Ok(came)
     }
 
-    /// Hands the buffer to whoever reads next; a part of a request is moved to a buffer of its own.
-    fn give_back_buffer(&mut self) {
-        let scratch = &self.worker.scratch;
-        if scratch.borrow().capacity() > 0 || self.buf.len() > LARGE {
-            return;
+    /// Takes the worker's buffer for this poll, unless a part of a request lies in the session's own.
+    fn take_buffer(&mut self) {
+        if self.buf.is_empty() {
+            std::mem::swap(&mut self.buf, &mut self.worker.scratch.borrow_mut());
         }
-        let mut own = BytesMut::new();
-        if !self.buf.is_empty() {
-            own.extend_from_slice(&self.buf);
-        }
-        self.buf.clear();
-        scratch.replace(std::mem::replace(&mut self.buf, own));
     }
 
-    /// Handles what can be handled now; says whether anything was.
-    fn handle(&mut self, cx: &mut Context<'_>) -> bool {
-        let shared = self.worker.shared.clone();
-        let table = shared.table();
-        let mut handled = self.core.begin_batch(&table, cx);
+    /// Hands the buffer to whoever reads next; a small part of a request is moved to a buffer of its own.
+    fn give_back_buffer(&mut self) {
+        let mut scratch = self.worker.scratch.borrow_mut();
+        if self.buf.is_empty() {
+            if self.buf.capacity() <= MAX_SPARE && self.buf.capacity() > scratch.capacity() {
+                std::mem::swap(&mut self.buf, &mut scratch);
+            }
+            if self.buf.capacity() > 0 {
+                self.buf = BytesMut::new();
+            }
+        } else if self.framed.is_none() && self.buf.len() <= LARGE && scratch.capacity() == 0 {
+            let own = BytesMut::from(&self.buf[..]);
+            self.buf.clear();
+            *scratch = std::mem::replace(&mut self.buf, own);
+        }
+    }
+
+    /// Handles what can be handled now.
+    fn handle(&mut self, cx: &mut Context<'_>) -> Handled {
+        let worker = self.worker.clone();
+        let table = worker.table();
+        let mut any = self.core.begin_batch(&table, cx);
         let before = self.core.handled();
+        if !self.buf.is_empty() {
+            self.outbox.borrow_buffer(&worker.spare);
+        }
+        let mut starved = false;
         while self.core.may_proceed(cx) {
-            match self.next_frame() {
-                Some(framed) => {
-                    if !self.execute(&table, framed) {
-                        self.framed = Some(framed);
-                        break;
-                    }
-                }
-                None => break,
+            let Some(framed) = self.next_frame() else {
+                starved = true;
+                break;
+            };
+            if !self.execute(&table, framed) {
+                self.framed = Some(framed);
+                break;
             }
             if self.core.wants_to_quit() {
                 self.input = Input::Ended;
@@ -185,12 +212,9 @@ impl Connection {
                 break;
             }
         }
-        handled |= self.core.handled() != before;
+        any |= self.core.handled() != before;
         self.core.end_batch();
-        if !self.buf.is_empty() && self.framed.is_none() || self.buf.is_empty() && self.buf.capacity() > 0 {
-            self.give_back_buffer();
-        }
-        handled
+        Handled { any, starved }
     }
 
     fn next_frame(&mut self) -> Option<Framed> {
@@ -225,7 +249,12 @@ impl Connection {
         self.wanted = 0;
         if len < LARGE || inline {
             self.core.execute(plan, &request, Raw::Copy(request.raw()));
-            self.buf.advance(len);
+            if len == self.buf.len() {
+                // Back to the start of the buffer: the next read needs no other.
+                self.buf.clear();
+            } else {
+                self.buf.advance(len);
+            }
             return true;
         }
         let whole: Bytes = self.buf.split_to(len).freeze();
@@ -236,12 +265,14 @@ impl Connection {
 
     /// Whether the client is over the limit and has taken no fair piece for `client-stall-timeout`, or is
     /// far over it.
-    fn is_stalled(&mut self, pending: bool, cx: &mut Context<'_>) -> bool {
-        if self.outbox.is_overrun() {
+    fn is_stalled(&mut self, left: &Left, cx: &mut Context<'_>) -> bool {
+        if left.overrun {
             return true;
         }
-        if !pending || !self.outbox.is_full() {
-            self.stall = None;
+        if !left.pending || !left.full {
+            if self.stall.is_some() {
+                self.stall = None;
+            }
             return false;
         }
         let timeout = self.worker.shared.settings.stall_timeout;

@@ -30,7 +30,7 @@ use crate::resp::request::Request;
 use crate::upstream::{Link, Login, Outgoing};
 
 /// After so many requests the clock is read again.
-const CLOCK: u64 = 16;
+const CLOCK: u64 = 64;
 
 /// A request's raw bytes.
 pub(super) enum Raw<'a> {
@@ -87,6 +87,8 @@ pub(super) struct Core {
     pub(super) now: Micros,
     mode: Mode,
     handled: u64,
+    /// What `handled` was when the clock was last read.
+    timed: u64,
     hits: u64,
     reported: u64,
 }
@@ -111,6 +113,7 @@ impl Core {
             quit: false,
             mode: Mode::Shared,
             handled: 0,
+            timed: 0,
             hits: 0,
             reported: 0,
         }
@@ -159,6 +162,7 @@ impl Core {
     /// Before a batch of requests: takes the time, and does what had to wait. Says whether anything was done.
     pub(super) fn begin_batch(&mut self, table: &Table, cx: &mut Context<'_>) -> bool {
         self.now = self.shared.now();
+        self.timed = self.handled;
         let mut done = self.poll_changing(cx);
         while let Some((slot, request)) = self.outbox.next_released() {
             super::read::read_again(self, table, slot, &request);
@@ -179,9 +183,9 @@ impl Core {
         self.shared.metrics.requests.add(requests);
         let hits = std::mem::take(&mut self.hits);
         if hits > 0 {
-            let now = self.shared.now();
-            self.shared.cache.touch(now);
-            self.shared.metrics.hit_latency.observe(now.saturating_sub(self.now), hits);
+            self.shared.cache.touch(self.now);
+            let took = self.shared.now().saturating_sub(self.now);
+            self.shared.metrics.hit_latency.observe(took, hits);
         }
     }
 
@@ -191,18 +195,15 @@ impl Core {
 
     /// Whether another request may be taken now; if not, the session is woken when it may.
     pub(super) fn may_proceed(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.handled.is_multiple_of(CLOCK) {
+        if self.handled - self.timed >= CLOCK {
+            self.timed = self.handled;
             self.now = self.shared.now();
         }
         let link = match &self.mode {
             Mode::Shared => &self.link,
             Mode::Dedicated(dedicated) => dedicated.link(),
         };
-        self.changing.is_none()
-            && !self.quit
-            && !self.outbox.is_full()
-            && self.outbox.may_open()
-            && !link.is_congested(cx)
+        self.changing.is_none() && !self.quit && self.outbox.may_open() && !link.is_congested(cx)
     }
 
     /// What is to be done with a request; `None` if it has to wait for the replies before it.
@@ -300,10 +301,14 @@ impl Core {
     }
 
     /// Goes back to the shared link if nothing is left on the dedicated one.
+    #[inline]
     fn leave_if_idle(&mut self) {
-        if matches!(self.mode, Mode::Shared) || self.outbox.waiting() > 0 {
-            return;
+        if !matches!(self.mode, Mode::Shared) && self.outbox.waiting() == 0 {
+            self.leave();
         }
+    }
+
+    fn leave(&mut self) {
         if let Mode::Dedicated(mut dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
             if !dedicated.is_idle(self) {
                 self.mode = Mode::Dedicated(dedicated);

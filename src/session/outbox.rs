@@ -85,6 +85,22 @@ struct Inner {
     written: u64,
 }
 
+/// How it stands after a [write](Outbox::write).
+pub(super) struct Left {
+    /// The client takes no more now.
+    pub pending: bool,
+    /// More than the limit is left.
+    pub full: bool,
+    /// It was full, and is not any more.
+    pub made_room: bool,
+    /// All is answered and written.
+    pub drained: bool,
+    /// The client is to be sent away because of what it has left untaken.
+    pub overrun: bool,
+    /// A reply was cut off in the middle.
+    pub broken: bool,
+}
+
 /// How long a shared link waits for a client, which keeps its other clients waiting too; anew whenever the
 /// client has taken a fair piece.
 const HOLD: Duration = Duration::from_millis(100);
@@ -97,6 +113,10 @@ const OVERRUN: usize = 4;
 
 /// What a reply is taken to be before any has come, in bytes.
 const UNKNOWN: usize = 16 << 10;
+
+/// The largest buffer that is handed on, and that is kept if there is one to hand on already, in bytes.
+pub(super) const MAX_SPARE: usize = 256 << 10;
+const KEPT: usize = 4 << 10;
 
 /// Requests that may be open: always, and at most.
 const OPEN: (usize, usize) = (16, 16 << 10);
@@ -268,12 +288,13 @@ impl Outbox {
         self.0.borrow_mut().begun(slot)
     }
 
-    /// Whether another request may be opened: so many that their replies, if they are like the last ones,
-    /// fit into half the limit.
+    /// Whether another request may be opened: the client has not left more than the limit untaken, and only
+    /// so many are open that their replies, if they are like the last ones, fit into half the limit.
     pub fn may_open(&self) -> bool {
         let inner = self.0.borrow();
         let (least, most) = OPEN;
-        inner.slots.len() < (inner.limit / 2 / inner.usual.max(1)).clamp(least, most)
+        let open = inner.slots.len();
+        !inner.is_full() && (open < least || open < (inner.limit / 2 / inner.usual.max(1)).clamp(least, most))
     }
 
     /// Slots whose replies have not come, done ones behind them included.
@@ -281,19 +302,9 @@ impl Outbox {
         self.0.borrow().slots.len()
     }
 
-    /// Whether all is answered and written.
-    pub fn is_drained(&self) -> bool {
-        let inner = self.0.borrow();
-        inner.slots.is_empty() && inner.out.is_empty()
-    }
-
     /// Whether the client has left more than the limit untaken.
     pub fn is_full(&self) -> bool {
         self.0.borrow().is_full()
-    }
-
-    pub fn is_broken(&self) -> bool {
-        self.0.borrow().broken
     }
 
     /// The session's dedicated link was lost, and what it had upstream with it.
@@ -374,20 +385,45 @@ impl Outbox {
         self.0.borrow().fair_piece()
     }
 
-    /// Whether the client is to be sent away because of what it has left untaken.
-    pub fn is_overrun(&self) -> bool {
-        self.0.borrow().overrun
+    /// Takes a buffer to write into from those that come next, if it has none.
+    pub fn borrow_buffer(&self, spare: &RefCell<BytesMut>) {
+        self.0.borrow_mut().out.swap_empty(&mut spare.borrow_mut());
     }
 
-    /// Writes to the client, as much as it takes. Ready when all is written, or the client is gone.
-    pub fn poll_write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    /// Writes to the client, as much as it takes; says what is left. If that is nothing, the buffer is `spare`
+    /// for those that come next, so that idle sessions hold none; else `cx` is woken to go on.
+    ///
+    /// Errors: the client is gone.
+    pub fn write(
+        &self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        spare: &RefCell<BytesMut>,
+    ) -> std::io::Result<Left> {
         let mut inner = self.0.borrow_mut();
+        let was_full = inner.is_full();
         let Inner { out, written, .. } = &mut *inner;
-        let poll = out.poll_write(stream, cx, written);
+        let pending = match out.poll_write(stream, cx, written) {
+            Poll::Ready(result) => result.map(|()| false)?,
+            Poll::Pending => true,
+        };
+        if !pending {
+            out.trim(MAX_SPARE);
+            out.swap_empty(&mut spare.borrow_mut());
+            out.trim(KEPT);
+        }
         if !inner.crowded.is_empty() && !inner.is_crowded() {
             inner.crowded.drain(..).for_each(Waker::wake);
         }
-        poll
+        let full = inner.is_full();
+        Ok(Left {
+            pending,
+            full,
+            made_room: was_full && !full,
+            drained: inner.slots.is_empty() && !pending,
+            overrun: inner.overrun,
+            broken: inner.broken,
+        })
     }
 
     /// The task that is woken when there is something to write or to do.

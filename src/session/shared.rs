@@ -68,6 +68,8 @@ pub struct Shared {
     /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
     waiting: Mutex<HashMap<u64, i64>>,
     table: ArcSwap<Table>,
+    /// Goes up when the table is replaced.
+    table_number: AtomicU64,
     origin: Instant,
     next_id: AtomicU64,
 }
@@ -88,6 +90,7 @@ impl Shared {
             get: Table::builtin().number(b"get")?,
             waiting: Mutex::default(),
             table: ArcSwap::from_pointee(Table::builtin()),
+            table_number: AtomicU64::new(0),
             origin: Instant::now(),
             next_id: AtomicU64::new(1),
         })
@@ -130,6 +133,12 @@ impl Shared {
     /// Replaces the command table.
     pub fn set_table(&self, table: Table) {
         self.table.store(Arc::new(table));
+        self.table_number.fetch_add(1, Ordering::Release);
+    }
+
+    /// Which [table](Self::table) is in use: another number, another table.
+    pub fn table_number(&self) -> u64 {
+        self.table_number.load(Ordering::Acquire)
     }
 
     /// How the upstream tells of changes of a key, as far as it allows that.

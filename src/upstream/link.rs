@@ -117,6 +117,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 /// How often overdue replies are looked for.
 const OVERDUE_CHECK: Duration = Duration::from_millis(500);
 
+/// Capacity that a link keeps when there is nothing to send, in bytes.
+const KEPT: usize = 16 << 10;
+
 /// Requests waiting to be written, in bytes, above which senders should hold back.
 const CONGESTED: usize = 8 << 20;
 
@@ -436,6 +439,7 @@ async fn run<C: Client>(
         if let Poll::Ready(Err(error)) = out.poll_write(&mut stream, cx, written) {
             return Poll::Ready(Some(error.into()));
         }
+        out.trim(KEPT);
         if out.len() <= CONGESTED / 2 {
             waiting.drain(..).for_each(Waker::wake);
         }

@@ -14,9 +14,6 @@ pub const LARGE: usize = 16 << 10;
 /// Slices in one write.
 const MAX_SLICES: usize = 16;
 
-/// Capacity that is kept when there is nothing to send.
-const KEPT: usize = 4 << 10;
-
 /// A queue of bytes to be written, in order.
 #[derive(Default)]
 pub struct Outgoing {
@@ -89,10 +86,21 @@ impl Outgoing {
             *written += n as u64;
             self.advance(n);
         }
-        if self.tail.capacity() > KEPT {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Keeps a buffer of at most `kept` bytes, if there is nothing to send.
+    pub fn trim(&mut self, kept: usize) {
+        if self.len == 0 && self.tail.capacity() > kept {
             self.tail = BytesMut::new();
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the buffer for small pieces away if it is empty, or takes another's if it has none.
+    pub fn swap_empty(&mut self, other: &mut BytesMut) {
+        if self.tail.is_empty() && (self.tail.capacity() == 0 || other.capacity() == 0) {
+            std::mem::swap(&mut self.tail, other);
+        }
     }
 
     fn advance(&mut self, mut n: usize) {
@@ -105,10 +113,11 @@ impl Outgoing {
             n -= front.len();
             self.large.pop_front();
         }
-        self.tail.advance(n);
-        if self.tail.is_empty() {
+        if n == self.tail.len() {
             // Back to the start of the buffer, so that it does not creep and grow.
             self.tail.clear();
+        } else {
+            self.tail.advance(n);
         }
     }
 }
