@@ -11,6 +11,7 @@ mod core;
 mod dedicated;
 mod errors;
 mod expect;
+mod fields;
 mod local;
 mod mget;
 mod nearside;

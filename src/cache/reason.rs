@@ -29,6 +29,8 @@ pub enum Reason {
     ErrorReply,
     /// The upstream did not say when the key expires, or the key changed between the two replies.
     TtlUnknown,
+    /// A field of the hash may end before the key does, and the upstream did not say when.
+    FieldTtl,
     /// An invalidation, a fence or the end of the coverage came between request and reply.
     Voided,
     /// Whoever fetched it gave up: the client left, or the link was lost.
@@ -96,6 +98,7 @@ impl Reason {
         Reason::TooLarge,
         Reason::ErrorReply,
         Reason::TtlUnknown,
+        Reason::FieldTtl,
         Reason::Voided,
         Reason::GivenUp,
         Reason::Update,
@@ -126,6 +129,7 @@ impl Reason {
             Reason::TooLarge => "too_large",
             Reason::ErrorReply => "error_reply",
             Reason::TtlUnknown => "ttl_unknown",
+            Reason::FieldTtl => "field_ttl",
             Reason::Voided => "voided",
             Reason::GivenUp => "given_up",
             Reason::Update => "update",
@@ -157,6 +161,7 @@ impl Reason {
             Reason::TooLarge => "the reply was larger than max-value",
             Reason::ErrorReply => "the upstream answered with an error",
             Reason::TtlUnknown => "its time to live could not be learnt with the reply",
+            Reason::FieldTtl => "a field of the hash may have a time to live of its own",
             Reason::Voided => "it changed while it was being read",
             Reason::GivenUp => "the read of it was given up",
             Reason::Update => "an update was announced",

@@ -74,6 +74,17 @@ pub(super) enum Cached {
     Mget,
 }
 
+/// Which fields of a hash a reply tells of. On a server where fields have times to live of their own, that
+/// bounds how long it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// It is not of a hash, or fields live as long as their hash there.
+    None,
+    /// Those that stand behind the key: all of the request's arguments from 2 on.
+    Named,
+    All,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KindRule {
     Always(Kind),
@@ -103,6 +114,8 @@ pub struct Row {
     pub access: Access,
     pub(super) kind: KindRule,
     pub(super) cached: Cached,
+    /// Whose times bound a cached reply, besides the key's.
+    pub fields: Fields,
     pub(super) keys: Keys,
     pub(super) shape: Shape,
 }
@@ -238,6 +251,22 @@ mod tests {
             let mut found = Vec::new();
             assert_eq!(row.keys(&sample.req(), |i, usage| found.push((i, usage))), KeySet::Known);
             assert_eq!(found, [(1, KeyUse::Read)], "{}", row.name);
+        }
+    }
+
+    /// Every cached read of a hash says whose times bound its reply.
+    #[test]
+    fn hash_reads_tell_their_fields() {
+        for row in Table::builtin().rows.iter().filter(|row| row.cached != Cached::Never) {
+            let expected = match &*row.name {
+                "hget" | "hmget" | "hexists" | "hstrlen" => Fields::Named,
+                "hgetall" | "hkeys" | "hvals" | "hlen" => Fields::All,
+                name => {
+                    assert!(!name.starts_with('h'), "{name}");
+                    Fields::None
+                }
+            };
+            assert_eq!(row.fields, expected, "{}", row.name);
         }
     }
 

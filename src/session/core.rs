@@ -236,7 +236,7 @@ impl Core {
 
     fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Act> {
         match row.cache(request) {
-            CacheRule::Single if self.shared.caches(row) => return Some(Act::Read),
+            CacheRule::Single => return Some(Act::Read),
             CacheRule::Mget => return Some(Act::Mget),
             _ if self.outbox.has_joined() => return None,
             _ => {}

@@ -9,11 +9,10 @@ use bytes::BytesMut;
 use super::core::send_on;
 use super::expect::{CacheLease, What};
 use super::peer::Peer;
-use super::read::{Fill, write_request};
+use super::read::{Fill, write_fill};
 use super::shared::{Ident, Shared};
 use super::write::Touched;
 use crate::cache::{Micros, NO_LINK, Name, NameBuf};
-use crate::resp::encode;
 use crate::upstream::{Link, Outgoing};
 
 /// Keys of one write that are refilled, and replies of one key.
@@ -92,11 +91,8 @@ pub(super) fn send(shared: &Shared, link: &Link<Peer>, leases: Vec<CacheLease>, 
     for lease in leases {
         let mut request = BytesMut::new();
         let name = lease.name();
-        if !write_request(&mut request, &shared.table(), &name) {
-            continue;
-        }
-        encode::command(&mut request, &[b"PTTL", name.key]);
-        let fill = Fill::new(shared, None, lease);
+        let Some(fields) = write_fill(&mut request, &shared.table(), &name) else { continue };
+        let fill = Fill::new(shared, None, lease, fields);
         let _ =
             send_on(link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
     }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::worker::Ticket;
 use crate::cache::{Cache, CoverageId, CoverageSlot, Micros};
-use crate::command::{Row, Table};
+use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
 use crate::resp::Protocol;
@@ -146,12 +146,6 @@ impl Shared {
     pub fn tracks(&self, how: Tracking) -> bool {
         let namespaces = self.namespaces.iter().map(Some);
         namespaces.chain([None]).any(|namespace| self.tracking(namespace) == how)
-    }
-
-    /// Whether replies of such a read are kept.
-    pub fn caches(&self, row: &Row) -> bool {
-        // A field of a hash may have a time to live of its own, which `PTTL` does not tell.
-        !row.name.starts_with('h')
     }
 
     /// How stale a hit of such a key may be.
