@@ -8,6 +8,7 @@
 
 mod address;
 mod cli;
+mod commands;
 mod draft;
 mod file;
 mod namespace;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 pub use address::{Address, HostPort, Listen, Secret, Upstream};
 pub use cli::{Invocation, Task};
+pub use commands::CACHEABLE;
 pub use namespace::Namespace;
 pub use settings::Config;
 

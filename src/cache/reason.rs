@@ -18,6 +18,8 @@ pub enum Reason {
     NeverServed,
     /// The connection has state of its own upstream (a transaction, a subscription, …).
     Dedicated,
+    /// The configuration says that the command's replies are not to be cached.
+    Unwanted,
     /// The request is too long to be the name of an entry, or asks for too many keys.
     TooLong,
     /// One of several keys of the request is being fetched by another.
@@ -93,6 +95,7 @@ impl Reason {
         Reason::Unproven,
         Reason::NeverServed,
         Reason::Dedicated,
+        Reason::Unwanted,
         Reason::TooLong,
         Reason::InFlight,
         Reason::TooLarge,
@@ -124,6 +127,7 @@ impl Reason {
             Reason::Unproven => "unproven",
             Reason::NeverServed => "never_served",
             Reason::Dedicated => "dedicated",
+            Reason::Unwanted => "unwanted",
             Reason::TooLong => "too_long",
             Reason::InFlight => "in_flight",
             Reason::TooLarge => "too_large",
@@ -156,6 +160,7 @@ impl Reason {
             Reason::Unproven => "freshness was not proven within max-staleness",
             Reason::NeverServed => "max-staleness is 0",
             Reason::Dedicated => "read on a connection with state of its own",
+            Reason::Unwanted => "the setting cache-commands leaves the command out",
             Reason::TooLong => "the request was too long to be kept under",
             Reason::InFlight => "another request was fetching it",
             Reason::TooLarge => "the reply was larger than max-value",

@@ -58,6 +58,24 @@ impl Table {
     }
 }
 
+impl Table {
+    /// This table, with no command's reply cached but those of `wanted`.
+    pub fn narrow(&self, wanted: &[String]) -> Table {
+        let mut table = self.clone();
+        for row in table.rows.iter_mut().filter(|row| row.cached != Cached::Never) {
+            if !wanted.iter().any(|name| *name == row.name) {
+                row.cached = Cached::Unwanted;
+            }
+        }
+        table
+    }
+
+    /// The commands whose replies may be cached.
+    pub fn cacheable(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().filter(|row| row.cached != Cached::Never).map(|row| &*row.name)
+    }
+}
+
 /// Commands by which a field of a hash comes to a time to live of its own, or tells it. A server that has none of
 /// them knows no such times.
 const FIELD_TIMES: [&str; 10] = [
@@ -280,6 +298,17 @@ mod tests {
         assert_eq!(cache(&table, "TYPE k"), CacheRule::Never);
         // Not told.
         assert_eq!(cache(&plain.overlay(&[]), "TYPE k"), CacheRule::Single);
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_cached() {
+        let table = Table::builtin().narrow(&["get".into(), "exists".into()]);
+        assert_eq!(cache(&table, "GET k"), CacheRule::Single);
+        assert_eq!(cache(&table, "EXISTS k"), CacheRule::Single);
+        assert_eq!(cache(&table, "MGET k"), CacheRule::Unwanted);
+        assert_eq!(cache(&table, "STRLEN k"), CacheRule::Unwanted);
+        assert_eq!(cache(&table, "STRLEN k x"), CacheRule::Never);
+        assert_eq!(cache(&table, "TTL k"), CacheRule::Never);
     }
 
     #[test]

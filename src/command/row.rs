@@ -62,6 +62,8 @@ pub enum CacheRule {
     Single,
     /// Arguments from 1 on are keys, each with the reply that GET would give, or nil for another type.
     Mget,
+    /// It could be, and is not to be.
+    Unwanted,
 }
 
 /// What a row says of its replies; [`Row::cache`] turns it into the rule for one request.
@@ -72,6 +74,7 @@ pub(super) enum Cached {
     /// Single, if there is one key and nothing else: EXISTS.
     OneKey,
     Mget,
+    Unwanted,
 }
 
 /// Which fields of a hash a reply tells of. On a server where fields have times to live of their own, that
@@ -142,7 +145,13 @@ impl Row {
             Cached::OneKey if req.len() == 2 => CacheRule::Single,
             Cached::OneKey => CacheRule::Never,
             Cached::Mget => CacheRule::Mget,
+            Cached::Unwanted => CacheRule::Unwanted,
         }
+    }
+
+    /// Whether any of its replies is cached.
+    pub fn is_cached(&self) -> bool {
+        !matches!(self.cached, Cached::Never | Cached::Unwanted)
     }
 
     /// Calls `f` with each key's argument index and what the command does to it.

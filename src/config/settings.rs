@@ -8,6 +8,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use super::{
     HostPort, Listen, LogFormat, Namespace, OnUpdate, Tracking, Upstream,
+    commands::COMMANDS,
     draft::Draft,
     namespace::{self, parse_names},
     value::*,
@@ -65,7 +66,7 @@ macro_rules! settings {
                 name: stringify!($field).replace('_', "-"),
                 metavar: $kind.metavar,
                 default: $default,
-                list: $kind.metavar == LISTEN.metavar,
+                list: [LISTEN.metavar, COMMANDS.metavar].contains(&$kind.metavar),
                 help: [$($help.trim()),+].join(" "),
                 set: |draft, text| {
                     draft.config.$field = ($kind.parse)(text)?;
@@ -102,6 +103,8 @@ settings! {
     max_memory: usize = SIZE "64mb";
     /// A reply above this size is passed on but not cached
     max_value: usize = SIZE "1mb";
+    /// The commands whose replies are cached: all that can be, or these; may be given more than once
+    cache_commands: Option<Vec<String>> = COMMANDS "all";
     /// Oldest write that a cached reply may miss; 0 never serves from the cache
     max_staleness: Duration = TIME "1s";
     /// Longest life of a cached reply; 0 keeps none

@@ -40,6 +40,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         max_age: config.max_age,
         stale_if_error: !config.stale_if_error.is_zero(),
         tracking: tracking(config.tracking),
+        cache_commands: config.cache_commands.clone(),
         described: config.describe(),
     }
 }

@@ -15,14 +15,14 @@ use smallvec::SmallVec;
 
 use super::dedicated::Dedicated;
 use super::errors;
-use super::expect::{Expect, What};
+use super::expect::{Expect, Past, What};
 use super::local::Changing;
 use super::outbox::{Outbox, To};
 use super::peer::Peer;
 use super::shared::{Ident, Shared};
 use super::worker::Worker;
 use super::write::Touched;
-use crate::cache::{Bounds, Micros};
+use crate::cache::{Bounds, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row, Table};
 use crate::namespace::Namespace;
 use crate::resp::Protocol;
@@ -59,6 +59,8 @@ pub(super) enum Act {
     Info,
     Read,
     Mget,
+    /// A read whose reply is not to be cached, though it could be.
+    ReadPast,
     Write,
     Local(Local),
     Dedicated(Kind),
@@ -239,7 +241,8 @@ impl Core {
             CacheRule::Single => return Some(Act::Read),
             CacheRule::Mget => return Some(Act::Mget),
             _ if self.outbox.has_joined() => return None,
-            _ => {}
+            CacheRule::Unwanted => return Some(Act::ReadPast),
+            CacheRule::Never => {}
         }
         Some(match row.access {
             Access::Write => Act::Write,
@@ -258,6 +261,11 @@ impl Core {
             Act::Info => super::nearside::info(self, request, raw),
             Act::Read => super::read::read(self, plan.row, request, raw),
             Act::Mget => super::mget::mget(self, request),
+            Act::ReadPast => {
+                self.shared.cache.count(Reason::Unwanted);
+                let past = Past { keys: Self::keys_of(plan.row, request), instead: None };
+                self.forward(raw, |to| What::ReadPast(to, Box::new(past)));
+            }
             Act::Write => self.write(plan.row, request, raw),
             Act::Local(local) => super::local::answer(self, local, request, raw),
             Act::Dedicated(kind) => self.on_dedicated(plan.row, kind, request, raw),

@@ -13,6 +13,7 @@ use super::read::{Fill, write_fill};
 use super::shared::{Ident, Shared};
 use super::write::Touched;
 use crate::cache::{Micros, NO_LINK, Name, NameBuf};
+use crate::command::Row;
 use crate::upstream::{Link, Outgoing};
 
 /// Keys of one write that are refilled, and replies of one key.
@@ -57,6 +58,7 @@ pub(super) fn wanted(
         return wanted;
     }
     let number = shared.idents.number(ident);
+    let string = touched.string && shared.table().row(shared.get).is_some_and(Row::is_cached);
     for key in &touched.keys {
         if !shared.namespaces.find(key).is_some_and(|namespace| namespace.rules.refill_on_write) {
             continue;
@@ -66,10 +68,9 @@ pub(super) fn wanted(
         let replies = described.replies.iter().filter(|reply| reply.ident == number && reply.read);
         let names =
             replies.map(|reply| Name { key, ident: number, command: reply.command, rest: &reply.rest });
-        wanted.extend(
-            names.filter(|name| !touched.string || *name != get).take(MAX_REPLIES).map(|n| NameBuf::new(&n)),
-        );
-        if touched.string {
+        wanted
+            .extend(names.filter(|name| !string || *name != get).take(MAX_REPLIES).map(|n| NameBuf::new(&n)));
+        if string {
             wanted.push(NameBuf::new(&get));
         }
     }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub stale_if_error: bool,
     /// How the upstream tells of changes of keys outside all namespaces.
     pub tracking: Tracking,
+    /// The commands whose replies are cached; `None` is all that can be.
+    pub cache_commands: Option<Vec<String>>,
     /// Name and value of every setting, for `NEARSIDE CONFIG`.
     pub described: Vec<(String, String)>,
 }
@@ -75,7 +77,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
         let feed = cache.coverages().take()?;
-        Some(Self {
+        let shared = Self {
             settings,
             cache: Arc::new(cache),
             namespaces,
@@ -90,7 +92,9 @@ impl Shared {
             table: ArcSwap::from_pointee(Table::builtin()),
             origin: Instant::now(),
             next_id: AtomicU64::new(1),
-        })
+        };
+        shared.set_table(Table::builtin());
+        Some(shared)
     }
 
     /// Now, in microseconds since the start; never 0.
@@ -127,8 +131,12 @@ impl Shared {
         self.table.load()
     }
 
-    /// Replaces the command table.
+    /// Replaces the command table by this one, as far as its commands are to be cached.
     pub fn set_table(&self, table: Table) {
+        let table = match &self.settings.cache_commands {
+            Some(wanted) => table.narrow(wanted),
+            None => table,
+        };
         self.table.store(Arc::new(table));
     }
 
