@@ -12,6 +12,7 @@ mod commands;
 mod draft;
 mod file;
 mod namespace;
+mod password;
 mod settings;
 mod value;
 
@@ -22,6 +23,14 @@ pub use cli::{Invocation, Task};
 pub use commands::CACHEABLE;
 pub use namespace::Namespace;
 pub use settings::Config;
+
+/// Who asks clients for a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    Upstream,
+    /// nearside itself, for [`Config::password`].
+    Password,
+}
 
 /// What an announced update does to a cached key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -149,6 +149,11 @@ impl Row {
         }
     }
 
+    /// Whether its subcommands have rows of their own.
+    pub fn is_container(&self) -> bool {
+        self.shape == Shape::Container
+    }
+
     /// Whether any of its replies is cached.
     pub fn is_cached(&self) -> bool {
         !matches!(self.cached, Cached::Never | Cached::Unwanted)

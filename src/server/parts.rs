@@ -11,7 +11,7 @@ use crate::feed::{Feed, Hooks};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
-use crate::session::{FeedUp, Inbox, Message, Settings, Shared, Ticket, is_active};
+use crate::session::{FeedUp, Inbox, Message, Password, Settings, Shared, Ticket, is_active};
 use crate::upstream::{self, Address, Login, ServerId};
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
@@ -33,6 +33,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         },
         login: login(&config.upstream),
         db: config.upstream.db,
+        password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
         limits: Limits { max_request: config.max_request, ..Limits::default() },
         output_limit: config.client_output_limit,
         stall_timeout: config.client_stall_timeout,

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::dedicated::Dedicated;
 use super::errors;
 use super::expect::{Expect, Past, What};
+use super::gate::{self, Password};
 use super::local::Changing;
 use super::outbox::{Outbox, To};
 use super::peer::Peer;
@@ -56,6 +57,8 @@ pub(super) struct Plan<'t> {
 
 pub(super) enum Act {
     Forward,
+    /// What may not be said before the password.
+    Refuse,
     Info,
     Read,
     Mget,
@@ -85,6 +88,8 @@ pub(super) struct Core {
     pub(super) link: Link<Peer>,
     pub(super) changing: Option<Changing>,
     pub(super) quit: bool,
+    /// The client has not given the password that nearside asks for.
+    locked: bool,
     /// When the present request was read.
     pub(super) now: Micros,
     mode: Mode,
@@ -99,6 +104,7 @@ impl Core {
         let ident = worker.default_ident(Protocol::Resp2);
         let login = shared.settings.login.clone();
         Self {
+            locked: shared.settings.password.is_some(),
             number: shared.idents.number(&ident),
             link: worker.link(&ident, &login),
             now: shared.now(),
@@ -125,6 +131,24 @@ impl Core {
     /// Requests handled so far.
     pub(super) fn handled(&self) -> u64 {
         self.handled
+    }
+
+    /// What the client has to give, if nearside itself asks for it.
+    pub(super) fn password(&self) -> Option<Password> {
+        self.shared.settings.password.clone()
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    pub(super) fn unlock(&mut self) {
+        self.locked = false;
+    }
+
+    /// As at the start: the password has to be given anew, if there is one.
+    pub(super) fn lock(&mut self) {
+        self.locked = self.shared.settings.password.is_some();
     }
 
     pub(super) fn wants_to_quit(&self) -> bool {
@@ -210,6 +234,9 @@ impl Core {
     /// What is to be done with a request; `None` if it has to wait for the replies before it.
     pub(super) fn admit<'t>(&mut self, table: &'t Table, request: &Request<'_>) -> Option<Plan<'t>> {
         let row = table.lookup(request);
+        if self.locked && !row.is_some_and(|row| gate::allows(row) && row.takes(request.len())) {
+            return Some(Plan { row, act: Act::Refuse });
+        }
         let valid = row.is_none_or(|row| row.takes(request.len()));
         // Without a row it may be anything under another name, MULTI even: not on a link that others use.
         let kind = match row {
@@ -258,6 +285,7 @@ impl Core {
                 let raw = super::local::unblocking(self, plan.row, request).map_or(raw, Raw::Own);
                 self.forward(raw, What::Relay);
             }
+            Act::Refuse => gate::refuse(self, plan.row, request),
             Act::Info => super::nearside::info(self, request, raw),
             Act::Read => super::read::read(self, plan.row, request, raw),
             Act::Mget => super::mget::mget(self, request),

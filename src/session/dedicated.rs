@@ -14,6 +14,7 @@ use bytes::BytesMut;
 
 use super::core::{Core, Raw, send_on};
 use super::expect::{CacheFence, Change, Past, What, Write};
+use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Shared;
@@ -214,6 +215,16 @@ impl Dedicated {
         if self.transaction.as_ref().is_some_and(refused) && core.outbox.waiting() == 0 {
             self.drop_refused(core);
         }
+        let raw = match kind {
+            Kind::Local(local @ (Local::Auth | Local::Hello)) => {
+                let within = self.within(core, quiet);
+                match gate::on_dedicated(core, local, &within, request, raw) {
+                    Some(raw) => raw,
+                    None => return,
+                }
+            }
+            _ => raw,
+        };
         if let Some(transaction) = &self.transaction
             && !matches!(kind, Kind::Exec | Kind::Discard)
         {
@@ -293,6 +304,21 @@ impl Dedicated {
                 self.plain(core, row, request, raw);
             }
         }
+    }
+
+    /// What hangs on it when the client logs in here.
+    fn within(&self, core: &Core, quiet: bool) -> Within {
+        match self.transaction {
+            _ if quiet => Within::Silence,
+            Some(_) => Within::Transaction,
+            None if self.is_restricted(core) => Within::Subscription,
+            None => Within::Nothing,
+        }
+    }
+
+    /// Whether the client is a subscriber in RESP2, who may say little.
+    fn is_restricted(&self, core: &Core) -> bool {
+        self.link.client().is_subscribed() && core.ident.protocol == Protocol::Resp2 && !self.named
     }
 
     fn count_unknown(&self) -> Rc<Cell<u32>> {
@@ -421,7 +447,7 @@ impl Dedicated {
     }
 
     fn local(&mut self, core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
-        if self.link.client().is_subscribed() && core.ident.protocol == Protocol::Resp2 && !self.named {
+        if self.is_restricted(core) {
             // Not allowed there: the server says so, and nothing changes.
             return self.relay(core, raw);
         }

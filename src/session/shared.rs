@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::gate::Password;
 use super::worker::Ticket;
 use crate::cache::{Cache, CoverageId, CoverageSlot, Micros};
 use crate::command::Table;
@@ -25,6 +26,8 @@ pub struct Settings {
     /// Nearside's own login and database: those of a session that has not changed them.
     pub login: Option<Login>,
     pub db: u32,
+    /// What clients have to give before anything else; `None` lets the upstream ask them.
+    pub password: Option<Password>,
     pub limits: Limits,
     pub output_limit: usize,
     pub stall_timeout: Duration,
