@@ -20,6 +20,8 @@ pub enum Reason {
     Dedicated,
     /// The configuration says that the command's replies are not to be cached.
     Unwanted,
+    /// Another user's, and it would not be seen if that one's rights were changed, or its login is refused.
+    User,
     /// The request is too long to be the name of an entry, or asks for too many keys.
     TooLong,
     /// One of several keys of the request is being fetched by another.
@@ -56,6 +58,8 @@ pub enum Reason {
     Aged,
     /// Memory was needed.
     Evicted,
+    /// Users or their rules were changed upstream.
+    Users,
     /// `NEARSIDE FLUSH`.
     Flushed,
     /// An audit found it stale.
@@ -96,6 +100,7 @@ impl Reason {
         Reason::NeverServed,
         Reason::Dedicated,
         Reason::Unwanted,
+        Reason::User,
         Reason::TooLong,
         Reason::InFlight,
         Reason::TooLarge,
@@ -113,6 +118,7 @@ impl Reason {
         Reason::Expired,
         Reason::Aged,
         Reason::Evicted,
+        Reason::Users,
         Reason::Flushed,
         Reason::Audit,
         Reason::Filled,
@@ -128,6 +134,7 @@ impl Reason {
             Reason::NeverServed => "never_served",
             Reason::Dedicated => "dedicated",
             Reason::Unwanted => "unwanted",
+            Reason::User => "user",
             Reason::TooLong => "too_long",
             Reason::InFlight => "in_flight",
             Reason::TooLarge => "too_large",
@@ -145,6 +152,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::Aged => "aged",
             Reason::Evicted => "evicted",
+            Reason::Users => "users",
             Reason::Flushed => "flushed",
             Reason::Audit => "audit",
             Reason::Filled => "filled",
@@ -161,6 +169,7 @@ impl Reason {
             Reason::NeverServed => "max-staleness is 0",
             Reason::Dedicated => "read on a connection with state of its own",
             Reason::Unwanted => "the setting cache-commands leaves the command out",
+            Reason::User => "another user's, whose rights cannot be vouched for",
             Reason::TooLong => "the request was too long to be kept under",
             Reason::InFlight => "another request was fetching it",
             Reason::TooLarge => "the reply was larger than max-value",
@@ -178,6 +187,7 @@ impl Reason {
             Reason::Expired => "its time to live ran out",
             Reason::Aged => "it became older than max-age",
             Reason::Evicted => "memory was needed",
+            Reason::Users => "users or their rules were changed upstream",
             Reason::Flushed => "it was flushed by hand",
             Reason::Audit => "an audit found it stale",
             Reason::Filled => "it was read and kept",

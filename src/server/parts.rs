@@ -128,6 +128,10 @@ impl Hooks for Process {
         self.shared.broadcasts.store(granted, Ordering::Relaxed);
     }
 
+    fn watches_users(&self, sees: bool) {
+        self.shared.watch_users(sees);
+    }
+
     fn commands(&self, commands: &[ServerCommand]) {
         self.shared.set_table(Table::builtin().overlay(commands));
     }

@@ -63,7 +63,7 @@ pub(super) enum Act {
     Read,
     Mget,
     /// A read whose reply is not to be cached, though it could be.
-    ReadPast,
+    ReadPast(Reason),
     Write,
     Local(Local),
     Dedicated(Kind),
@@ -265,10 +265,13 @@ impl Core {
 
     fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Act> {
         match row.cache(request) {
+            CacheRule::Single | CacheRule::Mget if self.is_doubtful() => {
+                return (!self.outbox.has_joined()).then_some(Act::ReadPast(Reason::User));
+            }
             CacheRule::Single => return Some(Act::Read),
             CacheRule::Mget => return Some(Act::Mget),
             _ if self.outbox.has_joined() => return None,
-            CacheRule::Unwanted => return Some(Act::ReadPast),
+            CacheRule::Unwanted => return Some(Act::ReadPast(Reason::Unwanted)),
             CacheRule::Never => {}
         }
         Some(match row.access {
@@ -276,6 +279,17 @@ impl Core {
             _ if row.name == "info" => Act::Info,
             _ => Act::Forward,
         })
+    }
+
+    /// Whether the session is another user's of whom it is not sure that the upstream would still let it in. One
+    /// whose link stands is logged in there. One whose link does not may have been deleted, and another made under the
+    /// same name.
+    fn is_doubtful(&self) -> bool {
+        if self.ident.user.is_none() {
+            return false;
+        }
+        let unreachable = self.shared.settings.stale_if_error && !self.link.is_refused();
+        !self.shared.watches_users() || !self.link.is_up() && !unreachable
     }
 
     pub(super) fn execute(&mut self, plan: Plan<'_>, request: &Request<'_>, raw: Raw<'_>) {
@@ -289,8 +303,8 @@ impl Core {
             Act::Info => super::nearside::info(self, request, raw),
             Act::Read => super::read::read(self, plan.row, request, raw),
             Act::Mget => super::mget::mget(self, request),
-            Act::ReadPast => {
-                self.shared.cache.count(Reason::Unwanted);
+            Act::ReadPast(reason) => {
+                self.shared.cache.count(reason);
                 let past = Past { keys: Self::keys_of(plan.row, request), instead: None };
                 self.forward(raw, |to| What::ReadPast(to, Box::new(past)));
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::gate::Password;
 use super::worker::Ticket;
@@ -68,6 +69,10 @@ pub struct Shared {
     pub tracking_refused: AtomicBool,
     /// The feed is told of all changes of the keys that are tracked by prefix.
     pub broadcasts: AtomicBool,
+    /// Changes of users and their rules are seen; not yet known is no.
+    users_watched: AtomicBool,
+    /// That they are not was told.
+    unwatched_told: AtomicBool,
     /// The number of `GET` in the command table.
     pub get: u16,
     /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
@@ -90,6 +95,8 @@ impl Shared {
             feed_up: watch::Sender::new(None),
             tracking_refused: AtomicBool::new(false),
             broadcasts: AtomicBool::new(false),
+            users_watched: AtomicBool::new(false),
+            unwatched_told: AtomicBool::new(false),
             get: Table::builtin().number(b"get")?,
             waiting: Mutex::default(),
             table: ArcSwap::from_pointee(Table::builtin()),
@@ -141,6 +148,21 @@ impl Shared {
             None => table,
         };
         self.table.store(Arc::new(table));
+    }
+
+    /// Whether it is seen when somebody changes users or their rules upstream. If not, the replies of those who log
+    /// in as another are not cached.
+    pub fn watches_users(&self) -> bool {
+        self.users_watched.load(Ordering::Relaxed)
+    }
+
+    pub fn watch_users(&self, sees: bool) {
+        self.users_watched.store(sees, Ordering::Relaxed);
+        if !sees && !self.unwatched_told.swap(true, Ordering::Relaxed) {
+            warn!(
+                "the upstream does not tell nearside of changed users (INFO): replies to other users are not cached"
+            );
+        }
     }
 
     /// How the upstream tells of changes of a key, as far as it allows that.
