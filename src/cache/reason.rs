@@ -16,8 +16,16 @@ pub enum Reason {
     Unproven,
     /// `max-staleness` is 0.
     NeverServed,
-    /// The connection has state of its own upstream (a transaction, a subscription, …).
+    /// It was said in a transaction.
+    Transaction,
+    /// The session watches keys for a transaction.
+    Watching,
+    /// The session is subscribed.
+    Subscribed,
+    /// The session's connection has other state of its own upstream (`CLIENT TRACKING`, `CLIENT REPLY`, …).
     Dedicated,
+    /// Replies of the command, or of this form of it, cannot be cached.
+    Uncacheable,
     /// The configuration says that the command's replies are not to be cached.
     Unwanted,
     /// Another user's, and it would not be seen if that one's rights were changed, or its login is refused.
@@ -98,7 +106,11 @@ impl Reason {
         Reason::NoCoverage,
         Reason::Unproven,
         Reason::NeverServed,
+        Reason::Transaction,
+        Reason::Watching,
+        Reason::Subscribed,
         Reason::Dedicated,
+        Reason::Uncacheable,
         Reason::Unwanted,
         Reason::User,
         Reason::TooLong,
@@ -132,7 +144,11 @@ impl Reason {
             Reason::NoCoverage => "no_coverage",
             Reason::Unproven => "unproven",
             Reason::NeverServed => "never_served",
+            Reason::Transaction => "transaction",
+            Reason::Watching => "watching",
+            Reason::Subscribed => "subscribed",
             Reason::Dedicated => "dedicated",
+            Reason::Uncacheable => "uncacheable",
             Reason::Unwanted => "unwanted",
             Reason::User => "user",
             Reason::TooLong => "too_long",
@@ -167,6 +183,10 @@ impl Reason {
             Reason::NoCoverage => "nothing would have told of its changes (feed or tracking not in place)",
             Reason::Unproven => "freshness was not proven within max-staleness",
             Reason::NeverServed => "max-staleness is 0",
+            Reason::Transaction => "read in a transaction",
+            Reason::Watching => "read by a session that watches keys",
+            Reason::Subscribed => "read by a session that is subscribed",
+            Reason::Uncacheable => "replies of the command cannot be cached",
             Reason::Dedicated => "read on a connection with state of its own",
             Reason::Unwanted => "the setting cache-commands leaves the command out",
             Reason::User => "another user's, whose rights cannot be vouched for",

@@ -296,6 +296,9 @@ impl Core {
         self.handled += 1;
         match plan.act {
             Act::Forward => {
+                if plan.row.is_some_and(|row| row.access == Access::Read) {
+                    self.shared.cache.count(Reason::Uncacheable);
+                }
                 let raw = super::local::unblocking(self, plan.row, request).map_or(raw, Raw::Own);
                 self.forward(raw, What::Relay);
             }

@@ -20,6 +20,7 @@ use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
+use crate::cache::Reason;
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
@@ -229,6 +230,7 @@ impl Dedicated {
             && !matches!(kind, Kind::Exec | Kind::Discard)
         {
             transaction.borrow_mut().touched.add_queued(&core.shared, row, request);
+            self.count_read(core, row, request);
             let odd =
                 !matches!(kind, Kind::Plain | Kind::Blocking | Kind::Multi | Kind::Watch | Kind::Unwatch);
             if odd {
@@ -353,10 +355,10 @@ impl Dedicated {
     fn plain(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
         match row {
             Some(row) if row.access != Access::Write => {
+                self.count_read(core, Some(row), request);
                 if row.cache(request) == CacheRule::Never {
                     return self.relay(core, raw);
                 }
-                core.shared.cache.count(crate::cache::Reason::Dedicated);
                 let keys = Core::keys_of(Some(row), request);
                 self.send(core, raw, |to| What::ReadPast(to, Box::new(Past { keys, instead: None })));
             }
@@ -370,6 +372,18 @@ impl Dedicated {
                 self.write(core, touched, raw);
             }
         }
+    }
+
+    /// Counts a read under the reason why it goes past the cache.
+    fn count_read(&self, core: &Core, row: Option<&Row>, request: &Request<'_>) {
+        let Some(row) = row.filter(|row| row.access == Access::Read) else { return };
+        core.shared.cache.count(match row.cache(request) {
+            CacheRule::Never => Reason::Uncacheable,
+            _ if self.transaction.is_some() => Reason::Transaction,
+            _ if self.watching => Reason::Watching,
+            _ if self.subscribes => Reason::Subscribed,
+            _ => Reason::Dedicated,
+        });
     }
 
     fn write(&mut self, core: &mut Core, touched: Touched, raw: Raw<'_>) {
@@ -412,6 +426,7 @@ impl Dedicated {
         if row.is_none_or(|row| row.access == Access::Write) {
             touched.add(&core.shared, row, request);
         }
+        self.count_read(core, row, request);
         match std::mem::replace(&mut self.replies, Replies::On) {
             Replies::Skip => {
                 touched.send_skipped(&core.shared, &self.link, core.now, raw);
