@@ -154,6 +154,12 @@ impl Row {
         self.shape == Shape::Container
     }
 
+    /// Whether the elements of its reply come in an order that may change though nothing was written: a large hash or
+    /// set is rehashed bit by bit, also while it is read.
+    pub fn is_unordered(&self) -> bool {
+        matches!(&*self.name, "hgetall" | "hkeys" | "hvals" | "smembers")
+    }
+
     /// Whether any of its replies is cached.
     pub fn is_cached(&self) -> bool {
         !matches!(self.cached, Cached::Never | Cached::Unwanted)
