@@ -124,7 +124,7 @@ pub struct Stats {
     pub entries: u64,
     pub bytes: u64,
     /// By [`Reason`]: bypasses, refused fills and dropped keys.
-    pub reasons: [u64; Reason::COUNT],
+    pub reasons: Vec<u64>,
 }
 
 /// See the [module](self).

@@ -23,5 +23,5 @@ mod table;
 
 pub use keys::{KeySet, KeyUse};
 pub use overlay::ServerCommand;
-pub use row::{Access, CacheRule, Kind, Local, Row};
+pub use row::{Access, CacheRule, Fields, Kind, Local, Row};
 pub use table::Table;

@@ -8,9 +8,11 @@
 
 mod address;
 mod cli;
+mod commands;
 mod draft;
 mod file;
 mod namespace;
+mod password;
 mod settings;
 mod value;
 
@@ -18,8 +20,17 @@ use std::process::ExitCode;
 
 pub use address::{Address, HostPort, Listen, Secret, Upstream};
 pub use cli::{Invocation, Task};
+pub use commands::CACHEABLE;
 pub use namespace::Namespace;
 pub use settings::Config;
+
+/// Who asks clients for a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    Upstream,
+    /// nearside itself, for [`Config::password`].
+    Password,
+}
 
 /// What an announced update does to a cached key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,14 @@
 //!   nothing is leased or served under it in between.
 //! - **The watermark** is the time at which the newest answered `PING` was sent. Replies and messages come in
 //!   the order in which the upstream sent them, so everything that it had sent before is applied.
-//! - `SWAPDB` is what Redis' tracking does not report (7.0: `dbSwapDatabases` tells no tracking client), so each
-//!   `PING` goes behind a look at how often it was called: the proof that a `PING` brings covers it too.
+//! - Each `PING` goes behind a look at what nothing else reports, changes of users among it (see [`stats`]): the proof
+//!   that it brings covers that too.
 //! - A `PING` without an answer within the bound ends the coverage: a half-open connection is not waited for.
 //!
 //! `server` runs it and connects it to the workers through [`Hooks`].
+
+mod commands;
+mod stats;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +28,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
+
+use commands::commands;
+use stats::{Calls, Changes};
 
 use crate::cache::{Cache, CachedReply, CoverageId, CoverageSlot, Micros, Reason, Waiter};
 use crate::command::ServerCommand;
@@ -58,6 +64,9 @@ pub trait Hooks: 'static {
 
     /// Whether the upstream tells of all changes of the keys that are tracked by prefix.
     fn broadcasts(&self, granted: bool);
+
+    /// Whether changes of users and their rules are seen.
+    fn watches_users(&self, sees: bool);
 
     /// The upstream's own account of its commands.
     fn commands(&self, commands: &[ServerCommand]);
@@ -112,7 +121,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 pings: RefCell::default(),
                 previous: Cell::new(0),
                 protocol,
-                swaps: Cell::new(None),
+                calls: Cell::new(None),
                 ended: ended.clone(),
                 held: RefCell::default(),
                 armed: Cell::new(false),
@@ -190,6 +199,10 @@ fn subscribe<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, protocol: Proto
     } else {
         feed.hooks.broadcasts(false);
     }
+    if protocol == Protocol::Resp2 {
+        // A subscriber may not ask.
+        feed.hooks.watches_users(false);
+    }
     let _ = link.send(|out| out.copy(server_id::ASK), Expect::Server);
     send(&[b"COMMAND"], Expect::Commands);
     let namespaces = feed.hooks.namespaces();
@@ -209,7 +222,7 @@ fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
     let sent = client.feed.hooks.now();
     client.pings.borrow_mut().push_back(sent);
     if client.protocol == Protocol::Resp3 {
-        let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Swaps);
+        let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Calls);
     }
     let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
 }
@@ -247,7 +260,7 @@ enum Expect {
     Broadcasts,
     Commands,
     /// How often each command was called.
-    Swaps,
+    Calls,
     /// Confirmations to come.
     Subscribed(usize),
     Pong {
@@ -266,8 +279,8 @@ struct FeedClient<W: Waiter, H: Hooks> {
     /// When the last answered `PING` was sent.
     previous: Cell<Micros>,
     protocol: Protocol,
-    /// How often `SWAPDB` was called when it was last looked at.
-    swaps: Cell<Option<u64>>,
+    /// What was called how often when it was last looked at.
+    calls: Cell<Option<Calls>>,
     /// Told when the connection is of no more use.
     ended: Rc<Notify>,
     /// The present frame, while it comes in pieces.
@@ -332,12 +345,20 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                 }
                 None
             }
-            Expect::Swaps => {
-                let swaps = calls_of_swapdb(&frame);
-                if self.swaps.replace(Some(swaps)).is_some_and(|before| before != swaps) {
+            Expect::Calls => {
+                self.feed.hooks.watches_users(at.kind != Kind::Error);
+                let calls = Calls::of(&frame);
+                let changes = self.calls.replace(Some(calls)).map(|before| calls.since(&before));
+                let Changes { swapped, users } = changes.unwrap_or_default();
+                if swapped {
                     info!("databases were swapped: everything cached is void");
                     self.feed.hooks.metrics().heard_flushes.inc();
                     self.feed.cache.flush(Reason::Tracking);
+                }
+                if users {
+                    info!("users or their rules were changed upstream: everything cached is void");
+                    self.feed.hooks.metrics().heard_flushes.inc();
+                    self.feed.cache.flush(Reason::Users);
                 }
                 None
             }
@@ -474,37 +495,4 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
         awaited.insert(key.to_vec(), wanted);
     }
-}
-
-/// How often `SWAPDB` was called, as the reply to `INFO commandstats` says; 0 if it does not.
-fn calls_of_swapdb(reply: &[u8]) -> u64 {
-    const FIELD: &[u8] = b"cmdstat_swapdb:calls=";
-    let Some(at) = memchr::memmem::find(reply, FIELD) else { return 0 };
-    let digits = reply[at + FIELD.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0, |calls, digit| calls * 10 + u64::from(digit - b'0'))
-}
-
-/// Reads a reply to `COMMAND`. Servers before 7.0 give fewer fields.
-fn commands(reply: &Value) -> Vec<ServerCommand> {
-    let Some(all) = reply.as_array() else { return Vec::new() };
-    all.iter().filter_map(command).collect()
-}
-
-fn command(value: &Value) -> Option<ServerCommand> {
-    let fields = value.as_array()?;
-    let int = |i: usize| fields.get(i).and_then(Value::as_int);
-    let words = |i: usize| -> Vec<String> {
-        let words = fields.get(i).and_then(Value::as_array).unwrap_or_default();
-        words.iter().filter_map(Value::as_bytes).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
-    };
-    Some(ServerCommand {
-        name: String::from_utf8_lossy(fields.first()?.as_bytes()?).into_owned(),
-        arity: int(1)?,
-        flags: words(2),
-        first_key: int(3)?,
-        last_key: int(4)?,
-        step: int(5)?,
-        tips: words(7),
-        subcommands: fields.get(9).map(commands).unwrap_or_default(),
-    })
 }

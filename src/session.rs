@@ -11,6 +11,8 @@ mod core;
 mod dedicated;
 mod errors;
 mod expect;
+mod fields;
+mod gate;
 mod local;
 mod mget;
 mod nearside;
@@ -23,5 +25,6 @@ mod worker;
 mod write;
 
 pub use errors::{MAX_CLIENTS, line as error_line};
+pub use gate::Password;
 pub use shared::{FeedUp, Settings, Shared, micros};
 pub use worker::{Inbox, Message, Ticket, Worker, is_active};

@@ -17,6 +17,10 @@ const ACCESS_EXCEPTIONS: &[(&str, Access, &str)] = &[
     ("watch", Access::Read, "flagged neither way; looks at keys"),
     ("pfcount", Access::Write, "stores the count in its key"),
     ("debug", Access::Write, "may do anything"),
+    ("acl|deluser", Access::Write, "ends what its users may see"),
+    ("acl|load", Access::Write, "ends what users may see"),
+    ("acl|setuser", Access::Write, "ends what its user may see"),
+    ("config|set", Access::Write, "may change a password"),
     ("replicaof", Access::Write, "replaces the data set"),
     ("slaveof", Access::Write, "replaces the data set"),
     ("failover", Access::Write, "replaces the data set"),
@@ -51,6 +55,15 @@ const ARITY_EXCEPTIONS: &[(&str, &[i64])] = &[
 
 /// The server's first, last and step are channels or a cursor here, not keys.
 const NOT_KEYS: &[&str] = &["spublish", "ssubscribe", "sunsubscribe", "clusterscan"];
+
+/// `cache-commands` takes the names of these, and the configuration cannot ask the table.
+#[test]
+fn settings_name_every_cacheable_command() {
+    let table = Table::builtin();
+    let cacheable: BTreeSet<&str> = table.cacheable().collect();
+    assert_eq!(nearside::config::CACHEABLE.iter().copied().collect::<BTreeSet<_>>(), cacheable);
+    assert!(nearside::config::CACHEABLE.is_sorted());
+}
 
 /// Requests for every rule that reads the arguments, and some for the fixed ones.
 const EXAMPLES: &[&str] = &[

@@ -110,7 +110,18 @@ fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
 
 #[test]
 fn what_check_prints_is_a_file_with_the_same_meaning() {
-    let flags = ["--namespace", "users", "--namespace", "a.b", "--listen", "7000", "--admin", "off"];
+    let flags = [
+        "--cache-commands",
+        "get,hget",
+        "--namespace",
+        "users",
+        "--namespace",
+        "a.b",
+        "--listen",
+        "7000",
+        "--admin",
+        "off",
+    ];
     let first = run(&[&["check"], &flags[..]].concat());
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), &first.stdout).expect("written");
@@ -158,6 +169,7 @@ fn each_bad_value_is_told_with_what_is_allowed() {
         ("--connect-timeout", "0", "above 0"),
         ("--log-level", "inof", "did you mean info?"),
         ("--log-format", "xml", "text or json"),
+        ("--cache-commands", "get,hgetal", "did you mean hgetall?; possible are all, or bitcount, "),
         ("--tracking", "bcast", "keys or prefix or off"),
         ("--config", "/nowhere/n.toml", "No such file"),
         ("--max-memroy", "1mb", "--max-memory"),

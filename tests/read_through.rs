@@ -326,3 +326,25 @@ fn a_link_that_connects_after_a_flush_is_tracked() {
         nearside.stat("hits") > 0
     });
 }
+
+#[test]
+fn only_the_commands_that_are_wanted_are_cached() {
+    let redis = Redis::start();
+    let nearside = Nearside::with(redis.address(), |config| {
+        config.cache_commands = Some(vec!["get".into(), "lrange".into()]);
+    });
+    let (mut direct, mut client) = (redis.connect(), nearside.connect());
+    direct.pipeline(&["SET s v", "RPUSH l a b"]);
+    for line in ["GET s", "LRANGE l 0 -1"] {
+        assert_eq!(twice(&nearside, &mut direct, &mut client, line), 1, "{line}");
+    }
+    for (i, line) in ["STRLEN s", "MGET s none", "LLEN l", "EXISTS s"].iter().enumerate() {
+        assert_eq!(twice(&nearside, &mut direct, &mut client, line), 0, "{line}");
+        assert_eq!(nearside.stat("reason_unwanted"), 2 * (i as i64 + 1), "{}", nearside.stats());
+    }
+    // It reads past the cache, so nothing older is served after it.
+    client.cmd("GET s");
+    assert!(nearside.is_cached("s"));
+    client.cmd("MGET s");
+    assert!(!nearside.is_cached("s"), "{}", nearside.why("s"));
+}

@@ -45,6 +45,15 @@ fn the_table_of_settings_is_that_of_the_help() {
 }
 
 #[test]
+fn every_reason_is_in_the_readme() {
+    let listed = |name: &str| README.contains(&format!("`{name}`"));
+    let mut names = nearside::cache::Reason::ALL.iter().map(|reason| reason.name());
+    let missing: Vec<_> =
+        names.by_ref().filter(|name| !["unknown", "filled"].contains(name) && !listed(name)).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
 fn every_metric_is_in_the_readme() {
     let export = include_str!("../src/admin/export.rs");
     let (_, snapshot) = export.split_once("\n    vec![").expect("the list of metrics");

@@ -3,8 +3,10 @@
 mod support;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use support::{Conn, Nearside, Redis, eventually};
+use nearside::config::Tracking;
+use support::{Conn, Nearside, Redis, eventually, line};
 
 /// The text of a bulk or verbatim string.
 fn body(reply: &str) -> &str {
@@ -279,7 +281,7 @@ fn metrics_are_what_prometheus_reads() {
         "nearside_upstream_requests_total",
         "nearside_accepted_clients_total",
         "nearside_dropped_entries_total{reason=\"write\"}",
-        "nearside_bypasses_total{reason=\"dedicated\"}",
+        "nearside_bypasses_total{reason=\"transaction\"}",
         "nearside_request_duration_seconds_count{path=\"upstream\"}",
         "nearside_request_duration_seconds_bucket{le=\"+Inf\",path=\"upstream\"}",
     ] {
@@ -316,4 +318,63 @@ fn probes() {
     assert!(down["nearside_feed_lapses_total"] >= 1.0);
     redis.restart();
     eventually("it is ready again", || nearside.get("/readyz").0 == 200);
+}
+
+/// Why a read was not a hit has a name in every case, and is counted under it.
+#[test]
+fn every_read_past_the_cache_has_its_reason() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let reads = ["GET users/1", "MGET users/1 users/2", "HGETALL users/h"];
+    let expect = |reason: &str, count: i64, ask: &mut dyn FnMut()| {
+        let counted = |name: &str| nearside.stat(&format!("reason_{name}"));
+        let before = counted(reason);
+        ask();
+        assert_eq!(counted(reason) - before, count, "{reason}: {}", nearside.stats());
+    };
+    let mut client = nearside.connect();
+    expect("transaction", 3, &mut || {
+        client.pipeline(&[&["MULTI"][..], &reads, &["EXEC"]].concat());
+    });
+    let mut client = nearside.connect();
+    expect("watching", 3, &mut || {
+        client.pipeline(&[&["WATCH users/1"][..], &reads].concat());
+    });
+    let mut client = nearside.connect_resp3();
+    expect("subscribed", 3, &mut || {
+        client.pipeline(&[&["SUBSCRIBE c"][..], &reads].concat());
+    });
+    let mut client = nearside.connect();
+    expect("dedicated", 3, &mut || {
+        client.pipeline(&[&["CLIENT NO-TOUCH on"][..], &reads].concat());
+    });
+    let mut client = nearside.connect();
+    expect("dedicated", 3, &mut || {
+        let lines = [&["CLIENT REPLY OFF"][..], &reads, &["CLIENT REPLY ON"]].concat();
+        client.send(&lines.iter().flat_map(|words| line(words)).collect::<Vec<_>>());
+        assert_eq!(client.reply(), b"+OK\r\n");
+    });
+    let mut client = nearside.connect();
+    expect("uncacheable", 4, &mut || {
+        client.pipeline(&["TTL users/1", "EXISTS users/1 users/2", "SCAN 0", "SINTER a b"]);
+    });
+    expect("uncacheable", 1, &mut || {
+        client.pipeline(&["MULTI", "TTL users/1", "EXEC"]);
+    });
+    expect("too_long", 1, &mut || {
+        let long = "f".repeat(5000);
+        client.cmd(&format!("HGET users/h {long}"));
+    });
+    expect("too_long", 76, &mut || {
+        let keys: Vec<_> = (0..1100).map(|i| format!("users/many{i}")).collect();
+        client.cmd(&format!("MGET {}", keys.join(" ")));
+    });
+    let untold = Nearside::with(redis.address(), |config| config.tracking = Tracking::Off);
+    untold.connect().pipeline(&["GET elsewhere", "GET elsewhere"]);
+    assert_eq!(untold.stat("reason_no_coverage"), 2);
+    let never = Nearside::with(redis.address(), |config| {
+        config.namespaces.iter_mut().for_each(|namespace| namespace.max_staleness = Duration::ZERO);
+    });
+    never.connect().pipeline(&["GET users/1", "GET users/1"]);
+    assert_eq!(never.stat("reason_never_served"), 2);
 }

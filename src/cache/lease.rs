@@ -64,6 +64,16 @@ pub struct Life {
     pub aged: bool,
 }
 
+impl Life {
+    /// This life, or what is left of it until `end`.
+    pub fn at_most(self, end: Micros) -> Self {
+        match end < self.expires {
+            true => Self { expires: end, aged: false },
+            false => self,
+        }
+    }
+}
+
 /// The right, and the duty, to fetch a missing reply. Dropping it gives the flight up.
 pub struct Lease<W: Waiter> {
     cache: Arc<Cache<W>>,
@@ -169,10 +179,7 @@ impl<W: Waiter> Lease<W> {
         drop(shard);
         drop(replaced);
         if now.saturating_sub(self.opened) <= max_staleness {
-            if !waiters.is_empty() {
-                let reply = Bytes::copy_from_slice(reply);
-                waiters.into_iter().for_each(|waiter| waiter.served(reply.clone()));
-            }
+            serve(waiters, reply);
         } else {
             release(waiters);
         }
@@ -185,6 +192,26 @@ impl<W: Waiter> Lease<W> {
     pub fn give_up(mut self, reason: Reason, now: Micros) -> Reason {
         self.cache.read_past(self.name.borrow().key, self.link, now);
         self.end(reason, now);
+        reason
+    }
+
+    /// Keeps nothing of a reply that is about to be delivered, but serves the waiters with it, as
+    /// [`Lease::fill`] does: else those of a reply that is never kept would read it one after another.
+    pub fn pass_on(mut self, reply: &[u8], reason: Reason, now: Micros, max_staleness: Micros) -> Reason {
+        let mut shard = self.cache.shards[self.place.shard].lock();
+        let generation = shard.stripes[self.place.stripe].generation;
+        let flight = shard.flights.iter_mut().find(|flight| flight.id == self.flight);
+        let stands = flight.filter(|flight| flight.generation == generation);
+        let good =
+            self.cache.coverages.stands(self.coverage) && now.saturating_sub(self.opened) <= max_staleness;
+        let waiters = match stands.filter(|_| good) {
+            Some(flight) => std::mem::take(&mut flight.waiters),
+            None => Vec::new(),
+        };
+        drop(shard);
+        self.cache.read_past(self.name.borrow().key, self.link, now);
+        self.end(reason, now);
+        serve(waiters, reply);
         reason
     }
 
@@ -204,6 +231,13 @@ impl<W: Waiter> Drop for Lease<W> {
         if !self.ended {
             self.end(Reason::GivenUp, self.opened);
         }
+    }
+}
+
+fn serve<W: Waiter>(waiters: Vec<W>, reply: &[u8]) {
+    if !waiters.is_empty() {
+        let reply = Bytes::copy_from_slice(reply);
+        waiters.into_iter().for_each(|waiter| waiter.served(reply.clone()));
     }
 }
 

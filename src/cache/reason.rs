@@ -16,8 +16,20 @@ pub enum Reason {
     Unproven,
     /// `max-staleness` is 0.
     NeverServed,
-    /// The connection has state of its own upstream (a transaction, a subscription, …).
+    /// It was said in a transaction.
+    Transaction,
+    /// The session watches keys for a transaction.
+    Watching,
+    /// The session is subscribed.
+    Subscribed,
+    /// The session's connection has other state of its own upstream (`CLIENT TRACKING`, `CLIENT REPLY`, …).
     Dedicated,
+    /// Replies of the command, or of this form of it, cannot be cached.
+    Uncacheable,
+    /// The configuration says that the command's replies are not to be cached.
+    Unwanted,
+    /// Another user's, and it would not be seen if that one's rights were changed, or its login is refused.
+    User,
     /// The request is too long to be the name of an entry, or asks for too many keys.
     TooLong,
     /// One of several keys of the request is being fetched by another.
@@ -29,6 +41,8 @@ pub enum Reason {
     ErrorReply,
     /// The upstream did not say when the key expires, or the key changed between the two replies.
     TtlUnknown,
+    /// A field of the hash may end before the key does, and the upstream did not say when.
+    FieldTtl,
     /// An invalidation, a fence or the end of the coverage came between request and reply.
     Voided,
     /// Whoever fetched it gave up: the client left, or the link was lost.
@@ -52,6 +66,8 @@ pub enum Reason {
     Aged,
     /// Memory was needed.
     Evicted,
+    /// Users or their rules were changed upstream.
+    Users,
     /// `NEARSIDE FLUSH`.
     Flushed,
     /// An audit found it stale.
@@ -90,12 +106,19 @@ impl Reason {
         Reason::NoCoverage,
         Reason::Unproven,
         Reason::NeverServed,
+        Reason::Transaction,
+        Reason::Watching,
+        Reason::Subscribed,
         Reason::Dedicated,
+        Reason::Uncacheable,
+        Reason::Unwanted,
+        Reason::User,
         Reason::TooLong,
         Reason::InFlight,
         Reason::TooLarge,
         Reason::ErrorReply,
         Reason::TtlUnknown,
+        Reason::FieldTtl,
         Reason::Voided,
         Reason::GivenUp,
         Reason::Update,
@@ -107,6 +130,7 @@ impl Reason {
         Reason::Expired,
         Reason::Aged,
         Reason::Evicted,
+        Reason::Users,
         Reason::Flushed,
         Reason::Audit,
         Reason::Filled,
@@ -120,12 +144,19 @@ impl Reason {
             Reason::NoCoverage => "no_coverage",
             Reason::Unproven => "unproven",
             Reason::NeverServed => "never_served",
+            Reason::Transaction => "transaction",
+            Reason::Watching => "watching",
+            Reason::Subscribed => "subscribed",
             Reason::Dedicated => "dedicated",
+            Reason::Uncacheable => "uncacheable",
+            Reason::Unwanted => "unwanted",
+            Reason::User => "user",
             Reason::TooLong => "too_long",
             Reason::InFlight => "in_flight",
             Reason::TooLarge => "too_large",
             Reason::ErrorReply => "error_reply",
             Reason::TtlUnknown => "ttl_unknown",
+            Reason::FieldTtl => "field_ttl",
             Reason::Voided => "voided",
             Reason::GivenUp => "given_up",
             Reason::Update => "update",
@@ -137,6 +168,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::Aged => "aged",
             Reason::Evicted => "evicted",
+            Reason::Users => "users",
             Reason::Flushed => "flushed",
             Reason::Audit => "audit",
             Reason::Filled => "filled",
@@ -151,12 +183,19 @@ impl Reason {
             Reason::NoCoverage => "nothing would have told of its changes (feed or tracking not in place)",
             Reason::Unproven => "freshness was not proven within max-staleness",
             Reason::NeverServed => "max-staleness is 0",
+            Reason::Transaction => "read in a transaction",
+            Reason::Watching => "read by a session that watches keys",
+            Reason::Subscribed => "read by a session that is subscribed",
+            Reason::Uncacheable => "replies of the command cannot be cached",
             Reason::Dedicated => "read on a connection with state of its own",
+            Reason::Unwanted => "the setting cache-commands leaves the command out",
+            Reason::User => "another user's, whose rights cannot be vouched for",
             Reason::TooLong => "the request was too long to be kept under",
             Reason::InFlight => "another request was fetching it",
             Reason::TooLarge => "the reply was larger than max-value",
             Reason::ErrorReply => "the upstream answered with an error",
             Reason::TtlUnknown => "its time to live could not be learnt with the reply",
+            Reason::FieldTtl => "a field of the hash may have a time to live of its own",
             Reason::Voided => "it changed while it was being read",
             Reason::GivenUp => "the read of it was given up",
             Reason::Update => "an update was announced",
@@ -168,6 +207,7 @@ impl Reason {
             Reason::Expired => "its time to live ran out",
             Reason::Aged => "it became older than max-age",
             Reason::Evicted => "memory was needed",
+            Reason::Users => "users or their rules were changed upstream",
             Reason::Flushed => "it was flushed by hand",
             Reason::Audit => "an audit found it stale",
             Reason::Filled => "it was read and kept",

@@ -155,9 +155,7 @@ impl<W: Waiter> Cache<W> {
             stats.fills += shard.fills;
             stats.entries += shard.store.len() as u64;
         }
-        for (sum, reason) in stats.reasons.iter_mut().zip(&self.reasons) {
-            *sum = reason.load(Ordering::Relaxed);
-        }
+        stats.reasons = self.reasons.iter().map(|reason| reason.load(Ordering::Relaxed)).collect();
         stats
     }
 }

@@ -5,7 +5,7 @@
 //! a write of unknown keys unless its flags say better.
 
 use super::keys::{KeyUse, Keys, Part};
-use super::row::{Access, Cached, Kind, KindRule, Row, Shape};
+use super::row::{Access, Cached, Fields, Kind, KindRule, Row, Shape};
 use super::table::{MAX_NAME, Table};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -35,8 +35,12 @@ impl Table {
         let told = flatten(info);
         let by_name: HashMap<&str, &ServerCommand> =
             told.iter().map(|(name, server)| (&**name, *server)).collect();
+        let fields_end = FIELD_TIMES.iter().any(|name| by_name.contains_key(name));
         let mut rows = self.rows.clone();
         for row in &mut rows {
+            if !fields_end {
+                row.fields = Fields::None;
+            }
             match by_name.get(&*row.name) {
                 Some(server) => correct(row, server),
                 None => row.cached = Cached::Never,
@@ -53,6 +57,39 @@ impl Table {
         Table::new(rows)
     }
 }
+
+impl Table {
+    /// This table, with no command's reply cached but those of `wanted`.
+    pub fn narrow(&self, wanted: &[String]) -> Table {
+        let mut table = self.clone();
+        for row in table.rows.iter_mut().filter(|row| row.cached != Cached::Never) {
+            if !wanted.iter().any(|name| *name == row.name) {
+                row.cached = Cached::Unwanted;
+            }
+        }
+        table
+    }
+
+    /// The commands whose replies may be cached.
+    pub fn cacheable(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().filter(|row| row.cached != Cached::Never).map(|row| &*row.name)
+    }
+}
+
+/// Commands by which a field of a hash comes to a time to live of its own, or tells it. A server that has none of
+/// them knows no such times.
+const FIELD_TIMES: [&str; 10] = [
+    "hexpire",
+    "hexpireat",
+    "hpexpire",
+    "hpexpireat",
+    "hsetex",
+    "hgetex",
+    "httl",
+    "hpttl",
+    "hexpiretime",
+    "hpexpiretime",
+];
 
 /// Commands and subcommands with their full, lower-case names, those that are no names left out.
 fn flatten(info: &[ServerCommand]) -> Vec<(String, &ServerCommand)> {
@@ -109,6 +146,7 @@ fn unknown(id: u16, name: String, server: &ServerCommand) -> Row {
         access: flags.access(),
         kind: KindRule::Always(kind),
         cached: Cached::Never,
+        fields: Fields::None,
         keys: flags.keys(server),
         shape: Shape::Command,
     }
@@ -260,6 +298,29 @@ mod tests {
         assert_eq!(cache(&table, "TYPE k"), CacheRule::Never);
         // Not told.
         assert_eq!(cache(&plain.overlay(&[]), "TYPE k"), CacheRule::Single);
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_cached() {
+        let table = Table::builtin().narrow(&["get".into(), "exists".into()]);
+        assert_eq!(cache(&table, "GET k"), CacheRule::Single);
+        assert_eq!(cache(&table, "EXISTS k"), CacheRule::Single);
+        assert_eq!(cache(&table, "MGET k"), CacheRule::Unwanted);
+        assert_eq!(cache(&table, "STRLEN k"), CacheRule::Unwanted);
+        assert_eq!(cache(&table, "STRLEN k x"), CacheRule::Never);
+        assert_eq!(cache(&table, "TTL k"), CacheRule::Never);
+    }
+
+    #[test]
+    fn fields_have_times_where_the_server_has_commands_for_them() {
+        let plain = Table::builtin();
+        let hget = server("hget", 3, "readonly fast", (1, 1, 1));
+        let fields = |table: &Table| table.find(b"hget").map(|row| row.fields);
+        assert_eq!(fields(&plain), Some(Fields::Named), "nothing is known yet");
+        assert_eq!(fields(&plain.overlay(&[])), Some(Fields::Named), "COMMAND is not allowed");
+        assert_eq!(fields(&plain.overlay(std::slice::from_ref(&hget))), Some(Fields::None));
+        let hsetex = server("HSETEX", -6, "write", (1, 1, 1));
+        assert_eq!(fields(&plain.overlay(&[hget, hsetex])), Some(Fields::Named));
     }
 
     #[test]

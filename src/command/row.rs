@@ -62,6 +62,8 @@ pub enum CacheRule {
     Single,
     /// Arguments from 1 on are keys, each with the reply that GET would give, or nil for another type.
     Mget,
+    /// It could be, and is not to be.
+    Unwanted,
 }
 
 /// What a row says of its replies; [`Row::cache`] turns it into the rule for one request.
@@ -72,6 +74,18 @@ pub(super) enum Cached {
     /// Single, if there is one key and nothing else: EXISTS.
     OneKey,
     Mget,
+    Unwanted,
+}
+
+/// Which fields of a hash a reply tells of. On a server where fields have times to live of their own, that
+/// bounds how long it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// It is not of a hash, or fields live as long as their hash there.
+    None,
+    /// Those that stand behind the key: all of the request's arguments from 2 on.
+    Named,
+    All,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +117,8 @@ pub struct Row {
     pub access: Access,
     pub(super) kind: KindRule,
     pub(super) cached: Cached,
+    /// Whose times bound a cached reply, besides the key's.
+    pub fields: Fields,
     pub(super) keys: Keys,
     pub(super) shape: Shape,
 }
@@ -129,7 +145,24 @@ impl Row {
             Cached::OneKey if req.len() == 2 => CacheRule::Single,
             Cached::OneKey => CacheRule::Never,
             Cached::Mget => CacheRule::Mget,
+            Cached::Unwanted => CacheRule::Unwanted,
         }
+    }
+
+    /// Whether its subcommands have rows of their own.
+    pub fn is_container(&self) -> bool {
+        self.shape == Shape::Container
+    }
+
+    /// Whether the elements of its reply come in an order that may change though nothing was written: a large hash or
+    /// set is rehashed bit by bit, also while it is read.
+    pub fn is_unordered(&self) -> bool {
+        matches!(&*self.name, "hgetall" | "hkeys" | "hvals" | "smembers")
+    }
+
+    /// Whether any of its replies is cached.
+    pub fn is_cached(&self) -> bool {
+        !matches!(self.cached, Cached::Never | Cached::Unwanted)
     }
 
     /// Calls `f` with each key's argument index and what the command does to it.
@@ -238,6 +271,22 @@ mod tests {
             let mut found = Vec::new();
             assert_eq!(row.keys(&sample.req(), |i, usage| found.push((i, usage))), KeySet::Known);
             assert_eq!(found, [(1, KeyUse::Read)], "{}", row.name);
+        }
+    }
+
+    /// Every cached read of a hash says whose times bound its reply.
+    #[test]
+    fn hash_reads_tell_their_fields() {
+        for row in Table::builtin().rows.iter().filter(|row| row.cached != Cached::Never) {
+            let expected = match &*row.name {
+                "hget" | "hmget" | "hexists" | "hstrlen" => Fields::Named,
+                "hgetall" | "hkeys" | "hvals" | "hlen" => Fields::All,
+                name => {
+                    assert!(!name.starts_with('h'), "{name}");
+                    Fields::None
+                }
+            };
+            assert_eq!(row.fields, expected, "{}", row.name);
         }
     }
 

@@ -14,7 +14,7 @@ mod strings;
 
 use super::keys::KeyUse::{Delete, Read, Update};
 use super::keys::{KeyUse, Keys, Part};
-use super::row::{Access, Cached, Kind, KindRule, Row, Shape};
+use super::row::{Access, Cached, Fields, Kind, KindRule, Row, Shape};
 use std::borrow::Cow;
 
 /// A row before it has its number.
@@ -26,6 +26,7 @@ struct Spec {
     keys: Keys,
     kind: KindRule,
     cached: Cached,
+    fields: Fields,
 }
 
 /// All built-in rows, each id being the index.
@@ -46,6 +47,7 @@ pub(super) fn all() -> Vec<Row> {
         access: spec.access,
         kind: spec.kind,
         cached: spec.cached,
+        fields: spec.fields,
         keys: spec.keys,
         shape: Shape::Command,
     };
@@ -70,7 +72,7 @@ const fn write(name: &'static str, arity: i32) -> Spec {
 impl Spec {
     const fn new(name: &'static str, arity: i32, access: Access, keys: Keys) -> Self {
         let (kind, cached) = (KindRule::Always(Kind::Plain), Cached::Never);
-        Self { name, arity, access, keys, kind, cached }
+        Self { name, arity, access, keys, kind, cached, fields: Fields::None }
     }
 
     const fn keys(self, keys: Keys) -> Self {
@@ -87,6 +89,11 @@ impl Spec {
 
     const fn cached(self, cached: Cached) -> Self {
         Self { cached, ..self }
+    }
+
+    /// A cached read of a hash, and the fields that it tells of.
+    const fn of_fields(self, fields: Fields) -> Self {
+        Self { cached: Cached::Single, fields, ..self }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ffi::OsString, fmt::Write, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{Config, ConfigError, draft::Draft, file, settings::settings};
+use super::{Config, ConfigError, draft::Draft, file, password, settings::settings};
 
 /// What nearside is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,7 @@ impl Invocation {
                 draft.apply(setting, &text, setting.variable());
             }
         }
+        draft.password = variable(password::VARIABLE, &mut draft);
         lay_flags(matches, &mut draft);
         if task == Task::Dev && matches.contains_id("upstream") {
             draft

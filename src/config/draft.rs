@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::{
     Config, Listen,
     namespace::{self, Written},
+    password,
     settings::Setting,
 };
 
@@ -15,6 +16,8 @@ use super::{
 pub(super) struct Draft {
     pub config: Config,
     pub namespaces: Vec<Written>,
+    /// What the variable for the clients' password holds.
+    pub password: Option<String>,
     /// Where the value in effect came from, by setting; a default has no entry.
     pub origins: BTreeMap<&'static str, String>,
     /// All that is wrong so far, each in one line.
@@ -35,6 +38,10 @@ impl Draft {
     /// The validated configuration and where its values came from, or everything that is wrong.
     pub fn finish(mut self) -> Result<(Config, BTreeMap<&'static str, String>), Vec<String>> {
         self.config.namespaces = namespace::resolve(&self.namespaces, &self.config, &mut self.problems);
+        match password::resolve(&self.config, self.password.take()) {
+            Ok(password) => self.config.password = password,
+            Err(why) => self.problems.push(why),
+        }
         self.check_ports();
         if self.problems.is_empty() { Ok((self.config, self.origins)) } else { Err(self.problems) }
     }

@@ -4,10 +4,11 @@
 //! name, and its line in `--help`, `nearside check` and `NEARSIDE CONFIG`. The only other place where a new
 //! setting must be written down is `config/nearside.toml`, and a test says so if it is missing there.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use super::{
-    HostPort, Listen, LogFormat, Namespace, OnUpdate, Tracking, Upstream,
+    Auth, HostPort, Listen, LogFormat, Namespace, OnUpdate, Secret, Tracking, Upstream,
+    commands::COMMANDS,
     draft::Draft,
     namespace::{self, parse_names},
     value::*,
@@ -47,6 +48,9 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq)]
         pub struct Config {
             $( $(#[doc = $help])+ pub $field: $type, )+
+            /// What clients have to give, if nearside itself asks for it. It is no row, for a flag can be seen by
+            /// every user of the machine.
+            pub password: Option<Secret>,
             /// The namespaces, none of which covers a key of another.
             pub namespaces: Vec<Namespace>,
         }
@@ -55,6 +59,7 @@ macro_rules! settings {
             fn default() -> Config {
                 Config {
                     $( $field: ($kind.parse)($default).expect(concat!("default of ", stringify!($field))), )+
+                    password: None,
                     namespaces: Vec::new(),
                 }
             }
@@ -65,7 +70,7 @@ macro_rules! settings {
                 name: stringify!($field).replace('_', "-"),
                 metavar: $kind.metavar,
                 default: $default,
-                list: $kind.metavar == LISTEN.metavar,
+                list: [LISTEN.metavar, COMMANDS.metavar].contains(&$kind.metavar),
                 help: [$($help.trim()),+].join(" "),
                 set: |draft, text| {
                     draft.config.$field = ($kind.parse)(text)?;
@@ -90,6 +95,11 @@ settings! {
     /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH. Prefer
     /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
     upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
+    /// Who asks clients for a login: the upstream, to which AUTH goes through, or nearside, with the password of
+    /// password-file or NEARSIDE_PASSWORD; then all of them have the rights of the upstream URL's user
+    auth: Auth = AUTH "upstream";
+    /// The file that holds the password for auth = "password", in its first line
+    password_file: Option<PathBuf> = FILE "";
     /// What an announced update does to a cached key: drop it (invalidate), or fetch it anew if it was read
     /// since its last fill (refresh)
     on_update: OnUpdate = ON_UPDATE "invalidate";
@@ -102,6 +112,8 @@ settings! {
     max_memory: usize = SIZE "64mb";
     /// A reply above this size is passed on but not cached
     max_value: usize = SIZE "1mb";
+    /// The commands whose replies are cached: all that can be, or these; may be given more than once
+    cache_commands: Option<Vec<String>> = COMMANDS "all";
     /// Oldest write that a cached reply may miss; 0 never serves from the cache
     max_staleness: Duration = TIME "1s";
     /// Longest life of a cached reply; 0 keeps none

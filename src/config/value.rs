@@ -3,12 +3,12 @@
 //! What `show` gives is TOML, and `parse` takes its unquoted text back to the same value. A refusal is one
 //! sentence that holds the value and what is allowed.
 
-use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, thread::available_parallelism, time::Duration};
 
 use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
-use super::{HostPort, Listen, LogFormat, OnUpdate, Tracking, Upstream};
+use super::{Auth, HostPort, Listen, LogFormat, OnUpdate, Tracking, Upstream};
 
 /// How a value of type `T` is read from text and shown. Lists are read comma-separated.
 pub(super) struct Kind<T> {
@@ -89,6 +89,15 @@ pub(super) const ADDRESS_OR_OFF: Kind<Option<HostPort>> = Kind {
     show: |address| quoted(&address.as_ref().map_or("off".to_owned(), HostPort::to_string)),
 };
 
+/// The path of a file, or nothing.
+pub(super) const FILE: Kind<Option<PathBuf>> = Kind {
+    metavar: "FILE",
+    parse: |text| Ok(Some(PathBuf::from(text)).filter(|_| !text.is_empty())),
+    show: |path| quoted(&path.as_ref().map_or(String::new(), |path| path.display().to_string())),
+};
+
+pub(super) const AUTH: Kind<Auth> =
+    Kind { metavar: "upstream|password", parse: parse_choice, show: show_choice };
 pub(super) const TRACKING: Kind<Tracking> =
     Kind { metavar: "keys|prefix|off", parse: parse_choice, show: show_choice };
 pub(super) const ON_UPDATE: Kind<OnUpdate> =
@@ -164,6 +173,11 @@ pub(super) trait Choice: Copy + PartialEq + 'static {
 impl Choice for OnUpdate {
     const WORDS: &'static [(&'static str, Self)] =
         &[("invalidate", OnUpdate::Invalidate), ("refresh", OnUpdate::Refresh)];
+}
+
+impl Choice for Auth {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("upstream", Auth::Upstream), ("password", Auth::Password)];
 }
 
 impl Choice for Tracking {

@@ -23,6 +23,12 @@ pub enum ProtocolError {
     ExpectedBulk(u8),
     #[error("ERR Protocol error: invalid bulk length")]
     InvalidLength,
+    /// Of a client that has not logged in.
+    #[error("ERR Protocol error: unauthenticated multibulk length")]
+    LockedCount,
+    /// Of a client that has not logged in.
+    #[error("ERR Protocol error: unauthenticated bulk length")]
+    LockedLength,
     /// nearside's own: Redis closes the connection without a word (`client-query-buffer-limit`).
     #[error("ERR Protocol error: request larger than max-request")]
     RequestTooLarge,

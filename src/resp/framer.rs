@@ -56,7 +56,9 @@ pub enum Frame {
 /// [`Frame::Incomplete`] it is the same bytes and more; after another frame, its bytes are dropped and the
 /// next request starts. After an error the connection is to be closed.
 pub struct RequestFramer {
+    /// What holds now, and what holds for a client that has logged in.
     limits: Limits,
+    unlocked: Limits,
     step: Step,
     /// The start of the line or argument that is awaited; at the end, of the next request.
     at: usize,
@@ -83,6 +85,9 @@ enum Step {
 /// Arguments of a usual request, at most.
 const USUAL_ARGS: usize = 128;
 
+/// Arguments of a request, and bytes of one, for a client that has yet to log in.
+const LOCKED: (usize, usize) = (10, 16384);
+
 /// What is kept of the memory of a large request.
 const KEPT_ARGS: usize = 1024;
 const KEPT_REWRITTEN: usize = 4096;
@@ -93,8 +98,10 @@ impl RequestFramer {
         // A rewritten line is at most four times as long, and its ranges are `u32`; the usual count lines
         // must fit, as they are read without a look at this limit.
         let max_inline = limits.max_inline.clamp(10, u32::MAX as usize / 16);
+        let limits = Limits { max_request, max_inline, ..limits };
         Self {
-            limits: Limits { max_request, max_inline, ..limits },
+            limits,
+            unlocked: limits,
             step: Step::Start,
             at: 0,
             searched: 0,
@@ -104,6 +111,15 @@ impl RequestFramer {
             args: Vec::new(),
             rewritten: Vec::new(),
         }
+    }
+
+    /// Whether the client has yet to log in: then only so much is taken as a login needs, as Redis has it in
+    /// `processMultibulkBuffer`. Counts from the next header on.
+    pub fn lock(&mut self, locked: bool) {
+        let Limits { max_args, max_bulk, .. } = self.unlocked;
+        let (args, bulk) = if locked { LOCKED } else { (max_args, max_bulk) };
+        self.limits.max_args = args.min(max_args);
+        self.limits.max_bulk = bulk.min(max_bulk);
     }
 
     /// What lies at the start of `buf`. A call with an empty buffer also gives back the memory of a large
@@ -179,8 +195,9 @@ impl RequestFramer {
             let Some(count) = self.header(buf, b'*', bad)? else { return Ok(incomplete(buf)) };
             self.left = match usize::try_from(count) {
                 Err(_) | Ok(0) => return Ok(Frame::Skip(self.at)),
-                Ok(count) if count > self.limits.max_args => return Err(ProtocolError::InvalidCount),
-                Ok(count) => count,
+                Ok(count) if count <= self.limits.max_args => count,
+                Ok(count) if count <= self.unlocked.max_args => return Err(ProtocolError::LockedCount),
+                Ok(_) => return Err(ProtocolError::InvalidCount),
             };
             self.step = Step::Length;
         }
@@ -188,10 +205,11 @@ impl RequestFramer {
             if self.step == Step::Length {
                 let bad = (ProtocolError::LengthTooBig, ProtocolError::InvalidLength);
                 let Some(len) = self.header(buf, b'$', bad)? else { return Ok(incomplete(buf)) };
-                self.len = usize::try_from(len)
-                    .ok()
-                    .filter(|len| *len <= self.limits.max_bulk)
-                    .ok_or(ProtocolError::InvalidLength)?;
+                self.len = match usize::try_from(len) {
+                    Ok(len) if len <= self.limits.max_bulk => len,
+                    Ok(len) if len <= self.unlocked.max_bulk => return Err(ProtocolError::LockedLength),
+                    _ => return Err(ProtocolError::InvalidLength),
+                };
                 if self.at.saturating_add(self.len).saturating_add(2) > self.limits.max_request {
                     return Err(ProtocolError::RequestTooLarge);
                 }

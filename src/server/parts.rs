@@ -11,7 +11,7 @@ use crate::feed::{Feed, Hooks};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
-use crate::session::{FeedUp, Inbox, Message, Settings, Shared, Ticket, is_active};
+use crate::session::{FeedUp, Inbox, Message, Password, Settings, Shared, Ticket, is_active};
 use crate::upstream::{self, Address, Login, ServerId};
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
@@ -33,6 +33,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         },
         login: login(&config.upstream),
         db: config.upstream.db,
+        password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
         limits: Limits { max_request: config.max_request, ..Limits::default() },
         output_limit: config.client_output_limit,
         stall_timeout: config.client_stall_timeout,
@@ -40,6 +41,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         max_age: config.max_age,
         stale_if_error: !config.stale_if_error.is_zero(),
         tracking: tracking(config.tracking),
+        cache_commands: config.cache_commands.clone(),
         described: config.describe(),
     }
 }
@@ -124,6 +126,10 @@ impl Hooks for Process {
 
     fn broadcasts(&self, granted: bool) {
         self.shared.broadcasts.store(granted, Ordering::Relaxed);
+    }
+
+    fn watches_users(&self, sees: bool) {
+        self.shared.watch_users(sees);
     }
 
     fn commands(&self, commands: &[ServerCommand]) {

@@ -17,6 +17,7 @@ use super::read::write_request;
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::cache::{Micros, NameBuf, Sample};
+use crate::command::Row;
 use crate::upstream::{At, Chunk, Outgoing};
 
 /// One comparison in flight.
@@ -60,13 +61,24 @@ impl Audit {
         if !at.last {
             return Some(self);
         }
-        if self.reply[..] == self.sample.reply[..] {
+        let unordered = shared.table().row(self.sample.name.borrow().command).is_some_and(Row::is_unordered);
+        if agree(&self.reply, &self.sample.reply, unordered) {
             shared.metrics.audits_agreed.inc();
         } else {
             tokio::task::spawn_local(watch(shared.clone(), self.sample.name, self.sample.filled));
         }
         None
     }
+}
+
+/// Whether two replies say the same; of an unordered one, whether they are made of the same lines.
+fn agree(a: &[u8], b: &[u8], unordered: bool) -> bool {
+    let lines = |reply: &[u8]| {
+        let mut lines: Vec<_> = reply.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort_unstable();
+        lines
+    };
+    a == b || unordered && a.len() == b.len() && lines(a) == lines(b)
 }
 
 /// Waits for the end of an entry that the upstream contradicts.
@@ -93,5 +105,18 @@ async fn watch(shared: std::sync::Arc<Shared>, name: NameBuf, filled: Micros) {
             return;
         }
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_counts_where_there_is_one() {
+        let (a, b) = (b"*2\r\n$1\r\na\r\n$1\r\nb\r\n", b"*2\r\n$1\r\nb\r\n$1\r\na\r\n");
+        assert!(agree(a, a, false) && agree(a, b, true));
+        assert!(!agree(a, b, false));
+        assert!(!agree(a, b"*2\r\n$1\r\na\r\n$1\r\nc\r\n", true));
     }
 }

@@ -221,6 +221,7 @@ impl Connection {
         if let Some(framed) = self.framed.take() {
             return Some(framed);
         }
+        self.framer.lock(self.core.is_locked());
         while !self.buf.is_empty() {
             match self.framer.next(&self.buf) {
                 Ok(Frame::Request(len)) => return Some(Framed { len, inline: false }),

@@ -15,14 +15,15 @@ use smallvec::SmallVec;
 
 use super::dedicated::Dedicated;
 use super::errors;
-use super::expect::{Expect, What};
+use super::expect::{Expect, Past, What};
+use super::gate::{self, Password};
 use super::local::Changing;
 use super::outbox::{Outbox, To};
 use super::peer::Peer;
 use super::shared::{Ident, Shared};
 use super::worker::Worker;
 use super::write::Touched;
-use crate::cache::{Bounds, Micros};
+use crate::cache::{Bounds, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row, Table};
 use crate::namespace::Namespace;
 use crate::resp::Protocol;
@@ -56,9 +57,13 @@ pub(super) struct Plan<'t> {
 
 pub(super) enum Act {
     Forward,
+    /// What may not be said before the password.
+    Refuse,
     Info,
     Read,
     Mget,
+    /// A read whose reply is not to be cached, though it could be.
+    ReadPast(Reason),
     Write,
     Local(Local),
     Dedicated(Kind),
@@ -83,6 +88,8 @@ pub(super) struct Core {
     pub(super) link: Link<Peer>,
     pub(super) changing: Option<Changing>,
     pub(super) quit: bool,
+    /// The client has not given the password that nearside asks for.
+    locked: bool,
     /// When the present request was read.
     pub(super) now: Micros,
     mode: Mode,
@@ -99,6 +106,7 @@ impl Core {
         let ident = worker.default_ident(Protocol::Resp2);
         let login = shared.settings.login.clone();
         Self {
+            locked: shared.settings.password.is_some(),
             number: shared.idents.number(&ident),
             link: worker.link(&ident, &login),
             now: shared.now(),
@@ -126,6 +134,24 @@ impl Core {
     /// Requests handled so far.
     pub(super) fn handled(&self) -> u64 {
         self.handled
+    }
+
+    /// What the client has to give, if nearside itself asks for it.
+    pub(super) fn password(&self) -> Option<Password> {
+        self.shared.settings.password.clone()
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    pub(super) fn unlock(&mut self) {
+        self.locked = false;
+    }
+
+    /// As at the start: the password has to be given anew, if there is one.
+    pub(super) fn lock(&mut self) {
+        self.locked = self.shared.settings.password.is_some();
     }
 
     pub(super) fn wants_to_quit(&self) -> bool {
@@ -209,6 +235,9 @@ impl Core {
     /// What is to be done with a request; `None` if it has to wait for the replies before it.
     pub(super) fn admit<'t>(&mut self, table: &'t Table, request: &Request<'_>) -> Option<Plan<'t>> {
         let row = table.lookup(request);
+        if self.locked && !row.is_some_and(|row| gate::allows(row) && row.takes(request.len())) {
+            return Some(Plan { row, act: Act::Refuse });
+        }
         let valid = row.is_none_or(|row| row.takes(request.len()));
         // Without a row it may be anything under another name, MULTI even: not on a link that others use.
         let kind = match row {
@@ -237,10 +266,14 @@ impl Core {
 
     fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Act> {
         match row.cache(request) {
-            CacheRule::Single if self.shared.caches(row) => return Some(Act::Read),
+            CacheRule::Single | CacheRule::Mget if self.is_doubtful() => {
+                return (!self.outbox.has_joined()).then_some(Act::ReadPast(Reason::User));
+            }
+            CacheRule::Single => return Some(Act::Read),
             CacheRule::Mget => return Some(Act::Mget),
             _ if self.outbox.has_joined() => return None,
-            _ => {}
+            CacheRule::Unwanted => return Some(Act::ReadPast(Reason::Unwanted)),
+            CacheRule::Never => {}
         }
         Some(match row.access {
             Access::Write => Act::Write,
@@ -249,16 +282,36 @@ impl Core {
         })
     }
 
+    /// Whether the session is another user's of whom it is not sure that the upstream would still let it in. One
+    /// whose link stands is logged in there. One whose link does not may have been deleted, and another made under the
+    /// same name.
+    fn is_doubtful(&self) -> bool {
+        if self.ident.user.is_none() {
+            return false;
+        }
+        let unreachable = self.shared.settings.stale_if_error && !self.link.is_refused();
+        !self.shared.watches_users() || !self.link.is_up() && !unreachable
+    }
+
     pub(super) fn execute(&mut self, plan: Plan<'_>, request: &Request<'_>, raw: Raw<'_>) {
         self.handled += 1;
         match plan.act {
             Act::Forward => {
+                if plan.row.is_some_and(|row| row.access == Access::Read) {
+                    self.shared.cache.count(Reason::Uncacheable);
+                }
                 let raw = super::local::unblocking(self, plan.row, request).map_or(raw, Raw::Own);
                 self.forward(raw, What::Relay);
             }
+            Act::Refuse => gate::refuse(self, plan.row, request),
             Act::Info => super::nearside::info(self, request, raw),
             Act::Read => super::read::read(self, plan.row, request, raw),
             Act::Mget => super::mget::mget(self, request),
+            Act::ReadPast(reason) => {
+                self.shared.cache.count(reason);
+                let past = Past { keys: Self::keys_of(plan.row, request), instead: None };
+                self.forward(raw, |to| What::ReadPast(to, Box::new(past)));
+            }
             Act::Write => self.write(plan.row, request, raw),
             Act::Local(local) => super::local::answer(self, local, request, raw),
             Act::Dedicated(kind) => self.on_dedicated(plan.row, kind, request, raw),

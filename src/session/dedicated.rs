@@ -14,11 +14,13 @@ use bytes::BytesMut;
 
 use super::core::{Core, Raw, send_on};
 use super::expect::{CacheFence, Change, Past, What, Write};
+use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
+use crate::cache::Reason;
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
@@ -214,10 +216,21 @@ impl Dedicated {
         if self.transaction.as_ref().is_some_and(refused) && core.outbox.waiting() == 0 {
             self.drop_refused(core);
         }
+        let raw = match kind {
+            Kind::Local(local @ (Local::Auth | Local::Hello)) => {
+                let within = self.within(core, quiet);
+                match gate::on_dedicated(core, local, &within, request, raw) {
+                    Some(raw) => raw,
+                    None => return,
+                }
+            }
+            _ => raw,
+        };
         if let Some(transaction) = &self.transaction
             && !matches!(kind, Kind::Exec | Kind::Discard)
         {
             transaction.borrow_mut().touched.add_queued(&core.shared, row, request);
+            self.count_read(core, row, request);
             let odd =
                 !matches!(kind, Kind::Plain | Kind::Blocking | Kind::Multi | Kind::Watch | Kind::Unwatch);
             if odd {
@@ -295,6 +308,21 @@ impl Dedicated {
         }
     }
 
+    /// What hangs on it when the client logs in here.
+    fn within(&self, core: &Core, quiet: bool) -> Within {
+        match self.transaction {
+            _ if quiet => Within::Silence,
+            Some(_) => Within::Transaction,
+            None if self.is_restricted(core) => Within::Subscription,
+            None => Within::Nothing,
+        }
+    }
+
+    /// Whether the client is a subscriber in RESP2, who may say little.
+    fn is_restricted(&self, core: &Core) -> bool {
+        self.link.client().is_subscribed() && core.ident.protocol == Protocol::Resp2 && !self.named
+    }
+
     fn count_unknown(&self) -> Rc<Cell<u32>> {
         self.unknown.set(self.unknown.get() + 1);
         self.unknown.clone()
@@ -327,10 +355,10 @@ impl Dedicated {
     fn plain(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
         match row {
             Some(row) if row.access != Access::Write => {
+                self.count_read(core, Some(row), request);
                 if row.cache(request) == CacheRule::Never {
                     return self.relay(core, raw);
                 }
-                core.shared.cache.count(crate::cache::Reason::Dedicated);
                 let keys = Core::keys_of(Some(row), request);
                 self.send(core, raw, |to| What::ReadPast(to, Box::new(Past { keys, instead: None })));
             }
@@ -344,6 +372,18 @@ impl Dedicated {
                 self.write(core, touched, raw);
             }
         }
+    }
+
+    /// Counts a read under the reason why it goes past the cache.
+    fn count_read(&self, core: &Core, row: Option<&Row>, request: &Request<'_>) {
+        let Some(row) = row.filter(|row| row.access == Access::Read) else { return };
+        core.shared.cache.count(match row.cache(request) {
+            CacheRule::Never => Reason::Uncacheable,
+            _ if self.transaction.is_some() => Reason::Transaction,
+            _ if self.watching => Reason::Watching,
+            _ if self.subscribes => Reason::Subscribed,
+            _ => Reason::Dedicated,
+        });
     }
 
     fn write(&mut self, core: &mut Core, touched: Touched, raw: Raw<'_>) {
@@ -386,6 +426,7 @@ impl Dedicated {
         if row.is_none_or(|row| row.access == Access::Write) {
             touched.add(&core.shared, row, request);
         }
+        self.count_read(core, row, request);
         match std::mem::replace(&mut self.replies, Replies::On) {
             Replies::Skip => {
                 touched.send_skipped(&core.shared, &self.link, core.now, raw);
@@ -421,7 +462,7 @@ impl Dedicated {
     }
 
     fn local(&mut self, core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
-        if self.link.client().is_subscribed() && core.ident.protocol == Protocol::Resp2 && !self.named {
+        if self.is_restricted(core) {
             // Not allowed there: the server says so, and nothing changes.
             return self.relay(core, raw);
         }

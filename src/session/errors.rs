@@ -1,5 +1,6 @@
 //! What a client reads when nearside itself has to refuse something: each wording stands here, once.
 
+use crate::resp::request::Request;
 use crate::upstream::{Address, ConnectError, Loss};
 
 /// An error line as it is sent.
@@ -36,6 +37,56 @@ pub const NOPROTO: &str = "NOPROTO unsupported protocol version";
 
 /// As Redis words it.
 pub const BAD_VERSION: &str = "ERR Protocol version is not an integer or out of range";
+
+/// As Redis words it.
+pub const NOAUTH: &str = "NOAUTH Authentication required.";
+
+/// As Redis words it.
+pub const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// As Redis words it.
+pub const NOAUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+     HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+     the same time";
+
+/// As Redis words it.
+pub const SYNTAX: &str = "ERR syntax error";
+
+pub const AUTH_IN_MULTI: &str =
+    "ERR nearside: a login in a transaction is not possible when nearside asks for the password";
+
+/// As Redis' `commandCheckExistence` words it, up to 128 bytes of the arguments; an error stays on one line.
+pub fn unknown_command(request: &Request<'_>) -> String {
+    const SHOWN: usize = 128;
+    let mut args = String::new();
+    for arg in request.args().skip(1) {
+        let left = SHOWN.saturating_sub(args.len());
+        if left == 0 {
+            break;
+        }
+        args += &format!("'{}' ", shown(arg, left));
+    }
+    let name = shown(request.arg(0), SHOWN);
+    format!("ERR unknown command '{name}', with args beginning with: {args}")
+}
+
+/// As Redis' `commandCheckExistence` words it, of a container's request with more than its name.
+pub fn unknown_subcommand(request: &Request<'_>) -> String {
+    let container = String::from_utf8_lossy(request.arg(0)).to_uppercase();
+    format!("ERR unknown subcommand '{}'. Try {container} HELP.", shown(request.arg(1), 128))
+}
+
+/// As Redis words it.
+pub fn wrong_arity(name: &str) -> String {
+    format!("ERR wrong number of arguments for '{name}' command")
+}
+
+/// The first bytes of an argument; as a C string, it ends at a NUL.
+fn shown(arg: &[u8], most: usize) -> String {
+    let arg = &arg[..arg.len().min(most)];
+    let end = memchr::memchr(0, arg).unwrap_or(arg.len());
+    String::from_utf8_lossy(&arg[..end]).into_owned()
+}
 
 /// As Redis words it.
 pub fn hello_option(option: &[u8]) -> String {

@@ -1,9 +1,10 @@
 //! Commands that nearside answers: who the session is, and what it is called.
 //!
 //! What always holds: each is executed when all earlier replies are in, and no request behind it is looked
-//! at before it is done. A login is checked by the upstream each time, on a connection of its own; what the
-//! upstream says is passed on.
+//! at before it is done. A login is checked by the upstream each time, on a connection of its own, and what the
+//! upstream says is passed on; unless nearside asks for a password itself (see [`gate`]).
 
+use std::borrow::Cow;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use memchr::memmem;
 use super::core::{Core, Raw};
 use super::errors;
 use super::expect::{Change, What};
+use super::gate;
 use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Ident;
@@ -49,6 +51,7 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
             core.drop_dedicated();
             core.become_ident(core.worker.default_ident(Protocol::Resp2), core.shared.settings.login.clone());
             core.name.clear();
+            core.lock();
             core.outbox.reply(b"+RESET\r\n");
         }
         Local::ClientId => core.outbox.reply_with(|out| encode::integer(out, core.id as i64)),
@@ -74,30 +77,33 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
             // No server takes it; ours says why.
             None => core.forward(raw, What::Relay),
         },
-        Local::Auth => {
-            let login = match request.len() {
-                2 => Login { user: None, password: request.arg(1).to_vec() },
-                3 => Login { user: Some(request.arg(1).to_vec()), password: request.arg(2).to_vec() },
-                // Too many arguments: an error on any link.
-                _ => return core.forward(raw, What::Relay),
-            };
-            log_in(core, login, core.ident.protocol, Then::Ok);
-        }
+        Local::Auth => match (core.password(), gate::login_of(request)) {
+            (Some(password), _) => gate::auth(core, &password, request),
+            (None, Some(login)) => log_in(core, login, core.ident.protocol, Then::Ok),
+            // Too many arguments: an error on any link.
+            (None, None) => core.forward(raw, What::Relay),
+        },
         Local::Hello => hello(core, request),
         Local::Nearside => super::nearside::answer(core, request),
     }
 }
 
+/// What a `HELLO` asks for.
+pub(super) struct Hello {
+    pub(super) protocol: Option<Protocol>,
+    pub(super) login: Option<Login>,
+    pub(super) name: Option<Vec<u8>>,
+}
+
 /// `HELLO [version [AUTH user password] [SETNAME name]]`, with the checks in the order of Redis'
-/// `helloCommand`.
-fn hello(core: &mut Core, request: &Request<'_>) {
-    let refuse = |core: &Core, text: &str| core.outbox.reply(&errors::line(text));
+/// `helloCommand`; what is wrong is an error's text.
+pub(super) fn parse_hello(request: &Request<'_>) -> Result<Hello, Cow<'static, str>> {
     let protocol = match request.get(1).map(integer) {
-        None => core.ident.protocol,
-        Some(Some(2)) => Protocol::Resp2,
-        Some(Some(3)) => Protocol::Resp3,
-        Some(Some(_)) => return refuse(core, errors::NOPROTO),
-        Some(None) => return refuse(core, errors::BAD_VERSION),
+        None => None,
+        Some(Some(2)) => Some(Protocol::Resp2),
+        Some(Some(3)) => Some(Protocol::Resp3),
+        Some(Some(_)) => return Err(errors::NOPROTO.into()),
+        Some(None) => return Err(errors::BAD_VERSION.into()),
     };
     let (mut login, mut name) = (None, None);
     let mut i = 2;
@@ -109,13 +115,28 @@ fn hello(core: &mut Core, request: &Request<'_>) {
             }
             (Some(chosen), _) if option.eq_ignore_ascii_case(b"setname") => {
                 if !is_name(chosen) {
-                    return refuse(core, errors::BAD_NAME);
+                    return Err(errors::BAD_NAME.into());
                 }
                 name = Some(chosen.to_vec());
                 i += 2;
             }
-            _ => return refuse(core, &errors::hello_option(option)),
+            _ => return Err(errors::hello_option(option).into()),
         }
+    }
+    Ok(Hello { protocol, login, name })
+}
+
+fn hello(core: &mut Core, request: &Request<'_>) {
+    let refuse = |core: &Core, text: &str| core.outbox.reply(&errors::line(text));
+    let Hello { protocol, mut login, name } = match parse_hello(request) {
+        Ok(hello) => hello,
+        Err(text) => return refuse(core, &text),
+    };
+    let protocol = protocol.unwrap_or(core.ident.protocol);
+    if let Some(password) = core.password()
+        && let Err(text) = gate::hello(core, &password, login.take())
+    {
+        return refuse(core, text);
     }
     match login {
         Some(login) => log_in(core, login, protocol, Then::Hello(name)),
@@ -178,7 +199,7 @@ impl Core {
             Then::Ok => to.whole(b"+OK\r\n"),
             Then::Hello(name) => {
                 self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
-                let version: &[u8] = if self.ident.protocol == Protocol::Resp3 { b"3" } else { b"2" };
+                let version = version(self.ident.protocol);
                 let what = What::Changed(to, BytesMut::new(), Change::HelloId(self.id));
                 self.send(|out| out.with(|tail| encode::command(tail, &[b"HELLO", version])), what);
             }
@@ -198,6 +219,14 @@ pub(super) fn unblocking(core: &Core, row: Option<&Row>, request: &Request<'_>) 
     let mut out = BytesMut::new();
     encode::command(&mut out, &args);
     Some(out.freeze())
+}
+
+/// As `HELLO` takes it.
+pub(super) fn version(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Resp2 => b"2",
+        Protocol::Resp3 => b"3",
+    }
 }
 
 /// A database number as Redis takes it.

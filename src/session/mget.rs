@@ -35,7 +35,10 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
                 parts.push(Part::Missing);
                 missing.push(Missing { key: key.into(), past: false, lease: Some(lease), reply: 0..0 });
             }
-            Lookup::Miss(_) | Lookup::Joined | Lookup::Past(_) => {
+            other => {
+                if let Lookup::Miss(lease) = other {
+                    lease.give_up(Reason::TooLong, core.now);
+                }
                 parts.push(Part::Missing);
                 missing.push(Missing { key: key.into(), past: true, lease: None, reply: 0..0 });
             }

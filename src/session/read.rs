@@ -7,12 +7,13 @@ use smallvec::smallvec;
 
 use super::core::{Core, Raw, send_on};
 use super::expect::{CacheLease, Past, What};
+use super::fields;
 use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::{Ticket, Worker};
 use crate::cache::{Bounds, CachedReply, Life, Lookup, Micros, Name, NameBuf, Reason};
-use crate::command::{Row, Table};
+use crate::command::{Fields, Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
 use crate::resp::request::Request;
@@ -29,7 +30,7 @@ pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, ra
         }
         Lookup::Miss(lease) => {
             let to = core.to(core.outbox.open());
-            fetch(core, request.arg(1), raw, Some(to), lease);
+            fetch(core, row, request, raw, to, lease);
         }
         Lookup::Past(_) => {
             let past = past(core, row.id, request);
@@ -48,7 +49,7 @@ pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u
         Lookup::Hit => core.count_hit(),
         Lookup::Joined => core.outbox.join(slot, request.into()),
         Lookup::Miss(lease) => {
-            fetch(core, parsed.arg(1), Raw::Copy(request), Some(core.to(slot)), lease);
+            fetch(core, row, &parsed, Raw::Copy(request), core.to(slot), lease);
         }
         Lookup::Past(_) => {
             let what = What::ReadPast(core.to(slot), past(core, row.id, &parsed));
@@ -86,14 +87,30 @@ fn past(core: &Core, command: u16, request: &Request<'_>) -> Box<Past> {
     Box::new(Past { keys: smallvec![key.into()], instead })
 }
 
-fn fetch(core: &Core, key: &[u8], raw: Raw<'_>, to: Option<To>, lease: CacheLease) {
+fn fetch(core: &Core, row: &Row, request: &Request<'_>, raw: Raw<'_>, to: To, lease: CacheLease) {
     core.shared.cache.touch(core.now);
-    let fill = Fill::new(&core.shared, to, lease);
+    let fill = Fill::new(&core.shared, Some(to), lease, row.fields);
     let write = |out: &mut Outgoing| {
         raw.write(out);
-        out.with(|tail| encode::command(tail, &[b"PTTL", key]));
+        out.with(|tail| ask_times(tail, row.fields, request.arg(1), request.raw_after(1)));
     };
     core.send(write, What::Fill(Box::new(fill)));
+}
+
+/// Writes what is asked behind a read, so that it is known until when its reply is good.
+fn ask_times(out: &mut BytesMut, fields: Fields, key: &[u8], rest: &[u8]) {
+    fields::ask(out, fields, key, rest);
+    encode::command(out, &[b"PTTL", key]);
+}
+
+/// Writes the request that a cached reply answers, with what is asked behind it, and gives the fields whose
+/// times that proves; `None` if its command is not known any more.
+pub(super) fn write_fill(out: &mut BytesMut, table: &Table, name: &Name<'_>) -> Option<Fields> {
+    let fields = table.row(name.command)?.fields;
+    write_request(out, table, name).then(|| {
+        ask_times(out, fields, name.key, name.rest);
+        fields
+    })
 }
 
 /// Fetches a reply that was dropped because of an announced update, unless somebody does so already.
@@ -107,12 +124,9 @@ pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], reply: &CachedReply) {
     let cover = || link.client().cover(namespace);
     let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, || None, |_| ()) else { return };
     let mut request = BytesMut::new();
-    if !write_request(&mut request, &shared.table(), &name) {
-        return;
-    }
-    encode::command(&mut request, &[b"PTTL", key]);
+    let Some(fields) = write_fill(&mut request, &shared.table(), &name) else { return };
     shared.metrics.refreshes.inc();
-    let fill = Fill::new(shared, None, lease);
+    let fill = Fill::new(shared, None, lease, fields);
     let _ =
         send_on(&link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
 }
@@ -128,7 +142,7 @@ pub(super) fn write_request(out: &mut BytesMut, table: &Table, name: &Name<'_>) 
 }
 
 /// How many bulk strings stand in `raw`, the rest of a well-formed request.
-fn arguments(mut raw: &[u8]) -> usize {
+pub(super) fn arguments(mut raw: &[u8]) -> usize {
     let mut count = 0;
     while let Some(end) = memchr::memchr(b'\n', raw) {
         let digits = raw[1..end].strip_suffix(b"\r").unwrap_or_default();
@@ -139,7 +153,7 @@ fn arguments(mut raw: &[u8]) -> usize {
     count
 }
 
-/// A read and its `PTTL` in flight.
+/// A read and the questions for its end in flight.
 pub(super) struct Fill {
     /// `None` if nobody asked: a refresh.
     to: Option<To>,
@@ -149,15 +163,28 @@ pub(super) struct Fill {
     held: BytesMut,
     /// The read's reply is complete.
     read: bool,
+    /// Of which fields the reply tells; none once their times are known.
+    fields: Fields,
+    /// For how long no field of the reply ends; `None` if that was not proven.
+    fields_last: Option<Micros>,
     max_age: Micros,
     max_staleness: Micros,
 }
 
 impl Fill {
-    pub(super) fn new(shared: &Shared, to: Option<To>, lease: CacheLease) -> Self {
+    pub(super) fn new(shared: &Shared, to: Option<To>, lease: CacheLease, fields: Fields) -> Self {
         let namespace = shared.namespaces.find(lease.name().key);
         let (max_age, max_staleness) = (shared.max_age(namespace), shared.max_staleness(namespace));
-        Self { to, lease: Some(lease), held: BytesMut::new(), read: false, max_age, max_staleness }
+        Self {
+            to,
+            lease: Some(lease),
+            held: BytesMut::new(),
+            read: false,
+            fields,
+            fields_last: Some(Micros::MAX),
+            max_age,
+            max_staleness,
+        }
     }
 
     pub(super) fn to(&self) -> Option<&To> {
@@ -174,8 +201,19 @@ impl Fill {
 
     pub(super) fn reply(mut self: Box<Self>, peer: &Peer, chunk: Chunk<'_>, at: At) -> Option<Box<Self>> {
         if self.read {
-            self.finish(peer, &chunk);
-            return None;
+            if !at.last {
+                // Far longer than any answer that proves something.
+                self.fields_last = None;
+                return Some(self);
+            }
+            if self.fields == Fields::None {
+                self.finish(peer, &chunk);
+                return None;
+            }
+            let proven = fields::judge(self.fields, &chunk, &self.held);
+            self.fields_last = self.fields_last.and(proven);
+            self.fields = Fields::None;
+            return Some(self);
         }
         self.read = at.last;
         let cache = &peer.shared.cache;
@@ -207,9 +245,14 @@ impl Fill {
         let Some(lease) = self.lease.take() else { return };
         let now = peer.shared.now();
         let reply = self.held.freeze();
-        match life(ttl, &reply, lease.opened(), self.max_age) {
-            Some(life) => drop(lease.fill(&reply, life, now, self.max_staleness)),
-            None => drop(lease.give_up(Reason::TtlUnknown, now)),
+        let life = life(ttl, &reply, lease.opened(), self.max_age);
+        match (life, self.fields_last) {
+            (Some(life), Some(last)) => {
+                let life = life.at_most(lease.opened().saturating_add(last));
+                let _ = lease.fill(&reply, life, now, self.max_staleness);
+            }
+            (None, _) => drop(lease.pass_on(&reply, Reason::TtlUnknown, now, self.max_staleness)),
+            (_, None) => drop(lease.pass_on(&reply, Reason::FieldTtl, now, self.max_staleness)),
         }
         if let Some(to) = self.to {
             to.piece(reply, true);
@@ -235,7 +278,7 @@ pub(super) fn life(ttl: &[u8], reply: &[u8], opened: Micros, max_age: Micros) ->
 }
 
 /// Whether a read of a key that does not exist may be answered so.
-fn is_absent(reply: &[u8]) -> bool {
+pub(super) fn is_absent(reply: &[u8]) -> bool {
     const ABSENT: [&[u8]; 9] = [
         b"$-1\r\n",
         b"_\r\n",
@@ -247,7 +290,16 @@ fn is_absent(reply: &[u8]) -> bool {
         b"$0\r\n\r\n",
         b"+none\r\n",
     ];
-    ABSENT.contains(&reply)
+    // Also an array of nothing else: each field, member or place that was asked for is missing.
+    const MISSING: [&[u8]; 4] = [b"$-1\r\n", b"_\r\n", b":0\r\n", b"*-1\r\n"];
+    let mut elements = match (reply, memchr::memchr(b'\n', reply)) {
+        ([b'*', b'1'..=b'9', ..], Some(header)) => &reply[header + 1..],
+        _ => return ABSENT.contains(&reply),
+    };
+    while let Some(rest) = MISSING.iter().find_map(|missing| elements.strip_prefix(*missing)) {
+        elements = rest;
+    }
+    elements.is_empty()
 }
 
 #[cfg(test)]
@@ -263,6 +315,8 @@ mod tests {
         assert_eq!(some(b":100000\r\n", b"$1\r\nv\r\n"), Some((60_001_000, true)));
         assert_eq!(some(b":-2\r\n", b"$-1\r\n"), Some((60_001_000, true)));
         assert_eq!(some(b":-2\r\n", b"$1\r\nv\r\n"), None, "it expired between read and PTTL");
+        assert_eq!(some(b":-2\r\n", b"*2\r\n$-1\r\n_\r\n"), Some((60_001_000, true)));
+        assert_eq!(some(b":-2\r\n", b"*2\r\n$-1\r\n$1\r\nv\r\n"), None);
         assert_eq!(some(b":0\r\n", b"$1\r\nv\r\n"), None);
         assert_eq!(some(b"-NOPERM no\r\n", b"$1\r\nv\r\n"), None);
     }

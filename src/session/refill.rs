@@ -9,11 +9,11 @@ use bytes::BytesMut;
 use super::core::send_on;
 use super::expect::{CacheLease, What};
 use super::peer::Peer;
-use super::read::{Fill, write_request};
+use super::read::{Fill, write_fill};
 use super::shared::{Ident, Shared};
 use super::write::Touched;
 use crate::cache::{Micros, NO_LINK, Name, NameBuf};
-use crate::resp::encode;
+use crate::command::Row;
 use crate::upstream::{Link, Outgoing};
 
 /// Keys of one write that are refilled, and replies of one key.
@@ -58,6 +58,7 @@ pub(super) fn wanted(
         return wanted;
     }
     let number = shared.idents.number(ident);
+    let string = touched.string && shared.table().row(shared.get).is_some_and(Row::is_cached);
     for key in &touched.keys {
         if !shared.namespaces.find(key).is_some_and(|namespace| namespace.rules.refill_on_write) {
             continue;
@@ -67,10 +68,9 @@ pub(super) fn wanted(
         let replies = described.replies.iter().filter(|reply| reply.ident == number && reply.read);
         let names =
             replies.map(|reply| Name { key, ident: number, command: reply.command, rest: &reply.rest });
-        wanted.extend(
-            names.filter(|name| !touched.string || *name != get).take(MAX_REPLIES).map(|n| NameBuf::new(&n)),
-        );
-        if touched.string {
+        wanted
+            .extend(names.filter(|name| !string || *name != get).take(MAX_REPLIES).map(|n| NameBuf::new(&n)));
+        if string {
             wanted.push(NameBuf::new(&get));
         }
     }
@@ -92,11 +92,8 @@ pub(super) fn send(shared: &Shared, link: &Link<Peer>, leases: Vec<CacheLease>, 
     for lease in leases {
         let mut request = BytesMut::new();
         let name = lease.name();
-        if !write_request(&mut request, &shared.table(), &name) {
-            continue;
-        }
-        encode::command(&mut request, &[b"PTTL", name.key]);
-        let fill = Fill::new(shared, None, lease);
+        let Some(fields) = write_fill(&mut request, &shared.table(), &name) else { continue };
+        let fill = Fill::new(shared, None, lease, fields);
         let _ =
             send_on(link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
     }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tracing::warn;
 
+use super::gate::Password;
 use super::worker::Ticket;
 use crate::cache::{Cache, CoverageId, CoverageSlot, Micros};
-use crate::command::{Row, Table};
+use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
 use crate::resp::Protocol;
@@ -25,6 +27,8 @@ pub struct Settings {
     /// Nearside's own login and database: those of a session that has not changed them.
     pub login: Option<Login>,
     pub db: u32,
+    /// What clients have to give before anything else; `None` lets the upstream ask them.
+    pub password: Option<Password>,
     pub limits: Limits,
     pub output_limit: usize,
     pub stall_timeout: Duration,
@@ -35,6 +39,8 @@ pub struct Settings {
     pub stale_if_error: bool,
     /// How the upstream tells of changes of keys outside all namespaces.
     pub tracking: Tracking,
+    /// The commands whose replies are cached; `None` is all that can be.
+    pub cache_commands: Option<Vec<String>>,
     /// Name and value of every setting, for `NEARSIDE CONFIG`.
     pub described: Vec<(String, String)>,
 }
@@ -63,6 +69,10 @@ pub struct Shared {
     pub tracking_refused: AtomicBool,
     /// The feed is told of all changes of the keys that are tracked by prefix.
     pub broadcasts: AtomicBool,
+    /// Changes of users and their rules are seen; not yet known is no.
+    users_watched: AtomicBool,
+    /// That they are not was told.
+    unwatched_told: AtomicBool,
     /// The number of `GET` in the command table.
     pub get: u16,
     /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
@@ -77,7 +87,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
         let feed = cache.coverages().take()?;
-        Some(Self {
+        let shared = Self {
             settings,
             cache: Arc::new(cache),
             namespaces,
@@ -87,13 +97,17 @@ impl Shared {
             feed_up: watch::Sender::new(None),
             tracking_refused: AtomicBool::new(false),
             broadcasts: AtomicBool::new(false),
+            users_watched: AtomicBool::new(false),
+            unwatched_told: AtomicBool::new(false),
             get: Table::builtin().number(b"get")?,
             waiting: Mutex::default(),
             table: ArcSwap::from_pointee(Table::builtin()),
             table_number: AtomicU64::new(0),
             origin: Instant::now(),
             next_id: AtomicU64::new(1),
-        })
+        };
+        shared.set_table(Table::builtin());
+        Some(shared)
     }
 
     /// Now, in microseconds since the start; never 0.
@@ -130,8 +144,12 @@ impl Shared {
         self.table.load()
     }
 
-    /// Replaces the command table.
+    /// Replaces the command table by this one, as far as its commands are to be cached.
     pub fn set_table(&self, table: Table) {
+        let table = match &self.settings.cache_commands {
+            Some(wanted) => table.narrow(wanted),
+            None => table,
+        };
         self.table.store(Arc::new(table));
         self.table_number.fetch_add(1, Ordering::Release);
     }
@@ -139,6 +157,21 @@ impl Shared {
     /// Which [table](Self::table) is in use: another number, another table.
     pub fn table_number(&self) -> u64 {
         self.table_number.load(Ordering::Acquire)
+    }
+
+    /// Whether it is seen when somebody changes users or their rules upstream. If not, the replies of those who log
+    /// in as another are not cached.
+    pub fn watches_users(&self) -> bool {
+        self.users_watched.load(Ordering::Relaxed)
+    }
+
+    pub fn watch_users(&self, sees: bool) {
+        self.users_watched.store(sees, Ordering::Relaxed);
+        if !sees && !self.unwatched_told.swap(true, Ordering::Relaxed) {
+            warn!(
+                "the upstream does not tell nearside of changed users (INFO): replies to other users are not cached"
+            );
+        }
     }
 
     /// How the upstream tells of changes of a key, as far as it allows that.
@@ -155,12 +188,6 @@ impl Shared {
     pub fn tracks(&self, how: Tracking) -> bool {
         let namespaces = self.namespaces.iter().map(Some);
         namespaces.chain([None]).any(|namespace| self.tracking(namespace) == how)
-    }
-
-    /// Whether replies of such a read are kept.
-    pub fn caches(&self, row: &Row) -> bool {
-        // A field of a hash may have a time to live of its own, which `PTTL` does not tell.
-        !row.name.starts_with('h')
     }
 
     /// How stale a hit of such a key may be.

@@ -309,6 +309,11 @@ impl<C: Client> Link<C> {
         matches!(self.0.state.borrow().phase, Phase::Up)
     }
 
+    /// Whether there is no connection because the upstream has refused it.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.0.state.borrow().phase, Phase::Down { cause: ConnectError::Refused(_), .. })
+    }
+
     /// Requests whose replies have not all come.
     pub fn in_flight(&self) -> usize {
         self.0.state.borrow().in_flight.len()

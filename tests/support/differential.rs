@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use nearside::resp::pubsub;
 use nearside::resp::scanner::Kind;
 
-use crate::support::{Conn, Nearside, Redis, eventually};
-use generate::{Command, Effect, Generator, SCRIPT, State};
+use crate::support::{Conn, Nearside, Redis, eventually, line};
+use generate::{Command, Effect, Generator, SCRIPT, Server, State};
+use templates::USERS;
 
 /// Connections that take turns.
 const SESSIONS: usize = 5;
@@ -52,7 +53,11 @@ enum Rule {
 }
 
 fn rule(command: &Command) -> Rule {
+    let of_fields = command.args.get(1).is_some_and(|key| matches!(key[..], [.., b'e', b'0'..=b'3']));
     match command.name().as_str() {
+        "HGETALL" | "HKEYS" | "HVALS" if of_fields => Rule::AnyOrder,
+        "HTTL" | "HEXPIRETIME" => Rule::Close(3),
+        "HPTTL" | "HPEXPIRETIME" => Rule::Close(3000),
         "KEYS" | "SCAN" | "HSCAN" | "SSCAN" | "ZSCAN" => Rule::AnyOrder,
         "COMMAND" if command.args.get(1).is_some_and(|arg| arg.eq_ignore_ascii_case(b"list")) => {
             Rule::AnyOrder
@@ -77,13 +82,22 @@ impl Rule {
         match self {
             Rule::Same => false,
             Rule::AnyOrder => lines(a) == lines(b),
-            Rule::Close(most) => match (integer(a), integer(b)) {
-                (Some(a), Some(b)) => a > 0 && b > 0 && (a - b).abs() <= most,
-                _ => false,
-            },
+            Rule::Close(most) => {
+                let close = |a: &[u8], b: &[u8]| match (integer(a), integer(b)) {
+                    (Some(a), Some(b)) => a == b || a > 0 && b > 0 && (a - b).abs() <= most,
+                    _ => a == b,
+                };
+                let (a, b): (Vec<_>, Vec<_>) =
+                    (a.split(is_line_end).collect(), b.split(is_line_end).collect());
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b))
+            }
             Rule::Hello => masked(a) == masked(b),
         }
     }
+}
+
+fn is_line_end(byte: &u8) -> bool {
+    *byte == b'\n'
 }
 
 fn integer(reply: &[u8]) -> Option<i64> {
@@ -139,6 +153,13 @@ pub fn run(seed: u64, commands: usize) -> Summary {
     let settings = [&settings[..], &["--zset-max-listpack-value", "1000000"]].concat();
     let (behind, beside) = (Redis::with(&settings), Redis::with(&settings));
     let nearside = Nearside::start(behind.address());
+    for user in USERS {
+        assert_eq!([&behind, &beside].map(|redis| redis.connect().text(user)), ["+OK\r\n"; 2]);
+    }
+    let server = Server {
+        field_times: beside.connect().text("COMMAND INFO hpexpire").contains("hpexpire"),
+        swallows_failed_logins: replies_to(&beside, &["PING", "AUTH nobody wrong", "ECHO end"]) < 3,
+    };
     let open = |i| Session::open(nearside.address, beside.address(), i < CALM);
     let sha = beside.connect().args(&[b"SCRIPT", b"LOAD", SCRIPT.as_bytes()]);
     let sha = String::from_utf8_lossy(&sha[5..45]).into_owned();
@@ -146,7 +167,7 @@ pub fn run(seed: u64, commands: usize) -> Summary {
 
     let mut tester = Tester {
         seed,
-        generator: Generator::new(seed, sha),
+        generator: Generator::new(seed, sha, server),
         history: VecDeque::new(),
         done: 0,
         batches: 0,
@@ -177,6 +198,13 @@ pub fn run(seed: u64, commands: usize) -> Summary {
         errors: tester.errors,
         slowest: tester.slowest,
     }
+}
+
+/// How many replies come to these commands in one packet, the last of which is an `ECHO end`.
+fn replies_to(redis: &Redis, lines: &[&str]) -> usize {
+    let mut conn = redis.connect();
+    conn.send(&lines.iter().flat_map(|words| line(words)).collect::<Vec<_>>());
+    1 + std::iter::repeat_with(|| conn.reply()).take_while(|reply| !reply.ends_with(b"end\r\n")).count()
 }
 
 /// Waits until both servers have the same subscribers: with QUIT and RESET the client is answered, and nearside

@@ -1,7 +1,8 @@
 //! Connection, transactions, pub/sub, cluster and the server itself.
 //!
 //! Commands that may replace the whole data set (DEBUG, REPLICAOF, CLUSTER RESET …) are writes of unknown keys, though the
-//! server flags them neither way. `post` and `host:` are no commands but make the server close the
+//! server flags them neither way; so are those that change who may see what (ACL SETUSER …), since nothing that was cached
+//! before them may be served after them. `post` and `host:` are no commands but make the server close the
 //! connection (`securityWarningCommand`), so they must not reach a shared one.
 
 use super::super::row::Local;
@@ -10,16 +11,16 @@ use super::*;
 pub(super) const ROWS: &[Spec] = &[
     plain("acl", -2),
     plain("acl|cat", -2),
-    plain("acl|deluser", -3),
+    write("acl|deluser", -3).keys(UNTOLD),
     plain("acl|dryrun", -4),
     plain("acl|genpass", -2),
     plain("acl|getuser", 3),
     plain("acl|help", 2),
     plain("acl|list", 2),
-    plain("acl|load", 2),
+    write("acl|load", 2).keys(UNTOLD),
     plain("acl|log", -2),
     plain("acl|save", 2),
-    plain("acl|setuser", -3),
+    write("acl|setuser", -3).keys(UNTOLD),
     plain("acl|users", 2),
     plain("acl|whoami", 2),
     plain("asking", 1).kind(Kind::Connection),
@@ -109,7 +110,7 @@ pub(super) const ROWS: &[Spec] = &[
     plain("config|help", 2),
     plain("config|resetstat", 2),
     plain("config|rewrite", 2),
-    plain("config|set", -4),
+    write("config|set", -4).keys(UNTOLD),
     read("dbsize", 1).keys(NO_KEYS),
     write("debug", -2).keys(UNTOLD).kind(Kind::Blocking),
     plain("discard", 1).kind(Kind::Discard),

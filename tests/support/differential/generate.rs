@@ -1,7 +1,7 @@
 //! Random commands, and what each does to the number of replies that follow.
 
 use super::random::Random;
-use super::templates::{READS, REST, WRITES};
+use super::templates::{FIELD_READS, FIELD_WRITES, LOGINS, READS, REST, RULES, WRITES};
 
 pub const SCRIPT: &str = "return redis.call('set', KEYS[1], ARGV[1])";
 /// `SCRIPT`'s SHA1, as the server gives it; the test fills it in at start.
@@ -132,16 +132,32 @@ impl State {
     }
 }
 
+/// What is particular to the server.
+#[derive(Clone, Copy)]
+pub struct Server {
+    /// It knows times to live of fields.
+    pub field_times: bool,
+    /// It gives no reply to a failed login that is not the first command of its packet (Redis 8.2.3).
+    pub swallows_failed_logins: bool,
+}
+
+impl Server {
+    fn takes(&self, template: &str) -> bool {
+        !(self.swallows_failed_logins && template.contains("wrong"))
+    }
+}
+
 pub struct Generator {
     random: Random,
     sha: String,
+    server: Server,
     /// Reads that are asked again, so that there is something to serve from memory.
     recent: Vec<Command>,
 }
 
 impl Generator {
-    pub fn new(seed: u64, sha: String) -> Self {
-        Self { random: Random::new(seed), sha, recent: Vec::new() }
+    pub fn new(seed: u64, sha: String, server: Server) -> Self {
+        Self { random: Random::new(seed), sha, server, recent: Vec::new() }
     }
 
     pub fn random(&mut self) -> &mut Random {
@@ -160,9 +176,13 @@ impl Generator {
                 18..21 => Command::new("RESET", Effect::Reset),
                 21..23 => Command::new("CLIENT SETNAME calm", Effect::Plain),
                 23 => Command::new("FLUSHDB", Effect::Plain),
-                24..600 if self.recent.len() == RECENT => self.recent[self.random.below(RECENT)].clone(),
-                24..800 => {
-                    let read = self.one_of(READS);
+                24..32 => Command::new(self.login(), Effect::Plain),
+                32 => Command::new("HELLO 3 AUTH reader r", Effect::Hello(3)),
+                33 => Command::new("HELLO 2 AUTH items i SETNAME me", Effect::Hello(2)),
+                34..36 => Command::new(self.random.pick(RULES), Effect::Plain),
+                36..600 if self.recent.len() == RECENT => self.recent[self.random.below(RECENT)].clone(),
+                36..800 => {
+                    let read = self.read();
                     let i = self.random.below(RECENT);
                     match self.recent.get_mut(i) {
                         Some(old) => *old = read.clone(),
@@ -170,7 +190,7 @@ impl Generator {
                     }
                     read
                 }
-                _ => self.one_of(WRITES),
+                _ => self.write(),
             };
         }
         // Without replies, only what leaves no doubt about who hears what.
@@ -230,7 +250,8 @@ impl Generator {
                 (line, Unsubscribe(family))
             }
             94..97 => ("RESET".into(), Reset),
-            97..99 => ("QUIT".into(), Quit),
+            97 => ("QUIT".into(), Quit),
+            98 => (self.login().into(), Plain),
             _ => ("UNWATCH".into(), Plain),
         };
         Command::new(&command, effect)
@@ -240,7 +261,10 @@ impl Generator {
     fn data(&mut self, state: &State, calm: bool) -> Command {
         loop {
             let template = match self.random.below(if calm { 94 } else { 100 }) {
+                // Their order would be compared in the reply of EXEC.
+                0..55 if !state.multi && self.of_fields() => self.random.pick(FIELD_READS),
                 0..55 => self.random.pick(READS),
+                55..94 if self.of_fields() => self.random.pick(FIELD_WRITES),
                 55..94 => self.random.pick(WRITES),
                 _ => self.random.pick(REST),
             };
@@ -264,7 +288,8 @@ impl Generator {
                 "AUTH",
                 "HELLO",
             ];
-            if empties && self.random.below(2) > 0
+            if !self.server.takes(template)
+                || empties && self.random.below(2) > 0
                 || state.multi && (alone.iter().any(|name| has(name)) || template.contains("FILTERBY"))
             {
                 continue;
@@ -272,6 +297,26 @@ impl Generator {
             let args = self.expand(template);
             return Command { args, effect: Effect::Plain };
         }
+    }
+
+    /// Whether it is time for a hash whose fields have times of their own.
+    fn of_fields(&mut self) -> bool {
+        self.server.field_times && self.random.below(6) == 0
+    }
+
+    fn login(&mut self) -> &'static str {
+        let all: Vec<_> = LOGINS.iter().copied().filter(|login| self.server.takes(login)).collect();
+        self.random.pick(&all)
+    }
+
+    fn read(&mut self) -> Command {
+        let templates = if self.of_fields() { FIELD_READS } else { READS };
+        self.one_of(templates)
+    }
+
+    fn write(&mut self) -> Command {
+        let templates = if self.of_fields() { FIELD_WRITES } else { WRITES };
+        self.one_of(templates)
     }
 
     fn one_of(&mut self, templates: &[&'static str]) -> Command {
@@ -336,7 +381,7 @@ impl Generator {
         let mut out = word.as_bytes()[..start].to_vec();
         let n = self.random.below(1 << 30);
         let value = match &word[start + 1..end] {
-            kind @ ("s" | "h" | "l" | "t" | "z" | "x" | "p" | "g") => self.key_of(kind).into_bytes(),
+            kind @ ("e" | "s" | "h" | "l" | "t" | "z" | "x" | "p" | "g") => self.key_of(kind).into_bytes(),
             "k" => self.key().into_bytes(),
             "v" => return [out, self.value(), word.as_bytes()[end + 1..].to_vec()].concat(),
             "f" => format!("f{}", n % 6).into_bytes(),
@@ -376,7 +421,8 @@ impl Generator {
 
     /// Mostly a key of this type.
     fn key_of(&mut self, kind: &str) -> String {
-        if self.random.permille(25) {
+        // What has to do with times of fields must not come to another hash.
+        if kind != "e" && self.random.permille(25) {
             return self.key();
         }
         let n = self.random.below(4);

@@ -9,7 +9,8 @@
 //! SPOP, SRANDMEMBER, HRANDFIELD and ZRANDMEMBER of a part, memory figures, OBJECT IDLETIME and FREQ (a hit
 //! does not touch the key upstream), idle times of consumers, stream ids made of the time, CLIENT ID, LIST and
 //! INFO, SLOWLOG, LATENCY, DUMP, PUBSUB of channels that nearside itself uses. Members of sets are small
-//! integers, so that sets keep an order that does not hang on the server's hash seed.
+//! integers, so that sets keep an order that does not hang on the server's hash seed. Hashes whose fields have times of
+//! their own are apart (`{e}`), for theirs does.
 
 pub const READS: &[&str] = &[
     "GET {s}",
@@ -234,6 +235,74 @@ pub const WRITES: &[&str] = &[
     "FCALL_RO fetch 1 {s}",
     "FCALL_RO put 1 {s} {v}",
     "FCALL nosuch 0",
+];
+
+/// For servers that know times to live of fields: reads of hashes that have such, in no order, and writes.
+pub const FIELD_READS: &[&str] = &[
+    "HGET {e} {f}",
+    "HGET {e} {f}",
+    "HMGET {e} {f}+",
+    "HEXISTS {e} {f}",
+    "HSTRLEN {e} {f}",
+    "HGETALL {e}",
+    "HKEYS {e}",
+    "HVALS {e}",
+    "HLEN {e}",
+    "HTTL {e} FIELDS 1 {f}",
+    "HPTTL {e} FIELDS 2 {f} {f}",
+    "HEXPIRETIME {e} FIELDS 1 {f}",
+    "HPEXPIRETIME {e} FIELDS 2 {f} {f}",
+    "TYPE {e}",
+    "PTTL {e}",
+    "!HSCAN {e} 0 COUNT 1000",
+];
+
+pub const FIELD_WRITES: &[&str] = &[
+    "HSET {e} ({f},{v})+",
+    "HSET {e} {f} {v}",
+    "HDEL {e} {f}",
+    "HINCRBY {e} {f} {n}",
+    "HEXPIRE {e} {ttl} (NX|XX|) FIELDS 1 {f}",
+    "HPEXPIRE {e} {ttl}000 FIELDS 2 {f} {f}",
+    "HEXPIREAT {e} {at} (NX|XX|GT|LT|) FIELDS 1 {f}",
+    "HPEXPIREAT {e} {at}000 FIELDS 1 {f}",
+    "HEXPIRE {e} 0 FIELDS 1 {f}",
+    "HEXPIRE {e} {ttl} FIELDS 0",
+    "HPERSIST {e} FIELDS 1 {f}",
+    "HSETEX {e} (FNX|FXX|) (EX,{ttl}|PX,{ttl}000|EXAT,{at}|KEEPTTL|) FIELDS 1 {f} {v}",
+    "HGETEX {e} (EX,{ttl}|PERSIST|PXAT,{at}000|) FIELDS 1 {f}",
+    "HGETDEL {e} FIELDS 2 {f} {f}",
+    "DEL {e}",
+    "EXPIRE {e} {ttl}",
+    "PERSIST {e}",
+    "RENAME {e} {e}",
+    "COPY {e} {e} (REPLACE|)",
+];
+
+/// Users, with what they may do. All may do what says how many replies come.
+pub const USERS: &[&str] = &[
+    "ACL SETUSER alice on >a ~* &* +@all",
+    "ACL SETUSER items on >i ~items/* &* +@all",
+    "ACL SETUSER reader on >r ~* &* +@read +@connection +@pubsub +@transaction",
+    "ACL SETUSER writer on >w ~* &* +@write +@connection +@pubsub +@transaction",
+];
+
+/// Logins, and changes of what one of the users may do.
+pub const LOGINS: &[&str] = &[
+    "AUTH alice a",
+    "AUTH items i",
+    "AUTH reader r",
+    "AUTH writer w",
+    "AUTH reader wrong",
+    "AUTH default any",
+    "ACL WHOAMI",
+];
+
+pub const RULES: &[&str] = &[
+    "ACL SETUSER reader resetkeys ~users/*",
+    "ACL SETUSER reader ~*",
+    "ACL SETUSER items -get -hgetall",
+    "ACL SETUSER items +@all",
 ];
 
 pub const REST: &[&str] = &[

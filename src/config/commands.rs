@@ -1,0 +1,117 @@
+//! `cache-commands`: which of the commands whose replies can be cached are.
+
+use super::value::{Kind, did_you_mean, parse_list, quoted};
+
+/// `None` is all of them.
+pub(super) const COMMANDS: Kind<Option<Vec<String>>> = Kind { metavar: "COMMAND|all", parse, show };
+
+/// All commands whose replies can be cached, in the order of the alphabet.
+///
+/// The command table says how; the test `settings_name_every_cacheable_command` holds one against the other.
+pub const CACHEABLE: &[&str] = &[
+    "bitcount",
+    "bitfield_ro",
+    "bitpos",
+    "digest",
+    "exists",
+    "geodist",
+    "geohash",
+    "geopos",
+    "georadius_ro",
+    "georadiusbymember_ro",
+    "geosearch",
+    "get",
+    "getbit",
+    "getrange",
+    "hexists",
+    "hget",
+    "hgetall",
+    "hkeys",
+    "hlen",
+    "hmget",
+    "hstrlen",
+    "hvals",
+    "json.arrindex",
+    "json.arrlen",
+    "json.get",
+    "json.objkeys",
+    "json.objlen",
+    "json.strlen",
+    "json.type",
+    "lindex",
+    "llen",
+    "lpos",
+    "lrange",
+    "mget",
+    "scard",
+    "sismember",
+    "smembers",
+    "smismember",
+    "strlen",
+    "substr",
+    "type",
+    "xlen",
+    "xrange",
+    "xrevrange",
+    "zcard",
+    "zcount",
+    "zlexcount",
+    "zmscore",
+    "zrange",
+    "zrangebylex",
+    "zrangebyscore",
+    "zrank",
+    "zrevrange",
+    "zrevrangebylex",
+    "zrevrangebyscore",
+    "zrevrank",
+    "zscore",
+];
+
+fn parse(text: &str) -> Result<Option<Vec<String>>, String> {
+    if text == "all" {
+        return Ok(None);
+    }
+    let names = parse_list(text, |name| {
+        let lower = name.to_ascii_lowercase();
+        if CACHEABLE.contains(&&*lower) {
+            return Ok(lower);
+        }
+        let near = did_you_mean(&lower, CACHEABLE.iter().copied());
+        let possible = CACHEABLE.join(", ");
+        Err(format!(
+            "{name:?} is no command whose reply can be cached{near}; possible are all, or {possible}"
+        ))
+    })?;
+    if names.is_empty() {
+        return Err(
+            "at least one command is needed: write all, or a max-staleness of 0 to cache nothing".to_owned()
+        );
+    }
+    Ok(Some(names))
+}
+
+fn show(names: &Option<Vec<String>>) -> String {
+    match names {
+        None => quoted("all"),
+        Some(names) => format!("[{}]", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_in_any_case_and_shown_as_they_are_given() {
+        assert_eq!(parse("all"), Ok(None));
+        let two = Some(vec!["get".to_owned(), "hgetall".to_owned()]);
+        assert_eq!(parse("GET, hgetall"), Ok(two.clone()));
+        assert_eq!(show(&two), "[\"get\", \"hgetall\"]");
+        let why = parse("get,hgetal").expect_err("a slip");
+        assert!(why.contains("\"hgetal\"") && why.contains("did you mean hgetall?"), "{why}");
+        let why = parse("set").expect_err("a write");
+        assert!(why.contains("possible are all, or bitcount, ") && why.ends_with("zscore"), "{why}");
+        assert!(parse("").is_err() && parse("all,get").is_err());
+    }
+}

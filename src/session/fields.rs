@@ -1,0 +1,133 @@
+//! The times to live that fields of a hash have of their own (Redis 7.4, Valkey 9), which `PTTL` does not tell.
+//!
+//! What always holds: a reply to a hash read is kept only if the request behind it has proven until when it is
+//! good, and no longer than that.
+//! - A read that names its fields is followed by `HPTTL` of the same ones: the shortest answer bounds the entry. A
+//!   field that is gone by then must have been missing from the reply, or it ended between the two.
+//! - A read of the whole hash is followed by `OBJECT ENCODING`: a `listpack` (`ziplist`) has no room for times. With
+//!   the first one a hash becomes a `listpackex` or `hashtable` in Redis, a `hashtable` in Valkey. Another
+//!   encoding proves nothing, so the reply is passed on and not kept.
+//!
+//! A time that is set later is a write, and ends the entry as any other does.
+
+use bytes::BytesMut;
+
+use super::read::is_absent;
+use crate::cache::Micros;
+use crate::command::Fields;
+use crate::resp::decode::decode;
+use crate::resp::encode;
+use crate::resp::scanner::{ReplyScanner, Scan};
+
+/// Writes the request that is to prove the fields' times, if one is needed.
+/// `rest` is what stands behind the key in the read, raw.
+pub(super) fn ask(out: &mut BytesMut, fields: Fields, key: &[u8], rest: &[u8]) {
+    match fields {
+        Fields::None => {}
+        Fields::Named => {
+            let count = super::read::arguments(rest);
+            out.extend_from_slice(format!("*{}\r\n", 4 + count).as_bytes());
+            encode::bulk(out, b"HPTTL");
+            encode::bulk(out, key);
+            encode::bulk(out, b"FIELDS");
+            encode::bulk(out, count.to_string().as_bytes());
+            out.extend_from_slice(rest);
+        }
+        Fields::All => encode::command(out, &[b"OBJECT", b"ENCODING", key]),
+    }
+}
+
+/// For how long after the asking no field of `reply` ends, as the answer says; `None` if that is not proven.
+pub(super) fn judge(fields: Fields, answer: &[u8], reply: &[u8]) -> Option<Micros> {
+    match fields {
+        Fields::None => Some(Micros::MAX),
+        Fields::Named => shortest(answer, reply),
+        Fields::All => match answer {
+            b"$8\r\nlistpack\r\n" | b"$7\r\nziplist\r\n" => Some(Micros::MAX),
+            b"$-1\r\n" | b"_\r\n" if is_absent(reply) => Some(Micros::MAX),
+            _ => None,
+        },
+    }
+}
+
+fn shortest(answer: &[u8], reply: &[u8]) -> Option<Micros> {
+    let answer = decode(answer, 1).ok()?;
+    let times = answer.as_array()?;
+    let values = elements(reply)?;
+    if values.len() != times.len() {
+        return None;
+    }
+    let mut shortest = Micros::MAX;
+    for (time, value) in times.iter().zip(values) {
+        match time.as_int()? {
+            -1 => {}
+            -2 if is_absent(value) => {}
+            millis @ 1.. => shortest = shortest.min((millis as Micros).saturating_mul(1000)),
+            _ => return None,
+        }
+    }
+    Some(shortest)
+}
+
+/// The elements of an array, or the one reply that it is.
+fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
+    if !reply.starts_with(b"*") {
+        return Some(vec![reply]);
+    }
+    let mut rest = reply.get(memchr::memchr(b'\n', reply)? + 1..)?;
+    let mut scanner = ReplyScanner::new();
+    let mut elements = Vec::new();
+    while !rest.is_empty() {
+        let Ok(Scan::Done { used, .. }) = scanner.scan(rest) else { return None };
+        let (element, behind) = rest.split_at(used);
+        elements.push(element);
+        rest = behind;
+    }
+    Some(elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_time_of_the_named_fields_counts() {
+        let judge = |answer: &[u8], reply: &[u8]| judge(Fields::Named, answer, reply);
+        assert_eq!(judge(b"*1\r\n:-1\r\n", b"$1\r\nv\r\n"), Some(Micros::MAX));
+        assert_eq!(judge(b"*1\r\n:5\r\n", b"$1\r\nv\r\n"), Some(5_000));
+        assert_eq!(judge(b"*1\r\n:-2\r\n", b"$-1\r\n"), Some(Micros::MAX));
+        assert_eq!(judge(b"*1\r\n:-2\r\n", b"_\r\n"), Some(Micros::MAX));
+        assert_eq!(judge(b"*1\r\n:-2\r\n", b"$1\r\nv\r\n"), None, "it ended between the two");
+        assert_eq!(judge(b"*1\r\n:0\r\n", b"$1\r\nv\r\n"), None);
+        let both = b"*2\r\n$-1\r\n$2\r\n\r\n\r\n";
+        assert_eq!(judge(b"*2\r\n:-2\r\n:7\r\n", both), Some(7_000));
+        assert_eq!(judge(b"*2\r\n:7\r\n:-2\r\n", both), None);
+        assert_eq!(judge(b"*3\r\n:7\r\n:7\r\n:7\r\n", both), None);
+        for unclear in
+            [&b"-ERR unknown command\r\n"[..], b"*0\r\n", b"$-1\r\n", b":5\r\n", b"*1\r\n+x\r\n", b""]
+        {
+            assert_eq!(judge(unclear, b"$1\r\nv\r\n"), None);
+        }
+    }
+
+    #[test]
+    fn only_an_encoding_without_room_for_times_proves_that_there_are_none() {
+        let judge = |answer: &[u8], reply: &[u8]| judge(Fields::All, answer, reply).is_some();
+        assert!(judge(b"$8\r\nlistpack\r\n", b"*2\r\n$1\r\nf\r\n$1\r\nv\r\n"));
+        assert!(judge(b"$7\r\nziplist\r\n", b":1\r\n"));
+        assert!(judge(b"$-1\r\n", b"*0\r\n") && judge(b"_\r\n", b"%0\r\n") && judge(b"_\r\n", b":0\r\n"));
+        assert!(!judge(b"$-1\r\n", b":1\r\n"), "the hash ended between the two");
+        assert!(!judge(b"$10\r\nlistpackex\r\n", b":1\r\n"));
+        assert!(!judge(b"$9\r\nhashtable\r\n", b":1\r\n"));
+        assert!(!judge(b"-ERR no such key\r\n", b"*0\r\n"));
+    }
+
+    #[test]
+    fn the_same_fields_are_asked_for() {
+        let rest = b"$1\r\na\r\n$4\r\n\r\n$1\r\n";
+        let mut out = BytesMut::new();
+        ask(&mut out, Fields::Named, b"h", rest);
+        let head = b"*6\r\n$5\r\nHPTTL\r\n$1\r\nh\r\n$6\r\nFIELDS\r\n$1\r\n2\r\n";
+        assert_eq!(&out[..], [&head[..], rest].concat());
+    }
+}
