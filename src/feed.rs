@@ -11,12 +11,12 @@
 //!   the order in which the upstream sent them, so everything that it had sent before is applied.
 //! - `SWAPDB` is what Redis' tracking does not report (7.0: `dbSwapDatabases` tells no tracking client), so each
 //!   `PING` goes behind a look at how often it was called: the proof that a `PING` brings covers it too.
-//! - A `PING` without an answer within the bound ends the coverage: a half-open connection is not waited for.
+//! - A connection that goes dead is given up within the bound: see [`heart`]. A half-open one is not waited for.
 //!
 //! `server` runs it and connects it to the workers through [`Hooks`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,8 +35,14 @@ use crate::resp::pubsub::{is_confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{
-    At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, ServerId, Settings, server_id,
+    At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, Pings, ServerId, Settings, server_id,
 };
+
+mod heart;
+mod replies;
+
+use heart::{heartbeat, ping};
+use replies::{calls_of_swapdb, commands};
 
 /// How the feed reaches the rest of the process.
 pub trait Hooks: 'static {
@@ -75,7 +81,7 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub hooks: H,
     pub login: Option<Login>,
     pub settings: Settings,
-    /// Within what time a `PING` must be answered.
+    /// Within what time it must be known that the connection is dead.
     pub bound: Duration,
     /// Whether data links are to redirect their tracking here.
     pub tracking: bool,
@@ -109,7 +115,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 feed: feed.clone(),
                 client_id: Cell::new(None),
                 server: Cell::new(None),
-                pings: RefCell::default(),
+                pings: Pings::default(),
                 previous: Cell::new(0),
                 protocol,
                 swaps: Cell::new(None),
@@ -202,45 +208,6 @@ fn subscribe<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, protocol: Proto
     ping(link, true);
 }
 
-const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
-
-fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
-    let client = link.client();
-    let sent = client.feed.hooks.now();
-    client.pings.borrow_mut().push_back(sent);
-    if client.protocol == Protocol::Resp3 {
-        let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Swaps);
-    }
-    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
-}
-
-/// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time.
-async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>) {
-    let bound = feed.bound.as_micros() as Micros;
-    let mut tick = tokio::time::interval((feed.bound / 3).max(Duration::from_millis(2)));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let now = feed.hooks.now();
-        if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
-            warn!("the upstream does not know the feed: connecting anew");
-            feed.hooks.metrics().feed_up.set(0);
-            feed.hooks.metrics().feed_lapses.inc();
-            feed.hooks.down();
-            return;
-        }
-        let oldest = link.client().pings.borrow().front().copied();
-        match oldest {
-            Some(sent) if now.saturating_sub(sent) > bound => {
-                warn!("the feed gave no answer within max-staleness: connecting anew");
-                return;
-            }
-            _ if feed.hooks.is_active(now) && link.is_up() => ping(link, false),
-            _ => {}
-        }
-    }
-}
-
 enum Expect {
     ClientId,
     Server,
@@ -261,8 +228,7 @@ struct FeedClient<W: Waiter, H: Hooks> {
     feed: Rc<Feed<W, H>>,
     client_id: Cell<Option<i64>>,
     server: Cell<Option<ServerId>>,
-    /// When the unanswered `PING`s were sent.
-    pings: RefCell<VecDeque<Micros>>,
+    pings: Pings,
     /// When the last answered `PING` was sent.
     previous: Cell<Micros>,
     protocol: Protocol,
@@ -353,7 +319,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
             }
             Expect::Subscribed(left) => (left > 1).then_some(Expect::Subscribed(left - 1)),
             Expect::Pong { sent, arms } => {
-                self.pings.borrow_mut().pop_front();
+                self.pings.answered();
                 let (coverages, slot) = (self.feed.cache.coverages(), self.feed.hooks.slot());
                 if self.turned_away.get() {
                     return None;
@@ -474,37 +440,4 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
         awaited.insert(key.to_vec(), wanted);
     }
-}
-
-/// How often `SWAPDB` was called, as the reply to `INFO commandstats` says; 0 if it does not.
-fn calls_of_swapdb(reply: &[u8]) -> u64 {
-    const FIELD: &[u8] = b"cmdstat_swapdb:calls=";
-    let Some(at) = memchr::memmem::find(reply, FIELD) else { return 0 };
-    let digits = reply[at + FIELD.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0, |calls, digit| calls * 10 + u64::from(digit - b'0'))
-}
-
-/// Reads a reply to `COMMAND`. Servers before 7.0 give fewer fields.
-fn commands(reply: &Value) -> Vec<ServerCommand> {
-    let Some(all) = reply.as_array() else { return Vec::new() };
-    all.iter().filter_map(command).collect()
-}
-
-fn command(value: &Value) -> Option<ServerCommand> {
-    let fields = value.as_array()?;
-    let int = |i: usize| fields.get(i).and_then(Value::as_int);
-    let words = |i: usize| -> Vec<String> {
-        let words = fields.get(i).and_then(Value::as_array).unwrap_or_default();
-        words.iter().filter_map(Value::as_bytes).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
-    };
-    Some(ServerCommand {
-        name: String::from_utf8_lossy(fields.first()?.as_bytes()?).into_owned(),
-        arity: int(1)?,
-        flags: words(2),
-        first_key: int(3)?,
-        last_key: int(4)?,
-        step: int(5)?,
-        tips: words(7),
-        subcommands: fields.get(9).map(commands).unwrap_or_default(),
-    })
 }
