@@ -89,6 +89,8 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub broadcast: Vec<Vec<u8>>,
     /// The upstream has refused the subscriptions, and that was told.
     pub refused: Cell<bool>,
+    /// The upstream has refused `INFO`, and that was told.
+    pub blind: Cell<bool>,
 }
 
 /// How deep the replies are that the feed reads itself; `COMMAND` is the deepest.
@@ -119,6 +121,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 previous: Cell::new(0),
                 protocol,
                 swaps: Cell::new(None),
+                blind: Cell::new(false),
                 ended: ended.clone(),
                 held: RefCell::default(),
                 armed: Cell::new(false),
@@ -234,6 +237,8 @@ struct FeedClient<W: Waiter, H: Hooks> {
     protocol: Protocol,
     /// How often `SWAPDB` was called when it was last looked at.
     swaps: Cell<Option<u64>>,
+    /// It may not look.
+    blind: Cell<bool>,
     /// Told when the connection is of no more use.
     ended: Rc<Notify>,
     /// The present frame, while it comes in pieces.
@@ -273,6 +278,10 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
         match expect {
             Expect::ClientId => {
                 self.client_id.set(decode(&frame, 0).ok().and_then(|id| id.as_int()));
+                None
+            }
+            Expect::Server | Expect::Swaps if at.kind == Kind::Error => {
+                self.refused_info(&frame, matches!(expect, Expect::Swaps));
                 None
             }
             Expect::Server => {
@@ -369,6 +378,24 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let mut held = self.held.borrow_mut();
         held.extend_from_slice(&chunk);
         at.last.then(|| held.split())
+    }
+
+    /// Without `INFO` nothing tells of `SWAPDB`, nor that a link leads to another server than the feed. It is not
+    /// asked again on this connection: each refusal stands in the upstream's `ACL LOG`.
+    fn refused_info(&self, said: &[u8], swaps: bool) {
+        let metrics = self.feed.hooks.metrics();
+        match swaps {
+            true => metrics.swaps_unchecked.inc(),
+            false => metrics.server_unchecked.inc(),
+        }
+        self.blind.set(true);
+        if !self.feed.blind.replace(true) {
+            let reply = String::from_utf8_lossy(said);
+            warn!(
+                reply = reply.trim_end(),
+                "the upstream does not allow INFO: SWAPDB, and a link to another server than the feed's, are not noticed"
+            );
+        }
     }
 
     fn message(&self, frame: &[u8]) {

@@ -199,6 +199,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
             tracking: true,
             broadcast: Vec::new(),
             refused: false.into(),
+            blind: false.into(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {

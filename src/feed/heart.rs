@@ -19,7 +19,7 @@ pub(super) fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: boo
     let client = link.client();
     let sent = client.feed.hooks.now();
     client.pings.sent(sent);
-    if client.protocol == Protocol::Resp3 {
+    if client.protocol == Protocol::Resp3 && !client.blind.get() {
         let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Swaps);
     }
     let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });

@@ -79,6 +79,7 @@ pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]
         tracking: shared.tracks(Tracking::Keys),
         broadcast: broadcast(shared),
         refused: Cell::new(false),
+        blind: Cell::new(false),
     }
 }
 
