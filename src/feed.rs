@@ -26,7 +26,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use crate::cache::{Cache, CachedReply, CoverageId, CoverageSlot, Micros, Reason, Waiter};
+use crate::cache::{Cache, CoverageId, CoverageSlot, Micros, Reason, Waiter, Wanted};
 use crate::command::ServerCommand;
 use crate::metrics::Metrics;
 use crate::namespace::{Event, Namespaces, OnUpdate};
@@ -68,8 +68,8 @@ pub trait Hooks: 'static {
     /// The upstream's own account of its commands.
     fn commands(&self, commands: &[ServerCommand]);
 
-    /// These replies were dropped because of an announced update, and were in use.
-    fn refresh(&self, key: &[u8], replies: Vec<CachedReply>);
+    /// These replies were in use, and an update of their key was announced.
+    fn refresh(&self, key: &[u8], wanted: Vec<Wanted>);
 
     /// Whether reads come in, so that freshness has to be proven.
     fn is_active(&self, now: Micros) -> bool;
@@ -98,6 +98,9 @@ const MAX_DEPTH: usize = 16;
 
 /// Keys for which an announcement is awaited, at most: those of one large write.
 const MAX_AWAITED: usize = 1024;
+
+/// And replies of one of them.
+const MAX_AWAITED_REPLIES: usize = 256;
 
 /// How long to wait before looking again whether the upstream can be reached.
 const RETRY: Duration = Duration::from_millis(20);
@@ -250,7 +253,7 @@ struct FeedClient<W: Waiter, H: Hooks> {
     turned_away: Cell<bool>,
     /// What tracking has dropped though it was in use. The announcement that asks for a refresh follows
     /// behind, when there is nothing in the cache any more that would tell.
-    awaited: RefCell<HashMap<Vec<u8>, Vec<CachedReply>>>,
+    awaited: RefCell<HashMap<Vec<u8>, Vec<Wanted>>>,
 }
 
 impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
@@ -457,7 +460,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
     }
 
     fn drop_and_await(&self, key: &[u8], now: Micros) {
-        let wanted = self.feed.cache.heard_for_refresh(key, Reason::Tracking, now);
+        let mut wanted = self.feed.cache.heard_for_refresh(key, Reason::Tracking, now);
         if wanted.is_empty() {
             return;
         }
@@ -465,6 +468,9 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         if awaited.len() >= MAX_AWAITED {
             awaited.clear();
         }
-        awaited.insert(key.to_vec(), wanted);
+        let known = awaited.entry(key.to_vec()).or_default();
+        wanted.retain(|wanted| !known.iter().any(|known| known.is(wanted)));
+        known.extend(wanted);
+        known.truncate(MAX_AWAITED_REPLIES);
     }
 }

@@ -20,6 +20,7 @@ mod outbox;
 mod peer;
 mod read;
 mod refill;
+mod refresh;
 mod shared;
 mod worker;
 mod write;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nearside::cache::{Cache, CachedReply, CoverageId, CoverageSlot, Micros, Waiter};
+use nearside::cache::{Cache, CoverageId, CoverageSlot, Micros, Waiter, Wanted};
 use nearside::command::ServerCommand;
 use nearside::config::Config;
 use nearside::feed::{Feed, Hooks};
@@ -165,7 +165,7 @@ impl Hooks for Alone {
     fn down(&self) {}
     fn broadcasts(&self, _granted: bool) {}
     fn commands(&self, _commands: &[ServerCommand]) {}
-    fn refresh(&self, _key: &[u8], _replies: Vec<CachedReply>) {}
+    fn refresh(&self, _key: &[u8], _wanted: Vec<Wanted>) {}
     fn is_active(&self, _now: Micros) -> bool {
         self.state.reads.load(Ordering::Relaxed)
     }

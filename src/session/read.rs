@@ -1,17 +1,15 @@
 //! Cached reads of one key: lookup, and on a miss the read with its time to live, and the fill.
 
-use std::rc::Rc;
-
 use bytes::BytesMut;
 use smallvec::smallvec;
 
-use super::core::{Core, Raw, send_on};
+use super::core::{Core, Raw};
 use super::expect::{CacheLease, Past, What};
 use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Shared;
-use super::worker::{Ticket, Worker};
-use crate::cache::{Bounds, CachedReply, Life, Lookup, Micros, Name, NameBuf, Reason};
+use super::worker::Ticket;
+use crate::cache::{Life, Lookup, Micros, Name, NameBuf, Reason};
 use crate::command::{Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
@@ -94,27 +92,6 @@ fn fetch(core: &Core, key: &[u8], raw: Raw<'_>, to: Option<To>, lease: CacheLeas
         out.with(|tail| encode::command(tail, &[b"PTTL", key]));
     };
     core.send(write, What::Fill(Box::new(fill)));
-}
-
-/// Fetches a reply that was dropped because of an announced update, unless somebody does so already.
-pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], reply: &CachedReply) {
-    let shared = &worker.shared;
-    let Some(link) = worker.known_link(reply.ident) else { return };
-    let name = Name { key, ident: reply.ident, command: reply.command, rest: &reply.rest };
-    let namespace = shared.namespaces.find(key);
-    let bounds = Bounds { max_staleness: shared.max_staleness(namespace), unreachable: false };
-    let now = shared.now();
-    let cover = || link.client().cover(namespace);
-    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, || None, |_| ()) else { return };
-    let mut request = BytesMut::new();
-    if !write_request(&mut request, &shared.table(), &name) {
-        return;
-    }
-    encode::command(&mut request, &[b"PTTL", key]);
-    shared.metrics.refreshes.inc();
-    let fill = Fill::new(shared, None, lease);
-    let _ =
-        send_on(&link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
 }
 
 /// Writes the request that a cached reply answers; false if its command is not known any more.
@@ -207,9 +184,14 @@ impl Fill {
         let Some(lease) = self.lease.take() else { return };
         let now = peer.shared.now();
         let reply = self.held.freeze();
+        let again = if self.to.is_none() { lease.end_refresh() } else { None };
+        let again = again.map(|wanted| (Box::<[u8]>::from(lease.name().key), wanted));
         match life(ttl, &reply, lease.opened(), self.max_age) {
             Some(life) => drop(lease.fill(&reply, life, now, self.max_staleness)),
             None => drop(lease.give_up(Reason::TtlUnknown, now)),
+        }
+        if let (Some((key, wanted)), Some(worker)) = (again, peer.worker.upgrade()) {
+            super::refresh::refresh(&worker, &key, &wanted);
         }
         if let Some(to) = self.to {
             to.piece(reply, true);

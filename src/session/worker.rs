@@ -20,7 +20,7 @@ use super::expect::{Expect, What};
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::shared::{FeedUp, Ident, Shared};
-use crate::cache::{CachedReply, Micros, NO_LINK, Waiter};
+use crate::cache::{Micros, NO_LINK, Waiter, Wanted};
 use crate::namespace::Tracking;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{Identity, Link, Login, Stream, server_id};
@@ -53,7 +53,7 @@ pub enum Message {
     /// Fetch a reply anew.
     Refresh {
         key: Box<[u8]>,
-        reply: CachedReply,
+        wanted: Wanted,
     },
     /// Take no more requests.
     Drain,
@@ -210,7 +210,7 @@ impl Worker {
                     outbox.release(slot);
                 }
             }
-            Message::Refresh { key, reply } => super::read::refresh(self, &key, &reply),
+            Message::Refresh { key, wanted } => super::refresh::refresh(self, &key, &wanted),
             Message::Drain => {
                 self.draining.set(true);
                 self.sessions.borrow().values().for_each(|outbox| outbox.wake());
