@@ -10,6 +10,7 @@ mod random;
 mod scenario;
 #[path = "../support/mod.rs"]
 mod support;
+mod table;
 mod toy;
 mod world;
 
@@ -103,7 +104,7 @@ fn torture() {
     let chosen: Vec<_> = SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)).collect();
     let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     let lasting = Duration::from_secs_f64((minutes * 60.0 / chosen.len() as f64 * 0.7).clamp(5.0, 20.0));
-    let (mut passed, mut failed) = (0, Vec::new());
+    let (mut passed, mut failed, mut table) = (0, Vec::new(), table::Table::default());
     'rounds: loop {
         println!("seed {seed}, {:.0} s each\n{HEADER}", lasting.as_secs_f64());
         for scenario in &chosen {
@@ -112,6 +113,7 @@ fn torture() {
             }
             let report = play(scenario, lasting, seed);
             tell(&report, seed);
+            table.add(&report, seed);
             match report.passed() {
                 true => passed += 1,
                 false => failed.push((report.name, seed)),
@@ -122,6 +124,7 @@ fn torture() {
         }
         seed += 1;
     }
+    print!("{table}");
     for (name, seed) in &failed {
         println!("failed: {name}, seed {seed}");
     }
