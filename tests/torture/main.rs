@@ -5,6 +5,7 @@
 //! scenarios for as long as it is told.
 
 mod history;
+mod lag;
 mod model;
 mod random;
 mod scenario;
@@ -90,6 +91,21 @@ fn a_cache_without_leases_is_found_out() {
 fn a_cache_that_mixes_identities_up_is_found_out() {
     let found = found(toy::Flaw::OneForAll);
     assert!(found.contains(&Broken::Unexplained) && found.contains(&Broken::Identity), "{found:?}");
+}
+
+/// For `scripts/torture --lag`, which is for a quiet machine.
+#[test]
+#[ignore = "a measurement; scripts/torture --lag runs it"]
+fn staleness_of_another_sidecar() {
+    for writer in [lag::Writer::Sidecar, lag::Writer::Foreign] {
+        let lags = lag::measure(writer, 3000);
+        let missed: Vec<u64> = lags.iter().copied().filter(|lag| *lag > 0).collect();
+        println!(
+            "writer: {writer:?}; last stale read after each write, p50/p99/max ms: {}",
+            table::spread(&lags)
+        );
+        println!("    of the writes that a read missed: {}", table::spread(&missed));
+    }
 }
 
 /// For `scripts/torture`: NEARSIDE_TORTURE_MINUTES, NEARSIDE_TORTURE_SEED, NEARSIDE_TORTURE_ONLY (a part of a

@@ -99,7 +99,7 @@ pub fn spread(seen: &[u64]) -> String {
     let mut sorted = seen.to_vec();
     sorted.sort_unstable();
     let ms = |share| percentile(&sorted, share) as f64 / 1000.0;
-    format!("{:.1}/{:.1}/{:.1} ({})", ms(0.5), ms(0.99), ms(1.0), sorted.len())
+    format!("{:.2}/{:.2}/{:.2} ({})", ms(0.5), ms(0.99), ms(1.0), sorted.len())
 }
 
 #[cfg(test)]
@@ -131,9 +131,9 @@ mod tests {
         let words = |name| row(name).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(
             words("calm"),
-            "| calm | 7..8 (2) | 322 | 0 | 2.0/3.0/3.0 (3) | 0.0/0.0/0.0 (0) | 0.0/0.0/0.0 (0) |"
+            "| calm | 7..8 (2) | 322 | 0 | 2.00/3.00/3.00 (3) | 0.00/0.00/0.00 (0) | 0.00/0.00/0.00 (0) |"
         );
         assert!(words("cut").starts_with("| cut | 7 | 16 | 0 |"), "{text}");
-        assert!(words("all").starts_with("| all | 7..8 (2) | 338 | 0 | 2.0/3.0/3.0 (3) |"), "{text}");
+        assert!(words("all").starts_with("| all | 7..8 (2) | 338 | 0 | 2.00/3.00/3.00 (3) |"), "{text}");
     }
 }
