@@ -113,6 +113,9 @@ fn a_slow_link_is_tracked_again_when_it_answers() {
     let (mut direct, mut client) = (redis.connect(), nearside.connect());
     direct.cmd(&format!("SET {KEY} v"));
     until_it_hits(&nearside, &mut client);
+    // It is on the old link as well, and asks for nothing any more.
+    let mut idle = nearside.connect();
+    assert_eq!(idle.value(KEY).as_deref(), Some("v"));
     // Everything of one client is held up, its PINGs as well; the feed asks for nothing that is.
     let paused = Instant::now();
     direct.cmd("CLIENT PAUSE 2000 WRITE");
@@ -126,6 +129,9 @@ fn a_slow_link_is_tracked_again_when_it_answers() {
     assert_eq!(writer.value(KEY).as_deref(), Some("w"));
     until_it_hits(&nearside, &mut client);
     eventually("the old link has gone", || chaos.of(Role::Data).len() == 1);
+    assert_eq!(idle.value(KEY).as_deref(), Some("w"));
+    assert_eq!(idle.text("SET other x"), "+OK\r\n");
+    assert_eq!(chaos.of(Role::Data).len(), 1, "and nobody goes back to it");
 }
 
 /// A feed without sessions: the test says whether reads come in.

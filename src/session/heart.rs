@@ -42,7 +42,7 @@ impl Worker {
             }
             beat = Instant::now() + every;
             self.drop_unused();
-            self.replaced.borrow_mut().retain(|(_, link)| link.is_up() && link.in_flight() > 0);
+            self.close_replaced();
             if is_active(&self.shared, now) {
                 let tracked = links.iter().filter(|(_, link)| link.client().tracked().is_some());
                 tracked.for_each(|(_, link)| ping(link, now));
@@ -59,6 +59,15 @@ impl Worker {
         let (now, links) = (self.shared.now(), self.links.borrow());
         let peers = links.iter().map(|known| known.link.client());
         peers.filter(|peer| !peer.is_silent()).filter_map(|peer| peer.pings.left(pace, now)).min()
+    }
+
+    /// Closes replaced links on which nothing is expected any more, though idle sessions still hold them.
+    fn close_replaced(&self) {
+        let over = |(_, link): &mut (u32, Link<Peer>)| !link.is_up() || link.in_flight() == 0;
+        let over: Vec<_> = self.replaced.borrow_mut().extract_if(.., over).collect();
+        for (_, link) in over.iter().filter(|(_, link)| link.is_up()) {
+            link.close("another link has taken its place");
+        }
     }
 
     fn leave_silent(self: &Rc<Self>, ident: u32, link: &Link<Peer>) {
