@@ -36,6 +36,7 @@ mod echo;
 mod fence;
 mod lease;
 mod reason;
+mod refresh;
 mod show;
 mod store;
 
@@ -43,6 +44,7 @@ pub use coverage::{CoverageId, CoverageSlot, Coverages};
 pub use fence::Fence;
 pub use lease::{Lease, Life, NameBuf};
 pub use reason::{Class, Reason};
+pub use refresh::Wanted;
 pub use show::{CachedReply, Description, Sample};
 
 use echo::Echo;
@@ -338,14 +340,6 @@ impl<W: Waiter> Cache<W> {
         drop(shard);
         drop(replies);
         release(waiters);
-    }
-
-    /// Like [`Cache::heard`], and says which of the key's replies were read since they were filled, so that
-    /// they can be fetched anew.
-    pub fn heard_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<CachedReply> {
-        let dropped = self.heard_and_dropped(key, reason, now);
-        let wanted = dropped.iter().filter(|reply| reply.read);
-        wanted.map(|reply| CachedReply::new(reply, &self.coverages, now)).collect()
     }
 
     /// All that is cached becomes void, and so do all leases.

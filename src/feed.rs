@@ -11,7 +11,7 @@
 //!   the order in which the upstream sent them, so everything that it had sent before is applied.
 //! - Each `PING` goes behind a look at what nothing else reports, changes of users among it (see [`stats`]): the proof
 //!   that it brings covers that too.
-//! - A `PING` without an answer within the bound ends the coverage: a half-open connection is not waited for.
+//! - A connection that goes dead is given up within the bound: see [`heart`]. A half-open one is not waited for.
 //!
 //! `server` runs it and connects it to the workers through [`Hooks`].
 
@@ -19,7 +19,7 @@ mod commands;
 mod stats;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use tracing::{debug, info, warn};
 use commands::commands;
 use stats::{Calls, Changes};
 
-use crate::cache::{Cache, CachedReply, CoverageId, CoverageSlot, Micros, Reason, Waiter};
+use crate::cache::{Cache, CoverageId, CoverageSlot, Micros, Reason, Waiter, Wanted};
 use crate::command::ServerCommand;
 use crate::metrics::Metrics;
 use crate::namespace::{Event, Namespaces, OnUpdate};
@@ -41,8 +41,12 @@ use crate::resp::pubsub::{is_confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{
-    At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, ServerId, Settings, server_id,
+    At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, Pings, ServerId, Settings, server_id,
 };
+
+mod heart;
+
+use heart::{heartbeat, ping};
 
 /// How the feed reaches the rest of the process.
 pub trait Hooks: 'static {
@@ -71,8 +75,8 @@ pub trait Hooks: 'static {
     /// The upstream's own account of its commands.
     fn commands(&self, commands: &[ServerCommand]);
 
-    /// These replies were dropped because of an announced update, and were in use.
-    fn refresh(&self, key: &[u8], replies: Vec<CachedReply>);
+    /// These replies were in use, and an update of their key was announced.
+    fn refresh(&self, key: &[u8], wanted: Vec<Wanted>);
 
     /// Whether reads come in, so that freshness has to be proven.
     fn is_active(&self, now: Micros) -> bool;
@@ -84,7 +88,7 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub hooks: H,
     pub login: Option<Login>,
     pub settings: Settings,
-    /// Within what time a `PING` must be answered.
+    /// Within what time it must be known that the connection is dead.
     pub bound: Duration,
     /// Whether data links are to redirect their tracking here.
     pub tracking: bool,
@@ -92,6 +96,8 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub broadcast: Vec<Vec<u8>>,
     /// The upstream has refused the subscriptions, and that was told.
     pub refused: Cell<bool>,
+    /// The upstream has refused `INFO`, and that was told.
+    pub blind: Cell<bool>,
 }
 
 /// How deep the replies are that the feed reads itself; `COMMAND` is the deepest.
@@ -99,6 +105,9 @@ const MAX_DEPTH: usize = 16;
 
 /// Keys for which an announcement is awaited, at most: those of one large write.
 const MAX_AWAITED: usize = 1024;
+
+/// And replies of one of them.
+const MAX_AWAITED_REPLIES: usize = 256;
 
 /// How long to wait before looking again whether the upstream can be reached.
 const RETRY: Duration = Duration::from_millis(20);
@@ -118,10 +127,11 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 feed: feed.clone(),
                 client_id: Cell::new(None),
                 server: Cell::new(None),
-                pings: RefCell::default(),
+                pings: Pings::default(),
                 previous: Cell::new(0),
                 protocol,
                 calls: Cell::new(None),
+                blind: Cell::new(false),
                 ended: ended.clone(),
                 held: RefCell::default(),
                 armed: Cell::new(false),
@@ -215,45 +225,6 @@ fn subscribe<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, protocol: Proto
     ping(link, true);
 }
 
-const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
-
-fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
-    let client = link.client();
-    let sent = client.feed.hooks.now();
-    client.pings.borrow_mut().push_back(sent);
-    if client.protocol == Protocol::Resp3 {
-        let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Calls);
-    }
-    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
-}
-
-/// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time.
-async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>) {
-    let bound = feed.bound.as_micros() as Micros;
-    let mut tick = tokio::time::interval((feed.bound / 3).max(Duration::from_millis(2)));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let now = feed.hooks.now();
-        if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
-            warn!("the upstream does not know the feed: connecting anew");
-            feed.hooks.metrics().feed_up.set(0);
-            feed.hooks.metrics().feed_lapses.inc();
-            feed.hooks.down();
-            return;
-        }
-        let oldest = link.client().pings.borrow().front().copied();
-        match oldest {
-            Some(sent) if now.saturating_sub(sent) > bound => {
-                warn!("the feed gave no answer within max-staleness: connecting anew");
-                return;
-            }
-            _ if feed.hooks.is_active(now) && link.is_up() => ping(link, false),
-            _ => {}
-        }
-    }
-}
-
 enum Expect {
     ClientId,
     Server,
@@ -274,13 +245,14 @@ struct FeedClient<W: Waiter, H: Hooks> {
     feed: Rc<Feed<W, H>>,
     client_id: Cell<Option<i64>>,
     server: Cell<Option<ServerId>>,
-    /// When the unanswered `PING`s were sent.
-    pings: RefCell<VecDeque<Micros>>,
+    pings: Pings,
     /// When the last answered `PING` was sent.
     previous: Cell<Micros>,
     protocol: Protocol,
     /// What was called how often when it was last looked at.
     calls: Cell<Option<Calls>>,
+    /// It may not look.
+    blind: Cell<bool>,
     /// Told when the connection is of no more use.
     ended: Rc<Notify>,
     /// The present frame, while it comes in pieces.
@@ -292,7 +264,7 @@ struct FeedClient<W: Waiter, H: Hooks> {
     turned_away: Cell<bool>,
     /// What tracking has dropped though it was in use. The announcement that asks for a refresh follows
     /// behind, when there is nothing in the cache any more that would tell.
-    awaited: RefCell<HashMap<Vec<u8>, Vec<CachedReply>>>,
+    awaited: RefCell<HashMap<Vec<u8>, Vec<Wanted>>>,
 }
 
 impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
@@ -322,6 +294,14 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                 self.client_id.set(decode(&frame, 0).ok().and_then(|id| id.as_int()));
                 None
             }
+            Expect::Server | Expect::Calls if at.kind == Kind::Error => {
+                let of_calls = matches!(expect, Expect::Calls);
+                if of_calls {
+                    self.feed.hooks.watches_users(false);
+                }
+                self.refused_info(&frame, of_calls);
+                None
+            }
             Expect::Server => {
                 self.server.set(ServerId::of(&frame));
                 None
@@ -346,7 +326,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                 None
             }
             Expect::Calls => {
-                self.feed.hooks.watches_users(at.kind != Kind::Error);
+                self.feed.hooks.watches_users(true);
                 let calls = Calls::of(&frame);
                 let changes = self.calls.replace(Some(calls)).map(|before| calls.since(&before));
                 let Changes { swapped, users } = changes.unwrap_or_default();
@@ -374,7 +354,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
             }
             Expect::Subscribed(left) => (left > 1).then_some(Expect::Subscribed(left - 1)),
             Expect::Pong { sent, arms } => {
-                self.pings.borrow_mut().pop_front();
+                self.pings.answered();
                 let (coverages, slot) = (self.feed.cache.coverages(), self.feed.hooks.slot());
                 if self.turned_away.get() {
                     return None;
@@ -424,6 +404,24 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let mut held = self.held.borrow_mut();
         held.extend_from_slice(&chunk);
         at.last.then(|| held.split())
+    }
+
+    /// Without `INFO` nothing tells of `SWAPDB`, nor that a link leads to another server than the feed. It is not
+    /// asked again on this connection: each refusal stands in the upstream's `ACL LOG`.
+    fn refused_info(&self, said: &[u8], swaps: bool) {
+        let metrics = self.feed.hooks.metrics();
+        match swaps {
+            true => metrics.swaps_unchecked.inc(),
+            false => metrics.server_unchecked.inc(),
+        }
+        self.blind.set(true);
+        if !self.feed.blind.replace(true) {
+            let reply = String::from_utf8_lossy(said);
+            warn!(
+                reply = reply.trim_end(),
+                "the upstream does not allow INFO: SWAPDB, and a link to another server than the feed's, are not noticed"
+            );
+        }
     }
 
     fn message(&self, frame: &[u8]) {
@@ -485,7 +483,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
     }
 
     fn drop_and_await(&self, key: &[u8], now: Micros) {
-        let wanted = self.feed.cache.heard_for_refresh(key, Reason::Tracking, now);
+        let mut wanted = self.feed.cache.heard_for_refresh(key, Reason::Tracking, now);
         if wanted.is_empty() {
             return;
         }
@@ -493,6 +491,9 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         if awaited.len() >= MAX_AWAITED {
             awaited.clear();
         }
-        awaited.insert(key.to_vec(), wanted);
+        let known = awaited.entry(key.to_vec()).or_default();
+        wanted.retain(|wanted| !known.iter().any(|known| known.is(wanted)));
+        known.extend(wanted);
+        known.truncate(MAX_AWAITED_REPLIES);
     }
 }

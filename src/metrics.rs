@@ -90,6 +90,10 @@ pub struct Metrics {
     pub feed_connects: Counter,
     /// How often the feed was lost, or gave no answer within the bound.
     pub feed_lapses: Counter,
+    /// Connections of the feed that were not allowed to look for `SWAPDB`.
+    pub swaps_unchecked: Counter,
+    /// Connections of the feed that were not allowed to ask which server they are on.
+    pub server_unchecked: Counter,
     pub heard_updates: Counter,
     pub heard_deletes: Counter,
     pub heard_tracking: Counter,

@@ -3,7 +3,8 @@
 //! A request's way: [`connection`] reads it and frames it, [`core`] decides, and then it is a [`read`] from
 //! the cache, a [`write`] with its fence and its announcements, something [`local`], or a relay; on the
 //! link that all sessions of the identity share, or on a [`dedicated`] one. [`expect`] says what is done with its reply, [`peer`] does it, and
-//! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread.
+//! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread,
+//! and its [`heart`] looks after the links.
 
 mod audit;
 mod connection;
@@ -13,6 +14,7 @@ mod errors;
 mod expect;
 mod fields;
 mod gate;
+mod heart;
 mod local;
 mod mget;
 mod nearside;
@@ -20,6 +22,7 @@ mod outbox;
 mod peer;
 mod read;
 mod refill;
+mod refresh;
 mod shared;
 mod worker;
 mod write;

@@ -15,10 +15,12 @@
 mod connect;
 mod link;
 mod outgoing;
+mod pings;
 mod reader;
 pub mod server_id;
 
 pub use connect::{Address, ConnectError, Identity, Login, Stream};
 pub use link::{At, Chunk, Client, Link, Loss, Settings};
 pub use outgoing::{LARGE, Outgoing};
+pub use pings::{Pace, Pings};
 pub use server_id::ServerId;

@@ -38,13 +38,13 @@ fn leader(nearside: &Nearside, line: &str) -> Conn {
 }
 
 #[test]
-fn two_hundred_connections_ask_once() {
-    for workers in [1, 2] {
+fn a_thousand_connections_ask_once() {
+    for workers in [1, 2, 4] {
         let (redis, relay, nearside) = behind_a_relay(workers);
         redis.connect().cmd("SET users/1 v");
         relay.hold(true);
         let mut first = leader(&nearside, "GET users/1");
-        let others = join(&nearside, 199, "GET users/1");
+        let others = join(&nearside, 999, "GET users/1");
         relay.hold(false);
         assert_eq!(first.reply(), b"$1\r\nv\r\n");
         for mut client in others {

@@ -95,3 +95,34 @@ fn where_tracking_is_refused_only_namespaces_are_cached() {
     client.value("other");
     assert!(!nearside.is_cached("other"));
 }
+
+#[test]
+fn without_info_changes_are_heard_and_the_gap_is_counted() {
+    let redis = Redis::start();
+    let mut direct = redis.connect();
+    assert_eq!(direct.text("ACL SETUSER near on >pw ~* &* +@all -info"), "+OK\r\n");
+    let nearside = Nearside::with(redis.address(), |config| {
+        config.upstream =
+            nearside::config::Upstream::parse(&format!("redis://near:pw@{}", redis.address())).unwrap();
+        config.max_staleness = std::time::Duration::from_millis(60);
+    });
+    let mut client = nearside.connect();
+    direct.cmd("SET k v");
+    eventually("a cached value", || client.value("k").as_deref() == Some("v") && nearside.is_cached("k"));
+    direct.cmd("SET k w");
+    eventually("it is heard", || client.value("k").as_deref() == Some("w"));
+    let pings = redis.calls("ping");
+    eventually("heartbeats", || {
+        client.value("k");
+        redis.calls("ping") > pings + 10
+    });
+    let page = nearside.get("/metrics").1;
+    for check in ["server", "swapdb"] {
+        let line = format!("\nnearside_refused_checks_total{{check=\"{check}\"}} 1\n");
+        assert!(page.contains(&line), "{page}");
+    }
+    // Both were asked once, and stand there as one entry.
+    let refusals = direct.text("ACL LOG");
+    assert_eq!(refusals.matches("\ninfo\r\n").count(), 1, "{refusals}");
+    assert!(refusals.contains("$5\r\ncount\r\n:2\r\n"), "{refusals}");
+}

@@ -153,6 +153,12 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         counter("feed_connects", "Connections of the feed", m.feed_connects.get()),
         counter("feed_lapses", "How often the feed was lost or gave no answer in time", m.feed_lapses.get()),
         by(
+            "refused_checks",
+            "Connections of the feed on which the upstream did not allow INFO",
+            "check",
+            vec![("server", m.server_unchecked.get()), ("swapdb", m.swaps_unchecked.get())],
+        ),
+        by(
             "audits",
             "Cached replies compared with the upstream's, by outcome",
             "outcome",

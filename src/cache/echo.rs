@@ -13,7 +13,9 @@
 //! What always holds: a count is never higher than the number of announcements whose echo is still to come.
 //! Every message of a key lowers all its counts; a failed announcement, a lost link and a new feed end them.
 
-use super::{Cache, Micros, Place, Reason, Shard, Waiter, release, store::Replies};
+use std::sync::Arc;
+
+use super::{Cache, Micros, NameBuf, Place, Reason, Shard, Waiter, release, store::Replies};
 
 /// Announcements under way, in one shard at most; those beyond are heard like any other.
 const MAX_ECHOES: usize = 1024;
@@ -78,8 +80,13 @@ impl<W: Waiter> Cache<W> {
         drop(self.heard_and_dropped(key, reason, now));
     }
 
-    /// Like [`Cache::heard`]; gives what was dropped.
-    pub(super) fn heard_and_dropped(&self, key: &[u8], reason: Reason, now: Micros) -> Replies {
+    /// Like [`Cache::heard`]; gives what was dropped, and the refreshes that are overtaken.
+    pub(super) fn heard_and_dropped(
+        &self,
+        key: &[u8],
+        reason: Reason,
+        now: Micros,
+    ) -> (Replies, Vec<(Arc<NameBuf>, u8)>) {
         let place = self.place(key);
         let mut shard = self.shards[place.shard].lock();
         let announced = u32::from(reason != Reason::Tracking);
@@ -102,9 +109,10 @@ impl<W: Waiter> Cache<W> {
             self.count(reason);
             stripe.record(place, reason, now);
         }
+        let overtaken = shard.overtaken_refreshes(key, shard.stripes[place.stripe].generation);
         drop(shard);
         release(waiters);
-        dropped
+        (dropped, overtaken)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::refresh::Refresh;
 use super::store::Reply;
 use super::{Cache, CoverageId, Micros, Name, Place, Reason, Shard, Waiter, release};
 
@@ -22,6 +23,7 @@ pub(super) struct Flight<W> {
     /// How many messages of the key were sent before the read is executed, and are still to come.
     pub(super) deaf: u32,
     pub(super) waiters: Vec<W>,
+    pub(super) refresh: Option<Refresh>,
 }
 
 /// A [`Name`] that owns its bytes.
@@ -102,7 +104,16 @@ impl<W: Waiter> Cache<W> {
         let generation = shard.stripes[place.stripe].generation;
         let deaf = shard.echoes(name.borrow().key, link);
         let waiters = Vec::new();
-        shard.flights.push(Flight { id, name: name.clone(), generation, coverage, link, deaf, waiters });
+        shard.flights.push(Flight {
+            id,
+            name: name.clone(),
+            generation,
+            coverage,
+            link,
+            deaf,
+            waiters,
+            refresh: None,
+        });
         let cache = self.clone();
         Lease { cache, name, place, flight: id, coverage, link, opened: now, ended: false }
     }
@@ -185,6 +196,12 @@ impl<W: Waiter> Lease<W> {
         }
         cache.evict(self.place.shard, now);
         Ok(())
+    }
+
+    /// Does something to the flight, unless it has left already.
+    pub(super) fn with_flight<T>(&self, act: impl FnOnce(&mut Flight<W>) -> T) -> Option<T> {
+        let mut shard = self.cache.shards[self.place.shard].lock();
+        shard.flights.iter_mut().find(|flight| flight.id == self.flight).map(act)
     }
 
     /// Keeps nothing of a reply that is about to be delivered, for a reason that the caller names; the

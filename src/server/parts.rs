@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::cache::{CachedReply, CoverageId, CoverageSlot, Micros};
+use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
 use crate::feed::{Feed, Hooks};
@@ -81,6 +81,7 @@ pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]
         tracking: shared.tracks(Tracking::Keys),
         broadcast: broadcast(shared),
         refused: Cell::new(false),
+        blind: Cell::new(false),
     }
 }
 
@@ -136,11 +137,11 @@ impl Hooks for Process {
         self.shared.set_table(Table::builtin().overlay(commands));
     }
 
-    fn refresh(&self, key: &[u8], replies: Vec<CachedReply>) {
-        for reply in replies {
+    fn refresh(&self, key: &[u8], wanted: Vec<Wanted>) {
+        for wanted in wanted {
             let busy = self.workers.iter().max_by_key(|worker| worker.clients());
             if let Some(worker) = busy {
-                worker.send(Message::Refresh { key: key.into(), reply });
+                worker.send(Message::Refresh { key: key.into(), wanted });
             }
         }
     }

@@ -196,6 +196,7 @@ impl Core {
         }
         if self.changing.is_none() {
             self.leave_if_idle();
+            self.leave_replaced();
         }
         done
     }
@@ -373,6 +374,13 @@ impl Core {
             dedicated.end(&self.worker, self.number);
         }
         self.outbox.forget_lost_link();
+    }
+
+    /// Goes to the link that has taken the place of the session's, once nothing is expected on that.
+    fn leave_replaced(&mut self) {
+        if self.link.client().is_replaced() && self.outbox.waiting() == 0 {
+            self.link = self.worker.link(&self.ident, &self.login);
+        }
     }
 
     /// Whether the client wants no reply.

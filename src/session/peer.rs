@@ -3,10 +3,11 @@
 //! What always holds: a write's fence is released, and what a read past the cache may have overtaken is
 //! dropped, just *before* the reply is handed to its slot. From then on the client may act on it.
 
+mod cover;
+
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use bytes::{Bytes, BytesMut};
@@ -17,12 +18,12 @@ use super::expect::{Change, Expect, What, Write};
 use super::outbox::{Outbox, To};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::cache::{CoverageId, CoverageSlot, Micros, NO_LINK, Reason};
-use crate::namespace::{Event, Namespace, Tracking};
+use crate::cache::{CoverageSlot, Micros, NO_LINK, Reason};
+use crate::namespace::Event;
 use crate::resp::decode::decode;
 use crate::resp::pubsub::{self, is_confirmation, message_word};
 use crate::resp::scanner::Kind;
-use crate::upstream::{At, Chunk, Client, ConnectError, Loss, ServerId};
+use crate::upstream::{At, Chunk, Client, ConnectError, Loss, Pings, ServerId};
 
 /// The client of shared and dedicated links.
 pub(super) struct Peer {
@@ -52,6 +53,12 @@ pub(super) struct Peer {
     read: RefCell<BytesMut>,
     /// It was logged that the link is away.
     told: Cell<bool>,
+    /// The heartbeat of a shared link.
+    pub(super) pings: Pings,
+    /// It gave no answer in time, and has given none since.
+    silent: Cell<bool>,
+    /// Another link has taken its place.
+    replaced: Cell<bool>,
 }
 
 impl Peer {
@@ -70,26 +77,13 @@ impl Peer {
             patient: Cell::default(),
             read: RefCell::default(),
             told: Cell::default(),
+            pings: Pings::default(),
+            silent: Cell::default(),
+            replaced: Cell::default(),
             subscribed: Cell::default(),
             listening: Cell::default(),
             raw: Cell::default(),
         }
-    }
-
-    /// The coverage under which a read on this link would be filled now, and the link's number.
-    pub(super) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, u16)> {
-        let feed = || self.shared.cache.coverages().current(&self.shared.feed);
-        let id = match self.shared.tracking(namespace) {
-            Tracking::Keys => self.tracked()?,
-            Tracking::Prefix => feed()?,
-            Tracking::Off => namespace.and_then(|_| feed())?,
-        };
-        Some((id, self.number))
-    }
-
-    /// The coverage by the upstream's tracking.
-    pub(super) fn tracked(&self) -> Option<CoverageId> {
-        self.coverage.as_ref().and_then(|slot| self.shared.cache.coverages().current(slot))
     }
 
     /// A reply for `key` was read past the cache on this link.
@@ -142,13 +136,6 @@ impl Peer {
         !self.listening.get() && !self.raw.get()
     }
 
-    /// A reply came to a request that was sent after `since`.
-    fn proven(&self, since: Micros) {
-        if let Some(slot) = &self.coverage {
-            self.shared.cache.coverages().advance(slot, since);
-        }
-    }
-
     /// What the cache may serve, by `stale-if-error`, for a read that was lost with its link.
     fn instead<'e>(&self, what: &'e What) -> Option<(&'e To, Bytes)> {
         if !self.shared.settings.stale_if_error {
@@ -163,39 +150,6 @@ impl Peer {
         let untouched = !to.outbox.has_begun(to.slot);
         let reply = self.shared.cache.stale(&name, self.shared.now()).filter(|_| untouched)?;
         Some((to, reply))
-    }
-
-    fn disarm(&self) {
-        if let Some(slot) = &self.coverage {
-            self.shared.cache.coverages().end(slot, self.shared.now());
-        }
-    }
-
-    /// The feed has just gone, or it is on another server than this link: a name or a proxy that leads
-    /// elsewhere since. Either way it is of no more use, and connects anew.
-    fn leave_feed(&self, feed: CoverageId) {
-        self.shared.cache.coverages().end_period(&self.shared.feed, feed, self.shared.now());
-    }
-
-    fn armed(&self, feed: CoverageId, since: Micros, chunk: &[u8], kind: Kind) {
-        let Some(slot) = &self.coverage else { return };
-        if kind == Kind::Error {
-            let said = String::from_utf8_lossy(chunk);
-            if said.contains("does not exist") {
-                self.leave_feed(feed);
-                return;
-            }
-            if !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {
-                warn!(
-                    reply = said.trim_end(),
-                    "the upstream does not allow CLIENT TRACKING: only keys in namespaces are cached"
-                );
-            }
-            return;
-        }
-        if self.shared.cache.coverages().arm(slot, Some(feed), since).is_none() {
-            debug!("the feed went before tracking was in place");
-        }
     }
 
     fn count_failed(&self, chunk: &[u8]) {
@@ -315,6 +269,7 @@ impl Client for Peer {
             }
             What::Ping => {
                 self.proven(since);
+                self.answered();
                 None
             }
             What::Audit(audit) => audit.reply(&self.shared, chunk, at).map(What::Audit).and_then(again),
@@ -384,6 +339,8 @@ impl Client for Peer {
         self.name.replace(None);
         self.id.set(None);
         self.read.take();
+        self.pings.forget();
+        self.silent.set(false);
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();

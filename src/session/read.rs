@@ -1,18 +1,16 @@
 //! Cached reads of one key: lookup, and on a miss the read with its time to live, and the fill.
 
-use std::rc::Rc;
-
 use bytes::BytesMut;
 use smallvec::smallvec;
 
-use super::core::{Core, Raw, send_on};
+use super::core::{Core, Raw};
 use super::expect::{CacheLease, Past, What};
 use super::fields;
 use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Shared;
-use super::worker::{Ticket, Worker};
-use crate::cache::{Bounds, CachedReply, Life, Lookup, Micros, Name, NameBuf, Reason};
+use super::worker::Ticket;
+use crate::cache::{Life, Lookup, Micros, Name, NameBuf, Reason};
 use crate::command::{Fields, Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
@@ -111,24 +109,6 @@ pub(super) fn write_fill(out: &mut BytesMut, table: &Table, name: &Name<'_>) -> 
         ask_times(out, fields, name.key, name.rest);
         fields
     })
-}
-
-/// Fetches a reply that was dropped because of an announced update, unless somebody does so already.
-pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], reply: &CachedReply) {
-    let shared = &worker.shared;
-    let Some(link) = worker.known_link(reply.ident) else { return };
-    let name = Name { key, ident: reply.ident, command: reply.command, rest: &reply.rest };
-    let namespace = shared.namespaces.find(key);
-    let bounds = Bounds { max_staleness: shared.max_staleness(namespace), unreachable: false };
-    let now = shared.now();
-    let cover = || link.client().cover(namespace);
-    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, || None, |_| ()) else { return };
-    let mut request = BytesMut::new();
-    let Some(fields) = write_fill(&mut request, &shared.table(), &name) else { return };
-    shared.metrics.refreshes.inc();
-    let fill = Fill::new(shared, None, lease, fields);
-    let _ =
-        send_on(&link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
 }
 
 /// Writes the request that a cached reply answers; false if its command is not known any more.
@@ -245,6 +225,8 @@ impl Fill {
         let Some(lease) = self.lease.take() else { return };
         let now = peer.shared.now();
         let reply = self.held.freeze();
+        let again = if self.to.is_none() { lease.end_refresh() } else { None };
+        let again = again.map(|wanted| (Box::<[u8]>::from(lease.name().key), wanted));
         let life = life(ttl, &reply, lease.opened(), self.max_age);
         match (life, self.fields_last) {
             (Some(life), Some(last)) => {
@@ -253,6 +235,9 @@ impl Fill {
             }
             (None, _) => drop(lease.pass_on(&reply, Reason::TtlUnknown, now, self.max_staleness)),
             (_, None) => drop(lease.pass_on(&reply, Reason::FieldTtl, now, self.max_staleness)),
+        }
+        if let (Some((key, wanted)), Some(worker)) = (again, peer.worker.upgrade()) {
+            super::refresh::refresh(&worker, &key, &wanted);
         }
         if let Some(to) = self.to {
             to.piece(reply, true);

@@ -20,7 +20,7 @@ use super::expect::{Expect, What};
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::shared::{FeedUp, Ident, Shared};
-use crate::cache::{CachedReply, Micros, NO_LINK, Waiter};
+use crate::cache::{Micros, NO_LINK, Waiter, Wanted};
 use crate::command::Table;
 use crate::namespace::Tracking;
 use crate::resp::{Protocol, encode};
@@ -30,7 +30,7 @@ use crate::upstream::{Identity, Link, Login, Stream, server_id};
 const ACTIVE: Duration = Duration::from_secs(60);
 
 /// A shared link that no session has used for this long is closed.
-const UNUSED: Duration = Duration::from_secs(60);
+pub(super) const UNUSED: Duration = Duration::from_secs(60);
 
 /// Dedicated connections kept ready for the next session that needs one.
 const POOL: usize = 16;
@@ -54,7 +54,7 @@ pub enum Message {
     /// Fetch a reply anew.
     Refresh {
         key: Box<[u8]>,
-        reply: CachedReply,
+        wanted: Wanted,
     },
     /// Take no more requests.
     Drain,
@@ -119,10 +119,10 @@ impl Waiter for Ticket {
 }
 
 /// A link that all sessions of one identity share.
-struct SharedLink {
-    ident: u32,
-    login: Option<Login>,
-    link: Link<Peer>,
+pub(super) struct SharedLink {
+    pub(super) ident: u32,
+    pub(super) login: Option<Login>,
+    pub(super) link: Link<Peer>,
     used: Cell<Instant>,
 }
 
@@ -130,7 +130,10 @@ struct SharedLink {
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Arc<Inbox>,
-    links: RefCell<Vec<SharedLink>>,
+    pub(super) links: RefCell<Vec<SharedLink>>,
+    /// Links that gave no answer and were replaced: they end with what is in flight on them. At most one of
+    /// an identity.
+    pub(super) replaced: RefCell<Vec<(u32, Link<Peer>)>>,
     pool: RefCell<Vec<(u32, Link<Peer>)>>,
     sessions: RefCell<HashMap<u64, Rc<Outbox>>>,
     /// The read buffer of whichever session is reading, so that idle sessions need none.
@@ -152,6 +155,7 @@ impl Worker {
             shared,
             inbox,
             links: RefCell::default(),
+            replaced: RefCell::default(),
             pool: RefCell::default(),
             sessions: RefCell::default(),
             scratch: RefCell::default(),
@@ -190,6 +194,7 @@ impl Worker {
             audit.abort();
         }
         self.links.borrow_mut().clear();
+        self.replaced.borrow_mut().clear();
         self.pool.borrow_mut().clear();
     }
 
@@ -213,7 +218,7 @@ impl Worker {
                     outbox.release(slot);
                 }
             }
-            Message::Refresh { key, reply } => super::read::refresh(self, &key, &reply),
+            Message::Refresh { key, wanted } => super::refresh::refresh(self, &key, &wanted),
             Message::Drain => {
                 self.draining.set(true);
                 self.sessions.borrow().values().for_each(|outbox| outbox.wake());
@@ -409,27 +414,8 @@ impl Worker {
         }
     }
 
-    /// Proves tracked links fresh while reads come in, and closes links that nobody uses.
-    async fn heartbeat(&self) {
-        let pace = (self.shared.tightest_staleness() / 3).clamp(Duration::from_millis(2), UNUSED);
-        let mut tick = tokio::time::interval(pace);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            self.drop_unused();
-            let now = self.shared.now();
-            if !is_active(&self.shared, now) {
-                continue;
-            }
-            let links: Vec<_> = self.links.borrow().iter().map(|known| known.link.clone()).collect();
-            for link in links.iter().filter(|link| link.client().tracked().is_some()) {
-                let expect = Expect { since: now, what: What::Ping };
-                let _ = link.send(|out| out.copy(PING), expect);
-            }
-        }
-    }
-
-    fn drop_unused(&self) {
+    /// Closes links that nobody uses.
+    pub(super) fn drop_unused(&self) {
         let default = self.shared.idents.number(&self.default_ident(Protocol::Resp2));
         let mut unused = Vec::new();
         let mut links = self.links.borrow_mut();
@@ -443,8 +429,6 @@ impl Worker {
         }
     }
 }
-
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// Whether reads came in lately.
 pub fn is_active(shared: &Shared, now: Micros) -> bool {

@@ -105,6 +105,14 @@ pub struct Staleness {
     pub foreign: Vec<Micros>,
 }
 
+impl Staleness {
+    pub fn extend(&mut self, other: &Staleness) {
+        self.same.extend(&other.same);
+        self.other.extend(&other.other);
+        self.foreign.extend(&other.foreign);
+    }
+}
+
 #[derive(Default)]
 pub struct Verdict {
     pub reads: u64,

@@ -5,11 +5,13 @@
 //! scenarios for as long as it is told.
 
 mod history;
+mod lag;
 mod model;
 mod random;
 mod scenario;
 #[path = "../support/mod.rs"]
 mod support;
+mod table;
 mod toy;
 mod world;
 
@@ -91,6 +93,21 @@ fn a_cache_that_mixes_identities_up_is_found_out() {
     assert!(found.contains(&Broken::Unexplained) && found.contains(&Broken::Identity), "{found:?}");
 }
 
+/// For `scripts/torture --lag`, which is for a quiet machine.
+#[test]
+#[ignore = "a measurement; scripts/torture --lag runs it"]
+fn staleness_of_another_sidecar() {
+    for writer in [lag::Writer::Sidecar, lag::Writer::Foreign] {
+        let lags = lag::measure(writer, 3000);
+        let missed: Vec<u64> = lags.iter().copied().filter(|lag| *lag > 0).collect();
+        println!(
+            "writer: {writer:?}; last stale read after each write, p50/p99/max ms: {}",
+            table::spread(&lags)
+        );
+        println!("    of the writes that a read missed: {}", table::spread(&missed));
+    }
+}
+
 /// For `scripts/torture`: NEARSIDE_TORTURE_MINUTES, NEARSIDE_TORTURE_SEED, NEARSIDE_TORTURE_ONLY (a part of a
 /// scenario's name).
 #[test]
@@ -103,7 +120,7 @@ fn torture() {
     let chosen: Vec<_> = SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)).collect();
     let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     let lasting = Duration::from_secs_f64((minutes * 60.0 / chosen.len() as f64 * 0.7).clamp(5.0, 20.0));
-    let (mut passed, mut failed) = (0, Vec::new());
+    let (mut passed, mut failed, mut table) = (0, Vec::new(), table::Table::default());
     'rounds: loop {
         println!("seed {seed}, {:.0} s each\n{HEADER}", lasting.as_secs_f64());
         for scenario in &chosen {
@@ -112,6 +129,7 @@ fn torture() {
             }
             let report = play(scenario, lasting, seed);
             tell(&report, seed);
+            table.add(&report, seed);
             match report.passed() {
                 true => passed += 1,
                 false => failed.push((report.name, seed)),
@@ -122,6 +140,7 @@ fn torture() {
         }
         seed += 1;
     }
+    print!("{table}");
     for (name, seed) in &failed {
         println!("failed: {name}, seed {seed}");
     }

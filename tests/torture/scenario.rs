@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use nearside::config::{Config, OnUpdate, Tracking};
 
-use super::history::{Bounds, Broken, Read, Verdict, Violation, check, percentile};
+use super::history::{Bounds, Broken, Read, Verdict, Violation, check};
 use super::model::Allowed;
 use super::random::Random;
+use super::table::spread;
 use super::toy::{self, Flaw};
 use super::world::{self, Setup, USERS, World, call};
 use crate::support::chaos::{BOTH, Chaos, Role, Way};
@@ -198,10 +199,7 @@ impl fmt::Display for Report {
         )?;
         let staleness = &verdict.staleness;
         for seen in [&staleness.other, &staleness.foreign, &staleness.same] {
-            let mut seen = seen.clone();
-            seen.sort_unstable();
-            let ms = |share| percentile(&seen, share) as f64 / 1000.0;
-            write!(f, " | {:.1}/{:.1}/{:.1} ({})", ms(0.5), ms(0.99), ms(1.0), seen.len())?;
+            write!(f, " | {}", spread(seen))?;
         }
         let mut kinds: Vec<Broken> = verdict.violations.iter().map(|violation| violation.broken).collect();
         kinds.sort_unstable();

@@ -1,0 +1,101 @@
+//! Refreshes: which replies an announced update is to bring back, and the fetches that do so.
+//!
+//! What always holds: of one reply, one refresh is under way at a time. An update that overtakes it does not start
+//! another, but has it followed by one, which then knows of all updates before it; and only so many follow one
+//! another until the reply is read again, so that nobody's updates are fetched for nobody.
+
+use std::sync::Arc;
+
+use super::lease::Flight;
+use super::store::Reply;
+use super::{Cache, Lease, Micros, Name, NameBuf, Reason, Shard, Waiter};
+
+/// How many refreshes may follow one that was overtaken.
+const FOLLOWERS: u8 = 3;
+
+/// A reply of some key that is to be fetched anew.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub ident: u32,
+    pub command: u16,
+    /// The request's bytes behind the key, raw.
+    pub rest: Box<[u8]>,
+    /// How many more may follow this fetch.
+    followers: u8,
+}
+
+impl Wanted {
+    fn new(name: &Name<'_>, followers: u8) -> Self {
+        Self { ident: name.ident, command: name.command, rest: name.rest.into(), followers }
+    }
+
+    fn read(reply: &Reply) -> Self {
+        Self::new(&reply.name(), FOLLOWERS)
+    }
+
+    /// Whether it is the same reply.
+    pub fn is(&self, other: &Wanted) -> bool {
+        self.ident == other.ident && self.command == other.command && self.rest == other.rest
+    }
+
+    pub fn name<'a>(&'a self, key: &'a [u8]) -> Name<'a> {
+        Name { key, ident: self.ident, command: self.command, rest: &self.rest }
+    }
+}
+
+/// What makes a flight a refresh.
+#[derive(Clone, Copy)]
+pub(super) struct Refresh {
+    followers: u8,
+    /// An update was announced meanwhile.
+    again: bool,
+}
+
+impl<W: Waiter> Cache<W> {
+    /// Like [`Cache::heard`], and says what of the key is in use, so that it can be fetched anew: replies that
+    /// were read since they were filled, and refreshes that this has overtaken.
+    pub fn heard_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<Wanted> {
+        let (dropped, overtaken) = self.heard_and_dropped(key, reason, now);
+        let read = dropped.iter().filter(|reply| reply.read).map(Wanted::read);
+        let overtaken = overtaken.iter().map(|(name, left)| Wanted::new(&name.borrow(), *left));
+        read.chain(overtaken).collect()
+    }
+
+    /// Whether a refresh of `name` is under way already, which will be followed by another then.
+    pub fn is_refreshed_again(&self, name: &Name<'_>) -> bool {
+        let mut shard = self.shards[self.place(name.key).shard].lock();
+        let mut flights = shard.flights.iter_mut().filter(|flight| flight.is(name));
+        let refresh = flights.find_map(|flight| flight.refresh.as_mut());
+        refresh.is_some_and(|refresh| {
+            refresh.again = true;
+            true
+        })
+    }
+}
+
+impl<W: Waiter> Lease<W> {
+    /// The fetch is a refresh.
+    pub fn refreshes(&self, wanted: &Wanted) {
+        let refresh = Refresh { followers: wanted.followers, again: false };
+        self.with_flight(|flight| flight.refresh = Some(refresh));
+    }
+
+    /// The reply of a refresh has come: what is to follow it, if anything. It is no refresh from now on.
+    pub fn end_refresh(&self) -> Option<Wanted> {
+        let refresh = self.with_flight(|flight| flight.refresh.take()).flatten()?;
+        let followers = refresh.followers.checked_sub(1).filter(|_| refresh.again)?;
+        Some(Wanted::new(&self.name(), followers))
+    }
+}
+
+impl<W> Shard<W> {
+    /// Refreshes of `key` that are void and may be followed, and by how many.
+    pub(super) fn overtaken_refreshes(&self, key: &[u8], generation: u32) -> Vec<(Arc<NameBuf>, u8)> {
+        let void = |flight: &&Flight<W>| flight.generation != generation && flight.key() == key;
+        let refresh = |flight: &Flight<W>| {
+            let left = flight.refresh?.followers.checked_sub(1)?;
+            Some((flight.name.clone(), left))
+        };
+        self.flights.iter().filter(void).filter_map(refresh).collect()
+    }
+}

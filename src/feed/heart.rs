@@ -1,0 +1,62 @@
+//! The feed's heartbeat: `PING`s by which its coverage is proven, and the end of a connection without answers.
+//!
+//! While no reads come in nothing is proven, so nothing is served; whether the connection lives is not asked
+//! then. The first read goes upstream, and from then on the same bound holds.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::{Expect, Feed, FeedClient, Hooks};
+use crate::cache::Waiter;
+use crate::resp::Protocol;
+use crate::upstream::{Link, Pace};
+
+const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
+
+pub(super) fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
+    let client = link.client();
+    let sent = client.feed.hooks.now();
+    client.pings.sent(sent);
+    if client.protocol == Protocol::Resp3 && !client.blind.get() {
+        let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Calls);
+    }
+    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
+}
+
+/// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time, and
+/// wakes for that.
+pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>) {
+    let within = Pace::within(feed.bound);
+    let mut beat = Instant::now() + within.every;
+    loop {
+        // Nobody depends on it until it is armed, and there is more to be answered by then.
+        let patience = if link.client().armed.get() { within.patience } else { feed.bound };
+        let pace = Pace { patience, ..within };
+        let left = link.client().pings.left(pace, feed.hooks.now());
+        let overdue = left.map(|left| Instant::now() + left);
+        sleep_until(overdue.map_or(beat, |overdue| overdue.min(beat))).await;
+        // If this process was held up, the answer may have come and waits to be read.
+        tokio::task::yield_now().await;
+        if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
+            warn!("the upstream does not know the feed: connecting anew");
+            feed.hooks.metrics().feed_up.set(0);
+            feed.hooks.metrics().feed_lapses.inc();
+            feed.hooks.down();
+            return;
+        }
+        let now = feed.hooks.now();
+        if link.client().pings.left(pace, now) == Some(Duration::ZERO) {
+            warn!("the feed gave no answer within max-staleness: connecting anew");
+            return;
+        }
+        if Instant::now() < beat {
+            continue;
+        }
+        beat = Instant::now() + pace.every;
+        if feed.hooks.is_active(now) && link.is_up() {
+            ping(link, false);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A worker's heartbeat: proves tracked links fresh while reads come in, and leaves those that give no answer.
+//!
+//! What always holds: what was read on a link that goes dead is void within the bound, counted from then or from
+//! the first read thereafter. Once the feed proves that the upstream itself lives, another link takes the silent
+//! one's place; requests that are in flight on it may still be answered, so they wait for `upstream-timeout` as
+//! any others. A link that was only slow is tracked again when it answers.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::expect::{Expect, What};
+use super::peer::Peer;
+use super::worker::{UNUSED, Worker, is_active};
+use crate::cache::Micros;
+use crate::upstream::{Link, Pace};
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+impl Worker {
+    pub(super) async fn heartbeat(self: &Rc<Self>) {
+        let bound = self.shared.tightest_staleness();
+        let pace = Pace::within(if bound.is_zero() { UNUSED } else { bound });
+        let every = pace.every.min(UNUSED);
+        let mut beat = Instant::now();
+        loop {
+            let silence = self.until_silence(pace).map(|left| Instant::now() + left);
+            sleep_until(silence.map_or(beat, |silence| silence.min(beat))).await;
+            // If this process was held up, the answer may have come and waits to be read.
+            tokio::task::yield_now().await;
+            let now = self.shared.now();
+            let links = self.shared_links();
+            for (ident, link) in &links {
+                if link.client().pings.left(pace, now) == Some(Duration::ZERO) {
+                    self.leave_silent(*ident, link);
+                }
+            }
+            if Instant::now() < beat {
+                continue;
+            }
+            beat = Instant::now() + every;
+            self.drop_unused();
+            self.close_replaced();
+            if is_active(&self.shared, now) {
+                let tracked = links.iter().filter(|(_, link)| link.client().tracked().is_some());
+                tracked.for_each(|(_, link)| ping(link, now));
+            }
+        }
+    }
+
+    fn shared_links(&self) -> Vec<(u32, Link<Peer>)> {
+        self.links.borrow().iter().map(|known| (known.ident, known.link.clone())).collect()
+    }
+
+    /// How long until the next link is found silent that was not yet.
+    fn until_silence(&self, pace: Pace) -> Option<Duration> {
+        let (now, links) = (self.shared.now(), self.links.borrow());
+        let peers = links.iter().map(|known| known.link.client());
+        peers.filter(|peer| !peer.is_silent()).filter_map(|peer| peer.pings.left(pace, now)).min()
+    }
+
+    /// Closes replaced links on which nothing is expected any more, though idle sessions still hold them.
+    fn close_replaced(&self) {
+        let over = |(_, link): &mut (u32, Link<Peer>)| !link.is_up() || link.in_flight() == 0;
+        let over: Vec<_> = self.replaced.borrow_mut().extract_if(.., over).collect();
+        for (_, link) in over.iter().filter(|(_, link)| link.is_up()) {
+            link.close("another link has taken its place");
+        }
+    }
+
+    fn leave_silent(self: &Rc<Self>, ident: u32, link: &Link<Peer>) {
+        link.client().fall_silent();
+        let coverages = self.shared.cache.coverages();
+        let proven = coverages.current(&self.shared.feed).map(|feed| coverages.watermark(feed));
+        let lives = proven > link.client().pings.oldest();
+        let has_left = self.replaced.borrow().iter().any(|(other, _)| *other == ident);
+        let login = self.links.borrow().iter().find(|known| known.ident == ident).map(|k| k.login.clone());
+        let (Some(who), Some(login), true, false) = (self.shared.idents.get(ident), login, lives, has_left)
+        else {
+            return;
+        };
+        warn!(
+            link = link.client().number,
+            "a link gives no answer, though the upstream lives: making another"
+        );
+        link.client().be_replaced();
+        self.replaced.borrow_mut().push((ident, link.clone()));
+        let another = self.new_link(&who, &login);
+        self.adopt(ident, &login, &another);
+        another.reconnect();
+    }
+}
+
+fn ping(link: &Link<Peer>, now: Micros) {
+    link.client().pings.sent(now);
+    let _ = link.send(|out| out.copy(PING), Expect { since: now, what: What::Ping });
+}
