@@ -1,0 +1,63 @@
+//! What goes to make room, and what goes because nobody can be served it any more.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+
+use super::store::Reply;
+use super::{Cache, Micros, Reason, SHARDS, Shard, State, Waiter};
+
+impl<W: Waiter> Cache<W> {
+    /// Evicts until the budget is kept.
+    ///
+    /// From shards with more than their share, beginning with the one that grew: else a shard that happens to
+    /// be small would stay so, and what is in use there would go instead of what others have not used for
+    /// long. The newest entry is the last to go.
+    pub(super) fn evict(&self, grown: usize, now: Micros) {
+        let share = self.max_bytes / SHARDS;
+        for (share, newest) in [(share, 1), (0, 1), (0, 0)] {
+            for i in 0..SHARDS {
+                let keep = if i == 0 { newest } else { 0 };
+                let shard = &self.shards[(grown + i) % SHARDS];
+                while self.bytes.load(Ordering::Relaxed) > self.max_bytes {
+                    let mut guard = shard.lock();
+                    if guard.store.bytes() <= share || guard.store.len() <= keep {
+                        break;
+                    }
+                    guard.store.spare_used();
+                    let victim = self.pop_oldest(&mut guard, Reason::Evicted, now);
+                    drop(guard);
+                    drop(victim);
+                }
+            }
+        }
+    }
+
+    /// Frees entries that nobody can be served any more at the cold end of each shard, at most `limit` of each; says how many there were.
+    pub fn sweep(&self, limit: usize, now: Micros) -> usize {
+        let mut swept = 0;
+        for shard in &self.shards {
+            for _ in 0..limit {
+                let mut guard = shard.lock();
+                let is_gone = |reply| matches!(self.state(reply, 0, now), State::Gone(_));
+                if !guard.store.oldest().is_some_and(is_gone) {
+                    break;
+                }
+                let victim = self.pop_oldest(&mut guard, Reason::CoverageEnded, now);
+                drop(guard);
+                swept += usize::from(victim.is_some());
+            }
+        }
+        swept
+    }
+
+    fn pop_oldest(&self, shard: &mut MutexGuard<'_, Shard<W>>, reason: Reason, now: Micros) -> Option<Reply> {
+        let before = shard.store.bytes();
+        let victim = shard.store.pop_oldest()?;
+        self.freed(before - shard.store.bytes());
+        self.count(reason);
+        let place = self.place(victim.key());
+        shard.stripes[place.stripe].record(place, reason, now);
+        Some(victim)
+    }
+}
