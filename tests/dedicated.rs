@@ -677,3 +677,21 @@ mod connection {
         reads_are_cached(&nearside, &mut client);
     }
 }
+
+/// A subscriber in RESP2 may not say CLIENT REPLY, nor may nearside say CLIENT SETNAME for it.
+#[test]
+fn a_name_that_could_not_be_told_is_told_later() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let (mut client, mut straight) = (nearside.connect(), redis.connect());
+    for line in [
+        "SUBSCRIBE c",
+        "CLIENT REPLY ON",
+        "UNSUBSCRIBE c",
+        "CLIENT GETNAME",
+        "CLIENT SETNAME me",
+        "CLIENT GETNAME",
+    ] {
+        assert_eq!(client.text(line), straight.text(line), "{line}");
+    }
+}

@@ -196,7 +196,9 @@ impl Dedicated {
 
     /// Tells the server what the session is called, for what it will say itself.
     fn tell_name(&mut self, core: &Core) {
-        if self.named || self.replies != Replies::On || !self.link.client().call(&core.name) {
+        // A subscriber in RESP2 may not be named, and says what counts as named all the same.
+        let known = self.named && self.link.client().is_called();
+        if known || self.replies != Replies::On || !self.link.client().call(&core.name) {
             return;
         }
         let command: [&[u8]; 3] = [b"CLIENT", b"SETNAME", &core.name];

@@ -131,6 +131,11 @@ impl Peer {
         !known
     }
 
+    /// Whether the connection has a session's name, as far as was heard.
+    pub(super) fn is_called(&self) -> bool {
+        self.name.borrow().is_some()
+    }
+
     /// Whether the connection was never put into a state of its own.
     pub(super) fn is_clean(&self) -> bool {
         !self.listening.get() && !self.raw.get()
