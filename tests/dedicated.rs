@@ -695,3 +695,23 @@ fn a_name_that_could_not_be_told_is_told_later() {
         assert_eq!(client.text(line), straight.text(line), "{line}");
     }
 }
+
+/// What the client wants no reply to is carried out, and before what follows RESET, which goes another way.
+#[test]
+fn what_was_written_in_silence_comes_before_reset() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let mut client = nearside.connect();
+    for i in 1..=300 {
+        let silent = match i % 3 {
+            0 => &["CLIENT REPLY SKIP", "INCR users/n", "RESET"][..],
+            1 => &["CLIENT REPLY OFF", "INCR users/n", "RESET"],
+            _ => &["CLIENT REPLY OFF", "INCR users/n", "MULTI", "INCR users/n", "RESET"],
+        };
+        let lines = [silent, &["GET users/n"]].concat();
+        client.send(&lines.iter().flat_map(|words| line(words)).collect::<Vec<_>>());
+        assert_eq!(client.reply(), b"+RESET\r\n");
+        let said = client.reply();
+        assert_eq!(String::from_utf8_lossy(&said).lines().nth(1), Some(&*i.to_string()));
+    }
+}

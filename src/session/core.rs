@@ -248,9 +248,11 @@ impl Core {
         };
         self.leave_if_idle();
         let idle = || self.outbox.waiting() == 0;
-        let act = match (&self.mode, kind) {
+        let now = self.now;
+        let act = match (&mut self.mode, kind) {
             (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
-                idle().then_some(Act::Local(local))?
+                let done = local != Local::Reset || dedicated.is_done(now);
+                (idle() && done).then_some(Act::Local(local))?
             }
             (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Act::Dedicated(kind),

@@ -13,19 +13,21 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{CacheFence, Change, Past, What, Write};
+use super::expect::{Change, Past, Transaction, What, Write};
 use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
-use crate::cache::Reason;
+use crate::cache::{Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
 use crate::upstream::Link;
 
+const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
 const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
 /// Which requests the server answers, as `CLIENT REPLY` has it.
@@ -35,26 +37,6 @@ enum Replies {
     Off,
     /// All but the next.
     Skip,
-}
-
-/// A transaction, from its `MULTI` on.
-#[derive(Default)]
-pub(super) struct Transaction {
-    touched: Touched,
-    /// The server has answered the `MULTI`.
-    answered: bool,
-    /// The server refused the `MULTI`, so what came behind it was carried out: fenced until all is answered.
-    refused: Option<CacheFence>,
-}
-
-impl Transaction {
-    /// The reply to `MULTI` has come; those to what came behind it are not yet delivered.
-    pub(super) fn answer(&mut self, refused: bool, shared: &Shared) {
-        self.answered = true;
-        if refused {
-            self.refused = Some(self.touched.fence(shared, shared.now()));
-        }
-    }
 }
 
 /// While it stands, `CLIENT UNBLOCK` finds the session.
@@ -141,6 +123,22 @@ impl Dedicated {
             self.drop_refused(core);
         }
         !self.has_state() && self.link.in_flight() == 0
+    }
+
+    /// Whether all that was written here is carried out, also what the client wants no replies to. If not, that is
+    /// asked for, and the session is woken when it is: what comes next may go another way.
+    pub(super) fn is_done(&mut self, now: Micros) -> bool {
+        if self.link.client().is_raw() {
+            // Its replies cannot be told from what else comes.
+            return true;
+        }
+        if self.replies == Replies::Off {
+            self.replies = Replies::On;
+            let ends: &[u8] = if self.transaction.is_some() { DISCARD } else { b"" };
+            let what = What::Write(Box::new(Write::unwanted()));
+            send_on(&self.link, now, |out| out.copy(&[ends, REPLY_ON].concat()), what);
+        }
+        self.link.in_flight() == 0
     }
 
     /// Forgets a transaction that the server has refused: whatever came behind its `MULTI` is done.

@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::audit::Audit;
-use super::dedicated::Transaction;
 use super::mget::Gather;
 use super::outbox::To;
 use super::read::Fill;
+use super::shared::Shared;
+use super::write::Touched;
 use crate::cache::{CoverageId, Fence, Lease, Micros, NameBuf};
 use crate::upstream::ServerId;
 
@@ -105,10 +106,36 @@ pub(super) struct Write {
 }
 
 impl Write {
+    /// One reply that nobody wants.
+    pub(super) fn unwanted() -> Self {
+        let echoed = Vec::new();
+        Self { to: None, fence: None, announced: 1, echoed, announce: None, unknown: None }
+    }
+
     /// A command that nobody knows, in a transaction: if it is refused, it was nothing.
     pub(super) fn unknown(to: To, unknown: Rc<Cell<u32>>) -> Self {
         let echoed = Vec::new();
         Self { to: Some(to), fence: None, announced: 0, echoed, announce: None, unknown: Some(unknown) }
+    }
+}
+
+/// A transaction, from its `MULTI` on.
+#[derive(Default)]
+pub(super) struct Transaction {
+    pub(super) touched: Touched,
+    /// The server has answered the `MULTI`.
+    pub(super) answered: bool,
+    /// The server refused the `MULTI`, so what came behind it was carried out: fenced until all is answered.
+    pub(super) refused: Option<CacheFence>,
+}
+
+impl Transaction {
+    /// The reply to `MULTI` has come; those to what came behind it are not yet delivered.
+    pub(super) fn answer(&mut self, refused: bool, shared: &Shared) {
+        self.answered = true;
+        if refused {
+            self.refused = Some(self.touched.fence(shared, shared.now()));
+        }
     }
 }
 

@@ -434,6 +434,10 @@ impl Peer {
             write.echoed.drain(..).for_each(|key| self.shared.cache.no_echo(&key, now));
         }
         write.announced -= usize::from(at.last);
+        if let Some(owner) = self.owner.borrow().as_ref().filter(|_| write.announced == 0) {
+            // It may wait until all is done here.
+            owner.wake();
+        }
         (write.announced > 0).then_some(What::Write(write))
     }
 
