@@ -190,7 +190,7 @@ impl Connection {
     /// Handles what can be handled now.
     fn handle(&mut self, cx: &mut Context<'_>) -> Handled {
         let worker = self.worker.clone();
-        let table = worker.table();
+        let table = worker.shared.table();
         let mut any = self.core.begin_batch(&table, cx);
         let before = self.core.handled();
         if !self.buf.is_empty() {

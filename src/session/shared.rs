@@ -78,8 +78,6 @@ pub struct Shared {
     /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
     waiting: Mutex<HashMap<u64, i64>>,
     table: ArcSwap<Table>,
-    /// Goes up when the table is replaced.
-    table_number: AtomicU64,
     origin: Instant,
     next_id: AtomicU64,
 }
@@ -102,7 +100,6 @@ impl Shared {
             get: Table::builtin().number(b"get")?,
             waiting: Mutex::default(),
             table: ArcSwap::from_pointee(Table::builtin()),
-            table_number: AtomicU64::new(0),
             origin: Instant::now(),
             next_id: AtomicU64::new(1),
         };
@@ -151,12 +148,6 @@ impl Shared {
             None => table,
         };
         self.table.store(Arc::new(table));
-        self.table_number.fetch_add(1, Ordering::Release);
-    }
-
-    /// Which [table](Self::table) is in use: another number, another table.
-    pub fn table_number(&self) -> u64 {
-        self.table_number.load(Ordering::Acquire)
     }
 
     /// Whether it is seen when somebody changes users or their rules upstream. If not, the replies of those who log

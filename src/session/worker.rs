@@ -21,7 +21,6 @@ use super::outbox::Outbox;
 use super::peer::Peer;
 use super::shared::{FeedUp, Ident, Shared};
 use crate::cache::{Micros, NO_LINK, Waiter, Wanted};
-use crate::command::Table;
 use crate::namespace::Tracking;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{Identity, Link, Login, Stream, server_id};
@@ -140,8 +139,6 @@ pub struct Worker {
     pub(super) scratch: RefCell<BytesMut>,
     /// Likewise for replies: the buffer of whichever session answers.
     pub(super) spare: RefCell<BytesMut>,
-    /// The command table, and its number.
-    table: RefCell<(u64, Rc<Table>)>,
     draining: Cell<bool>,
 }
 
@@ -150,7 +147,6 @@ static NEXT_LINK: AtomicU16 = AtomicU16::new(1);
 
 impl Worker {
     pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>) -> Rc<Self> {
-        let table = (shared.table_number(), Rc::new(Table::clone(&shared.table())));
         Rc::new(Self {
             shared,
             inbox,
@@ -160,7 +156,6 @@ impl Worker {
             sessions: RefCell::default(),
             scratch: RefCell::default(),
             spare: RefCell::default(),
-            table: RefCell::new(table),
             draining: Cell::new(false),
         })
     }
@@ -250,16 +245,6 @@ impl Worker {
 
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
-    }
-
-    /// The command table as it is now, without the cost of an `Arc`.
-    pub(super) fn table(&self) -> Rc<Table> {
-        let mut table = self.table.borrow_mut();
-        let number = self.shared.table_number();
-        if table.0 != number {
-            *table = (number, Rc::new(Table::clone(&self.shared.table())));
-        }
-        table.1.clone()
     }
 
     /// The identity of a session that has not changed it.
