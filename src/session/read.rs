@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use smallvec::smallvec;
 
-use super::core::{Core, Raw};
+use super::core::{Core, Raw, send_on};
 use super::expect::{CacheLease, Past, What};
 use super::fields;
 use super::outbox::To;
@@ -16,7 +16,7 @@ use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
 use crate::resp::request::Request;
 use crate::resp::scanner::Kind;
-use crate::upstream::{At, Chunk, Outgoing};
+use crate::upstream::{At, Chunk, Link, Outgoing};
 
 /// Answers a read from the cache, or lets it fill the cache.
 pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
@@ -101,14 +101,19 @@ fn ask_times(out: &mut BytesMut, fields: Fields, key: &[u8], rest: &[u8]) {
     encode::command(out, &[b"PTTL", key]);
 }
 
-/// Writes the request that a cached reply answers, with what is asked behind it, and gives the fields whose
-/// times that proves; `None` if its command is not known any more.
-pub(super) fn write_fill(out: &mut BytesMut, table: &Table, name: &Name<'_>) -> Option<Fields> {
-    let fields = table.row(name.command)?.fields;
-    write_request(out, table, name).then(|| {
-        ask_times(out, fields, name.key, name.rest);
-        fields
-    })
+/// Reads what is leased into the cache, though no client has asked for it. False if its command is not known any
+/// more: then nothing is sent.
+pub(super) fn fetch_unasked(shared: &Shared, link: &Link<Peer>, lease: CacheLease, now: Micros) -> bool {
+    let (table, name) = (shared.table(), lease.name());
+    let mut request = BytesMut::new();
+    let fields = table.row(name.command).map_or(Fields::None, |row| row.fields);
+    if !write_request(&mut request, &table, &name) {
+        return false;
+    }
+    ask_times(&mut request, fields, name.key, name.rest);
+    let what = What::Fill(Box::new(Fill::new(shared, None, lease, fields)));
+    let _ = send_on(link, now, |out: &mut Outgoing| out.append(request.freeze()), what);
+    true
 }
 
 /// Writes the request that a cached reply answers; false if its command is not known any more.

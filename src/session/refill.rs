@@ -4,17 +4,14 @@
 //! that was opened while the write's fence is held. Nothing of it is delivered to anybody but the cache and
 //! whoever waits for the same reply. The announcement's echo does not void it; another write does.
 
-use bytes::BytesMut;
-
-use super::core::send_on;
-use super::expect::{CacheLease, What};
+use super::expect::CacheLease;
 use super::peer::Peer;
-use super::read::{Fill, write_fill};
+use super::read::fetch_unasked;
 use super::shared::{Ident, Shared};
 use super::write::Touched;
 use crate::cache::{Micros, NO_LINK, Name, NameBuf};
 use crate::command::Row;
-use crate::upstream::{Link, Outgoing};
+use crate::upstream::Link;
 
 /// Keys of one write that are refilled, and replies of one key.
 const MAX_KEYS: usize = 8;
@@ -90,11 +87,6 @@ pub(super) fn lease(shared: &Shared, link: &Link<Peer>, wanted: &[NameBuf], now:
 /// Sends the reads, right behind the write.
 pub(super) fn send(shared: &Shared, link: &Link<Peer>, leases: Vec<CacheLease>, now: Micros) {
     for lease in leases {
-        let mut request = BytesMut::new();
-        let name = lease.name();
-        let Some(fields) = write_fill(&mut request, &shared.table(), &name) else { continue };
-        let fill = Fill::new(shared, None, lease, fields);
-        let _ =
-            send_on(link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
+        fetch_unasked(shared, link, lease, now);
     }
 }

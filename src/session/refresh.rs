@@ -5,14 +5,9 @@
 
 use std::rc::Rc;
 
-use bytes::BytesMut;
-
-use super::core::send_on;
-use super::expect::What;
-use super::read::{Fill, write_fill};
+use super::read::fetch_unasked;
 use super::worker::Worker;
 use crate::cache::{Bounds, Lookup, Wanted};
-use crate::upstream::Outgoing;
 
 /// Fetches it, unless somebody does so already.
 pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], wanted: &Wanted) {
@@ -27,11 +22,8 @@ pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], wanted: &Wanted) {
     let now = shared.now();
     let cover = || link.client().cover(namespace);
     let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, || None, |_| ()) else { return };
-    let mut request = BytesMut::new();
-    let Some(fields) = write_fill(&mut request, &shared.table(), &name) else { return };
     lease.refreshes(wanted);
-    shared.metrics.refreshes.inc();
-    let fill = Fill::new(shared, None, lease, fields);
-    let _ =
-        send_on(&link, now, |out: &mut Outgoing| out.append(request.freeze()), What::Fill(Box::new(fill)));
+    if fetch_unasked(shared, &link, lease, now) {
+        shared.metrics.refreshes.inc();
+    }
 }
