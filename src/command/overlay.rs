@@ -56,9 +56,7 @@ impl Table {
         }
         Table::new(rows)
     }
-}
 
-impl Table {
     /// This table, with no command's reply cached but those of `wanted`.
     pub fn narrow(&self, wanted: &[String]) -> Table {
         let mut table = self.clone();
