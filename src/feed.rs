@@ -116,7 +116,7 @@ const RETRY: Duration = Duration::from_millis(20);
 const REFUSED: Duration = Duration::from_secs(5);
 
 impl<W: Waiter, H: Hooks> Feed<W, H> {
-    /// Keeps the feed up until the task is dropped. Runs in a `LocalSet`.
+    /// Keeps the feed up until the task is dropped. Runs in a `LocalRuntime`.
     pub async fn run(self) {
         let feed = Rc::new(self);
         let mut protocol = Protocol::Resp3;

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use crate::admin;
@@ -142,8 +142,7 @@ impl Server {
 
     /// Serves until it is told to stop, and the drain is over.
     pub fn run(self, shutdown: Shutdown) -> Result<(), ServerError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        LocalSet::new().block_on(&runtime, self.serve(shutdown))
+        runtime()?.block_on(self.serve(shutdown))
     }
 
     async fn serve(self, shutdown: Shutdown) -> Result<(), ServerError> {
@@ -225,17 +224,29 @@ async fn drained(
     Ok(())
 }
 
-/// Frees void entries bit by bit.
+/// Frees void entries bit by bit, a sixth of the time at most: a flush of a million does not keep a processor
+/// from the workers.
 async fn sweep(shared: Arc<Shared>) {
-    /// How many of one shard in a row, and how often.
-    const BATCH: usize = 64;
+    /// How many of one shard in a row, for how long, and how long not.
+    const BATCH: usize = 16;
+    const SLICE: Duration = Duration::from_micros(200);
+    const REST: Duration = Duration::from_millis(1);
+    /// How often it looks for some.
     const PAUSE: Duration = Duration::from_millis(250);
     loop {
-        tokio::time::sleep(PAUSE).await;
-        while shared.cache.sweep(BATCH, shared.now()) > 0 {
-            tokio::task::yield_now().await;
+        let begun = Instant::now();
+        let mut more = true;
+        while more && begun.elapsed() < SLICE {
+            more = shared.cache.sweep(BATCH, shared.now()) > 0;
         }
+        tokio::time::sleep(if more { REST } else { PAUSE }).await;
     }
+}
+
+/// A runtime for this thread alone. Its tasks are woken without the second queue that a `LocalSet` keeps, which
+/// took 3 % of a hit's processor time at depth 1.
+fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
 struct WorkerThread {
@@ -251,16 +262,22 @@ impl WorkerThread {
         mut stop: watch::Receiver<Stop>,
     ) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox::default());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let theirs = inbox.clone();
+        let (ready, built) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("worker-{i}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, async {
+            let runtime = match runtime() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            runtime.block_on(async {
                 tokio::select! {
                     () = Worker::new(shared, theirs).run(audits) => {}
                     _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
                 }
             });
         })?;
+        built.recv().unwrap_or_else(|_| Err(std::io::Error::other("a worker has panicked at its start")))?;
         Ok(Self { inbox, thread })
     }
 }

@@ -160,7 +160,7 @@ impl Worker {
         })
     }
 
-    /// Serves until it is told to drain, and then until the last session is gone. Runs in a `LocalSet`.
+    /// Serves until it is told to drain, and then until the last session is gone. Runs in a `LocalRuntime`.
     ///
     /// `audits` is how often it compares a cached reply with the upstream's; one worker does.
     pub async fn run(self: Rc<Self>, audits: Option<Duration>) {
