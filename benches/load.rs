@@ -3,21 +3,28 @@
 //!
 //!     load drive ADDRESS [--conns C] [--depth D] [--requests N | --seconds S] [--keys K]
 //!                        [--order seq|random|zipf] [--writes PERCENT] [--size BYTES] [--prefix P]
+//!                        [--pause MICROSECONDS-BETWEEN-BATCHES]
 //!     load relay LISTEN TARGET MICROSECONDS-EACH-WAY
 //!
 //! Keys are 24 bytes long, prefix included. In order, the connections share one counter, so no key is asked for
 //! twice before all were.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::rc::Rc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nearside::resp::encode;
 use nearside::resp::scanner::{Kind, ReplyScanner, Scan};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::{Builder, LocalOptions};
+
+/// Length of the keys, in bytes.
+const KEY: usize = 24;
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -42,10 +49,11 @@ struct Load {
     zipf: Option<Vec<f64>>,
     random: bool,
     writes: u64,
+    pause: Duration,
     value: Vec<u8>,
     prefix: String,
     /// Requests that were begun.
-    begun: AtomicU64,
+    begun: Cell<u64>,
 }
 
 #[derive(Default)]
@@ -62,7 +70,7 @@ fn drive(address: &str, options: &[&str]) -> io::Result<()> {
     let order = options.get("--order").copied().unwrap_or("seq");
     let keys = get("--keys", 10_000);
     let until = options.get("--seconds").map(|text| Duration::from_millis(1000 * number(text)));
-    let load = Arc::new(Load {
+    let load = Rc::new(Load {
         depth: get("--depth", 1),
         requests: if until.is_some() { u64::MAX } else { get("--requests", keys) },
         until,
@@ -70,32 +78,36 @@ fn drive(address: &str, options: &[&str]) -> io::Result<()> {
         zipf: (order == "zipf").then(|| zipf(keys)),
         random: order == "random",
         writes: get("--writes", 0),
+        pause: Duration::from_micros(get("--pause", 0)),
         value: vec![b'x'; get("--size", 64) as usize],
         prefix: options.get("--prefix").copied().unwrap_or("key:").into(),
-        begun: AtomicU64::new(0),
+        begun: Cell::new(0),
     });
     let mut sockets = Vec::new();
     for _ in 0..get("--conns", 1) {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
         sockets.push(socket);
     }
     let start = Instant::now();
-    let threads: Vec<_> = sockets
-        .into_iter()
-        .enumerate()
-        .map(|(i, socket)| {
-            let load = load.clone();
-            thread::spawn(move || load.run(socket, i as u64, start))
-        })
-        .collect();
-    let mut all = Seen::default();
-    for thread in threads {
-        let seen = thread.join().expect("a connection's thread")?;
-        all.requests += seen.requests;
-        all.errors += seen.errors;
-        all.nanos.extend(seen.nanos);
-    }
+    let runtime = Builder::new_current_thread().enable_io().build_local(LocalOptions::default())?;
+    let all = runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for (i, socket) in sockets.into_iter().enumerate() {
+            let (load, socket) = (load.clone(), tokio::net::TcpStream::from_std(socket)?);
+            tasks.push(tokio::task::spawn_local(async move { load.run(socket, i as u64, start).await }));
+        }
+        let mut all = Seen::default();
+        for task in tasks {
+            let seen = task.await.expect("a connection's task")?;
+            all.requests += seen.requests;
+            all.errors += seen.errors;
+            all.nanos.extend(seen.nanos);
+        }
+        Ok::<_, io::Error>(all)
+    });
+    let mut all = all?;
     let seconds = start.elapsed().as_secs_f64();
     all.nanos.sort_unstable();
     let at = |share: f64| match all.nanos.len() {
@@ -126,25 +138,30 @@ fn zipf(keys: u64) -> Vec<f64> {
 }
 
 impl Load {
-    fn run(&self, mut socket: TcpStream, seed: u64, start: Instant) -> io::Result<Seen> {
+    async fn run(&self, mut socket: tokio::net::TcpStream, seed: u64, start: Instant) -> io::Result<Seen> {
         let mut seen = Seen::default();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed + 1);
         let (mut out, mut replies, mut scanner) = (Vec::new(), vec![0; 256 << 10], ReplyScanner::new());
         loop {
-            let first = self.begun.fetch_add(self.depth, Ordering::Relaxed);
+            let first = self.begun.get();
+            self.begun.set(first + self.depth);
             if first >= self.requests || self.until.is_some_and(|until| start.elapsed() >= until) {
                 return Ok(seen);
             }
             let batch = self.depth.min(self.requests - first);
+            if !self.pause.is_zero() {
+                // All connections pause together.
+                thread::sleep(self.pause);
+            }
             out.clear();
             for i in 0..batch {
                 self.request(&mut out, first + i, &mut random);
             }
             let sent = Instant::now();
-            socket.write_all(&out)?;
+            socket.write_all(&out).await?;
             let mut missing = batch;
             while missing > 0 {
-                let read = socket.read(&mut replies)?;
+                let read = socket.read(&mut replies).await?;
                 if read == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -174,12 +191,24 @@ impl Load {
             None if self.random => next(random) % self.keys,
             None => i % self.keys,
         };
-        let key = format!("{}{key:0width$}", self.prefix, width = 24 - self.prefix.len());
+        let key = name(&self.prefix, key);
         match self.writes > next(random) % 100 {
-            true => encode::command(out, &[b"SET", key.as_bytes(), &self.value]),
-            false => encode::command(out, &[b"GET", key.as_bytes()]),
+            true => encode::command(out, &[b"SET", &key, &self.value]),
+            false => encode::command(out, &[b"GET", &key]),
         }
     }
+}
+
+/// The prefix, and the number with leading zeros. By hand, for at depth 64 the load costs more than its server.
+fn name(prefix: &str, mut number: u64) -> [u8; KEY] {
+    let mut key = [b'0'; KEY];
+    let (head, digits) = key.split_at_mut(prefix.len());
+    head.copy_from_slice(prefix.as_bytes());
+    for digit in digits.iter_mut().rev() {
+        *digit += (number % 10) as u8;
+        number /= 10;
+    }
+    key
 }
 
 /// xorshift64*
