@@ -12,6 +12,10 @@
 //! the LF after a header's CR, and waits at a NUL in a line until the line is too long. But the sloppy
 //! request is not passed on as it came: the upstream may be stricter than Redis, and the link is shared.
 
+mod head;
+
+use head::Head;
+
 use super::error::ProtocolError;
 use super::request::{ArgRange, Request};
 use super::{encode, inline, number};
@@ -59,6 +63,7 @@ pub struct RequestFramer {
     /// What holds now, and what holds for a client that has logged in.
     limits: Limits,
     unlocked: Limits,
+    locked: bool,
     step: Step,
     /// The start of the line or argument that is awaited; at the end, of the next request.
     at: usize,
@@ -70,6 +75,10 @@ pub struct RequestFramer {
     sloppy: bool,
     /// Where the arguments lie, in the buffer or, if this is not empty, in `rewritten`.
     args: Vec<ArgRange>,
+    /// Of the request to which `args` belongs.
+    head: Head,
+    /// The last request began with the head of the one before it.
+    repeats: bool,
     rewritten: Vec<u8>,
 }
 
@@ -102,6 +111,7 @@ impl RequestFramer {
         Self {
             limits,
             unlocked: limits,
+            locked: false,
             step: Step::Start,
             at: 0,
             searched: 0,
@@ -109,6 +119,8 @@ impl RequestFramer {
             len: 0,
             sloppy: false,
             args: Vec::new(),
+            head: Head::NONE,
+            repeats: false,
             rewritten: Vec::new(),
         }
     }
@@ -116,6 +128,11 @@ impl RequestFramer {
     /// Whether the client has yet to log in: then only so much is taken as a login needs, as Redis has it in
     /// `processMultibulkBuffer`. Counts from the next header on.
     pub fn lock(&mut self, locked: bool) {
+        if locked == self.locked {
+            return;
+        }
+        self.locked = locked;
+        self.head.forget();
         let Limits { max_args, max_bulk, .. } = self.unlocked;
         let (args, bulk) = if locked { LOCKED } else { (max_args, max_bulk) };
         self.limits.max_args = args.min(max_args);
@@ -144,6 +161,13 @@ impl RequestFramer {
     /// of a hit's framing. `None` says nothing, and costs a second look at what came of one request.
     #[inline]
     fn usual(&mut self, buf: &[u8]) -> Option<usize> {
+        if let (true, [_, last]) = (self.head.begins(buf), &self.args[..]) {
+            let end = (last.start + last.len) as usize;
+            if buf.get(end..end + 2)? == b"\r\n" {
+                self.repeats = true;
+                return Some(self.at);
+            }
+        }
         if !self.rewritten.is_empty() || self.args.capacity() > KEPT_ARGS {
             return None;
         }
@@ -151,6 +175,8 @@ impl RequestFramer {
         if count == 0 || count > self.limits.max_args.min(USUAL_ARGS) {
             return None;
         }
+        self.repeats = false;
+        self.head.forget();
         self.args.clear();
         for _ in 0..count {
             let (len, start) = number::short_line(buf, at, b'$')?;
@@ -163,7 +189,11 @@ impl RequestFramer {
             at = end + 2;
         }
         self.at = at;
-        (at <= self.limits.max_request).then_some(at)
+        if at > self.limits.max_request {
+            return None;
+        }
+        self.head.keep(buf, &self.args);
+        Some(at)
     }
 
     /// The request that the last call of [`next`](Self::next) found in `buf`.
@@ -175,7 +205,14 @@ impl RequestFramer {
         Request::new(raw, &self.args)
     }
 
+    /// Whether the last request differs from the one before it in nothing but its second and last argument.
+    pub fn repeats(&self) -> bool {
+        self.repeats
+    }
+
     fn reset(&mut self) {
+        self.repeats = false;
+        self.head.forget();
         self.at = 0;
         self.searched = 0;
         self.sloppy = false;

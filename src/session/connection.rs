@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use super::core::{Core, Raw};
 use super::outbox::{Left, MAX_SPARE, Outbox};
 use super::worker::Worker;
-use crate::command::Table;
+use crate::command::{Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
 use crate::upstream::{LARGE, Stream};
@@ -197,12 +197,13 @@ impl Connection {
             self.outbox.borrow_buffer(&worker.spare);
         }
         let mut starved = false;
+        let mut last = None;
         while self.core.may_proceed(cx) {
             let Some(framed) = self.next_frame() else {
                 starved = true;
                 break;
             };
-            if !self.execute(&table, framed) {
+            if !self.execute(&table, framed, &mut last) {
                 self.framed = Some(framed);
                 break;
             }
@@ -243,10 +244,21 @@ impl Connection {
         None
     }
 
-    /// Executes the request at the start of the buffer; false if it has to wait.
-    fn execute(&mut self, table: &Table, Framed { len, inline }: Framed) -> bool {
+    /// Executes the request at the start of the buffer; false if it has to wait. `last` is the row of the one before
+    /// it in this batch.
+    fn execute<'t>(
+        &mut self,
+        table: &'t Table,
+        Framed { len, inline }: Framed,
+        last: &mut Option<&'t Row>,
+    ) -> bool {
         let request = self.framer.request(&self.buf);
-        let Some(plan) = self.core.admit(table, &request) else { return false };
+        let row = match *last {
+            Some(row) if self.framer.repeats() && !row.is_container() => Some(row),
+            _ => table.lookup(&request),
+        };
+        *last = row;
+        let Some(plan) = self.core.admit(row, &request) else { return false };
         self.wanted = 0;
         if len < LARGE || inline {
             self.core.execute(plan, &request, Raw::Copy(request.raw()));

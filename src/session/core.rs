@@ -233,9 +233,8 @@ impl Core {
         self.changing.is_none() && !self.quit && self.outbox.may_open() && !link.is_congested(cx)
     }
 
-    /// What is to be done with a request; `None` if it has to wait for the replies before it.
-    pub(super) fn admit<'t>(&mut self, table: &'t Table, request: &Request<'_>) -> Option<Plan<'t>> {
-        let row = table.lookup(request);
+    /// What is to be done with a request of this row; `None` if it has to wait for the replies before it.
+    pub(super) fn admit<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Plan<'t>> {
         if self.locked && !row.is_some_and(|row| gate::allows(row) && row.takes(request.len())) {
             return Some(Plan { row, act: Act::Refuse });
         }

@@ -23,13 +23,27 @@ use crate::upstream::{At, Chunk, Outgoing};
 const MAX_FILLS: usize = 1024;
 
 pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
-    let mut held = BytesMut::new();
-    let mut parts = Vec::with_capacity(request.len() - 1);
+    let elements = request.len() - 1;
+    // As long as all are there, they go straight to where the client's replies are gathered.
+    let first = core.outbox.reply_unless(|out| {
+        encode::array(out, elements);
+        let start = out.len();
+        (1..=elements).find_map(|i| {
+            match lookup(core, request.arg(i), |reply| out.extend_from_slice(reply)) {
+                Lookup::Hit => None,
+                other => Some((i, other, BytesMut::from(&out[start..]))),
+            }
+        })
+    });
+    let Some((at, other, mut held)) = first else { return core.count_hit() };
+    let mut parts = vec![Part::Held(0..held.len())];
     let mut missing = Vec::new();
-    for i in 1..request.len() {
+    let mut found = Some(other);
+    for i in at..=elements {
         let key = request.arg(i);
         let start = held.len();
-        match lookup(core, key, |reply| held.extend_from_slice(reply)) {
+        let found = found.take().unwrap_or_else(|| lookup(core, key, |reply| held.extend_from_slice(reply)));
+        match found {
             Lookup::Hit => parts.push(Part::Held(start..held.len())),
             Lookup::Miss(lease) if missing.len() < MAX_FILLS => {
                 parts.push(Part::Missing);
@@ -44,14 +58,6 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
             }
         }
     }
-    if missing.is_empty() {
-        core.count_hit();
-        core.outbox.reply_with(|out| {
-            encode::array(out, parts.len());
-            out.put_slice(&held);
-        });
-        return;
-    }
     core.shared.cache.touch(core.now);
     let to = core.to(core.outbox.open());
     let mut out = BytesMut::new();
@@ -60,7 +66,8 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
-    let gather = Gather { to, held, parts, missing, fetched: BytesMut::new(), is_read: false, next: 0 };
+    let gather =
+        Gather { to, elements, held, parts, missing, fetched: BytesMut::new(), is_read: false, next: 0 };
     core.send(|to: &mut Outgoing| to.append(out.freeze()), What::Gather(Box::new(gather)));
 }
 
@@ -73,7 +80,7 @@ fn lookup(core: &Core, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::w
 }
 
 enum Part {
-    /// Where the element lies in `held`.
+    /// Where elements lie in `held`.
     Held(Range<usize>),
     /// The next of the fetched ones.
     Missing,
@@ -91,6 +98,7 @@ struct Missing {
 /// An `MGET` of the missing keys, and their `PTTL`s, in flight.
 pub(super) struct Gather {
     to: To,
+    elements: usize,
     held: BytesMut,
     parts: Vec<Part>,
     missing: Vec<Missing>,
@@ -191,7 +199,7 @@ impl Gather {
             return;
         }
         let mut out = BytesMut::with_capacity(self.held.len() + self.fetched.len() + 16);
-        encode::array(&mut out, self.parts.len());
+        encode::array(&mut out, self.elements);
         let mut fetched = self.missing.iter();
         for part in &self.parts {
             match part {

@@ -225,17 +225,29 @@ impl Outbox {
 
     /// Answers the next request at once with what `write` writes.
     pub fn reply_with(&self, write: impl FnOnce(&mut BytesMut)) {
+        self.reply_unless(|out| {
+            write(out);
+            None::<()>
+        });
+    }
+
+    /// Answers the next request at once with what `write` writes, unless that gives something: then what it wrote is
+    /// taken back.
+    pub fn reply_unless<T>(&self, write: impl FnOnce(&mut BytesMut) -> Option<T>) -> Option<T> {
         let mut inner = self.0.borrow_mut();
         if inner.slots.is_empty() {
-            inner.out.with(write);
-            inner.first += 1;
-            return;
+            let given = inner.out.with_unless(write);
+            inner.first += u64::from(given.is_none());
+            return given;
         }
         let mut bytes = BytesMut::new();
-        write(&mut bytes);
-        inner.held += bytes.len();
-        let pieces = SmallVec::from([bytes.freeze()]);
-        inner.slots.push_back(Slot { pieces, done: true, ..Slot::default() });
+        let given = write(&mut bytes);
+        if given.is_none() {
+            inner.held += bytes.len();
+            let pieces = SmallVec::from([bytes.freeze()]);
+            inner.slots.push_back(Slot { pieces, done: true, ..Slot::default() });
+        }
+        given
     }
 
     /// What belongs to no request: a message. Replies come from the same connection and in its order, so

@@ -54,9 +54,21 @@ impl Outgoing {
 
     /// Appends what `write` writes.
     pub fn with(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        self.with_unless(|tail| {
+            write(tail);
+            None::<()>
+        });
+    }
+
+    /// Appends what `write` writes, unless that gives something: then what it wrote is taken back.
+    pub fn with_unless<T>(&mut self, write: impl FnOnce(&mut BytesMut) -> Option<T>) -> Option<T> {
         let before = self.tail.len();
-        write(&mut self.tail);
+        let given = write(&mut self.tail);
+        if given.is_some() {
+            self.tail.truncate(before);
+        }
         self.len += self.tail.len() - before;
+        given
     }
 
     /// Writes as much as the stream takes; says how many bytes that was. `Ready` when all is written, or

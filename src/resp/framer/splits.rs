@@ -33,6 +33,14 @@ pub fn framed(limits: Limits, bytes: &[u8], mut more: impl FnMut() -> usize) -> 
             Ok(Frame::Request(used)) => {
                 let request = framer.request(buf);
                 assert_eq!(request.raw(), &buf[..used]);
+                let mut fresh = RequestFramer::new(limits);
+                assert_eq!(fresh.next(buf), Ok(Frame::Request(used)), "what came before it counts");
+                assert!(fresh.request(buf).args().eq(request.args()), "what came before it counts");
+                if framer.repeats() {
+                    let before = framed.frames.last().and_then(|(_, args)| args.as_ref()).unwrap();
+                    assert_eq!((request.len(), before.len()), (2, 2));
+                    assert_eq!(request.arg(0), before[0]);
+                }
                 (used, Some(request))
             }
             Ok(Frame::Inline(used)) => (used, Some(framer.request(buf))),

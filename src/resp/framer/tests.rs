@@ -176,7 +176,55 @@ fn bytes_are_not_searched_again() {
     assert_eq!(framer.searched, 1000);
 }
 
+#[test]
+fn a_request_repeats_what_differs_in_its_key_alone() {
+    let mut framer = RequestFramer::new(Limits::default());
+    let mut repeats = |bytes: &str| {
+        let frame = framer.next(bytes.as_bytes()).unwrap();
+        assert_eq!(frame, Frame::Request(bytes.len()), "{bytes:?}");
+        assert_eq!(framer.request(bytes.as_bytes()).raw(), bytes.as_bytes());
+        framer.repeats()
+    };
+    assert!(!repeats("*2\r\n$3\r\nGET\r\n$1\r\na\r\n"));
+    assert!(repeats("*2\r\n$3\r\nGET\r\n$1\r\nb\r\n"));
+    assert!(!repeats("*2\r\n$3\r\nGET\r\n$2\r\nbb\r\n"));
+    assert!(repeats("*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\n"));
+    assert!(!repeats("*2\r\n$3\r\nDEL\r\n$2\r\nbb\r\n"));
+    assert!(!repeats("*1\r\n$4\r\nPING\r\n"));
+    assert!(!repeats("*2\r\n$3\r\nDEL\r\n$2\r\nbb\r\n"), "what was before the last one does not count");
+    assert!(!repeats("*3\r\n$3\r\nDEL\r\n$1\r\na\r\n$1\r\nb\r\n"));
+    assert!(!repeats("*3\r\n$3\r\nDEL\r\n$1\r\na\r\n$1\r\nb\r\n"));
+    let long = "x".repeat(100);
+    assert!(!repeats(&format!("*2\r\n$100\r\n{long}\r\n$1\r\na\r\n")));
+    assert!(!repeats(&format!("*2\r\n$100\r\n{long}\r\n$1\r\na\r\n")), "too long to be kept");
+}
+
+#[test]
+fn a_lower_limit_holds_for_what_repeats() {
+    let mut framer = RequestFramer::new(Limits::default());
+    let request = format!("*2\r\n$3\r\nGET\r\n$20000\r\n{}\r\n", "x".repeat(20_000));
+    assert_eq!(framer.next(request.as_bytes()), Ok(Frame::Request(request.len())));
+    framer.lock(true);
+    assert_eq!(framer.next(request.as_bytes()), Err(ProtocolError::LockedLength));
+}
+
 proptest! {
+    /// Heads that come again, with bodies that fit them or nearly do.
+    #[test]
+    fn what_came_before_does_not_count(
+        parts in prop::collection::vec((0usize..4, "[k\r\n$*2]{0,3}", 0usize..4, 0usize..12), 0..20),
+        seed in any::<u64>(),
+    ) {
+        let mut bytes = Vec::new();
+        for (name, key, declared, end) in parts {
+            let name = ["GET", "DEL", "get", "PING"][name];
+            let len = if declared == 0 { key.len() } else { declared };
+            let end = if end == 0 { "xx" } else { "\r\n" };
+            bytes.extend_from_slice(format!("*2\r\n${}\r\n{name}\r\n${len}\r\n{key}{end}", name.len()).as_bytes());
+        }
+        same_however_cut(Limits::default(), &bytes, seed);
+    }
+
     #[test]
     fn encoded_requests_come_back(
         requests in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6), 1..6),
