@@ -5,6 +5,7 @@
 //!                        [--order seq|random|zipf] [--writes PERCENT] [--size BYTES] [--prefix P]
 //!                        [--pause MICROSECONDS-BETWEEN-BATCHES]
 //!     load relay LISTEN TARGET MICROSECONDS-EACH-WAY
+//!     load bare LISTEN BYTES
 //!
 //! Keys are 24 bytes long, prefix included. In order, the connections share one counter, so no key is asked for
 //! twice before all were.
@@ -18,7 +19,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, BytesMut};
 use nearside::resp::encode;
+use nearside::resp::framer::{Frame, Limits, RequestFramer};
 use nearside::resp::scanner::{Kind, ReplyScanner, Scan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, LocalOptions};
@@ -32,7 +35,8 @@ fn main() -> io::Result<()> {
     match words[..] {
         ["drive", address, ref options @ ..] => drive(address, options),
         ["relay", listen, target, delay] => relay(listen, target, Duration::from_micros(number(delay))),
-        _ => panic!("load drive ADDRESS [OPTIONS] | load relay LISTEN TARGET MICROSECONDS"),
+        ["bare", listen, bytes] => bare(listen, number(bytes) as usize),
+        _ => panic!("load drive ADDRESS [OPTIONS] | load relay LISTEN TARGET MICROSECONDS | load bare LISTEN BYTES"),
     }
 }
 
@@ -250,4 +254,37 @@ fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
         }
         let _ = to.shutdown(Shutdown::Write);
     });
+}
+
+/// The floor: frames requests on one thread, and answers each with the same value of so many bytes; `PING` too, so that
+/// it can be waited for.
+fn bare(listen: &str, bytes: usize) -> io::Result<()> {
+    let mut reply = Vec::new();
+    encode::bulk(&mut reply, &vec![b'x'; bytes]);
+    let reply: Rc<[u8]> = reply.into();
+    let runtime = Builder::new_current_thread().enable_io().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(listen).await?;
+        loop {
+            let (socket, _) = listener.accept().await?;
+            socket.set_nodelay(true)?;
+            tokio::task::spawn_local(answer(socket, reply.clone()));
+        }
+    })
+}
+
+async fn answer(mut socket: tokio::net::TcpStream, reply: Rc<[u8]>) -> io::Result<()> {
+    let (mut buf, mut out) = (BytesMut::with_capacity(64 << 10), Vec::new());
+    let mut framer = RequestFramer::new(Limits::default());
+    while socket.read_buf(&mut buf).await? > 0 {
+        while let Ok(Frame::Request(used)) = framer.next(&buf) {
+            let ping = framer.request(&buf).arg(0).eq_ignore_ascii_case(b"PING");
+            out.extend_from_slice(if ping { b"+PONG\r\n" } else { &reply });
+            buf.advance(used);
+        }
+        buf.reserve(64 << 10);
+        socket.write_all(&out).await?;
+        out.clear();
+    }
+    Ok(())
 }

@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 
 mod coverage;
 mod echo;
+mod entry;
 mod evict;
 mod fence;
 mod lease;
@@ -49,8 +50,9 @@ pub use refresh::Wanted;
 pub use show::{CachedReply, Description, Sample};
 
 use echo::Echo;
+use entry::Head;
 use lease::Flight;
-use store::{Replies, Reply, Store};
+use store::{Replies, Store};
 
 /// Microseconds since the process' start.
 pub type Micros = u64;
@@ -262,14 +264,14 @@ impl<W: Waiter> Cache<W> {
         let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
         let mut gone = None;
-        if let Some(reply) = shard.store.get_mut(name, place.hash) {
-            let state = self.state(reply, bounds.max_staleness, now);
+        if let Some((head, body)) = shard.store.find(name, place.hash) {
+            let state = self.state(head, bounds.max_staleness, now);
             let stale = bounds.unreachable && matches!(state, State::Unproven | State::Ended);
             if state == State::Fresh || stale {
-                reply.touch();
+                head.touch();
                 shard.hits += 1;
                 shard.stale_hits += u64::from(stale);
-                serve(reply.reply());
+                serve(body.reply(head));
                 return Lookup::Hit;
             }
             match state {
@@ -326,10 +328,10 @@ impl<W: Waiter> Cache<W> {
         let place = self.place(name.key);
         let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
-        let reply = shard.store.get_mut(name, place.hash)?;
-        matches!(self.state(reply, 0, now), State::Unproven | State::Ended).then(|| {
+        let (head, body) = shard.store.find(name, place.hash)?;
+        matches!(self.state(head, 0, now), State::Unproven | State::Ended).then(|| {
             shard.stale_hits += 1;
-            Bytes::copy_from_slice(reply.reply())
+            Bytes::copy_from_slice(body.reply(head))
         })
     }
 
@@ -423,12 +425,12 @@ impl<W: Waiter> Cache<W> {
         self.last_lookup.load(Ordering::Relaxed)
     }
 
-    fn state(&self, reply: &Reply, max_staleness: Micros, now: Micros) -> State {
+    fn state(&self, head: &Head, max_staleness: Micros, now: Micros) -> State {
         let coverages = &self.coverages;
-        if now >= reply.expires {
-            return State::Gone(if reply.aged { Reason::Aged } else { Reason::Expired });
+        if now >= head.expires {
+            return State::Gone(if head.aged { Reason::Aged } else { Reason::Expired });
         }
-        let coverage = reply.coverage();
+        let coverage = head.coverage();
         let unproven = now.saturating_sub(coverages.watermark(coverage));
         if coverages.stands(coverage) {
             return if unproven <= max_staleness { State::Fresh } else { State::Unproven };

@@ -135,3 +135,9 @@ def relay(target, micros):
     """Each way takes `micros` longer. Asked through it, `target` answers."""
     port = free_port()
     return Server("relay", [LOAD, "relay", f"127.0.0.1:{port}", target, str(micros)], port)
+
+
+def bare(size=64):
+    """A Tokio server that frames requests and answers each with the same value: what no cache can be cheaper than."""
+    port = free_port()
+    return Server("bare Tokio", [LOAD, "bare", f"127.0.0.1:{port}", str(size)], port)

@@ -98,9 +98,9 @@ impl<W: Waiter> Cache<W> {
         }
         let waiters = hear_in_flight(&mut shard, place, key, announced);
         let before = shard.store.bytes();
-        let dropped = shard.store.retain(key, place.hash, |reply| {
-            let deaf = reply.deaf > 0;
-            reply.deaf = reply.deaf.saturating_sub(announced as u8);
+        let dropped = shard.store.retain(key, place.hash, |head| {
+            let deaf = head.deaf > 0;
+            head.deaf = head.deaf.saturating_sub(announced as u8);
             deaf
         });
         self.freed(before - shard.store.bytes());

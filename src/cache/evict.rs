@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
-use super::store::Reply;
+use super::entry::{Entry, Reply};
 use super::{Cache, Micros, Reason, SHARDS, Shard, State, Waiter};
 
 impl<W: Waiter> Cache<W> {
@@ -39,7 +39,7 @@ impl<W: Waiter> Cache<W> {
         for shard in &self.shards {
             for _ in 0..limit {
                 let mut guard = shard.lock();
-                let is_gone = |reply| matches!(self.state(reply, 0, now), State::Gone(_));
+                let is_gone = |entry: Entry<'_>| matches!(self.state(entry.head, 0, now), State::Gone(_));
                 if !guard.store.oldest().is_some_and(is_gone) {
                     break;
                 }
@@ -56,7 +56,7 @@ impl<W: Waiter> Cache<W> {
         let victim = shard.store.pop_oldest()?;
         self.freed(before - shard.store.bytes());
         self.count(reason);
-        let place = self.place(victim.key());
+        let place = self.place(victim.entry().key());
         shard.stripes[place.stripe].record(place, reason, now);
         Some(victim)
     }

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::entry::Reply;
 use super::refresh::Refresh;
-use super::store::Reply;
 use super::{Cache, CoverageId, Micros, Name, Place, Reason, Shard, Waiter, release};
 
 /// The fetch of one reply.

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
+use super::entry::Reply;
 use super::lease::Flight;
-use super::store::Reply;
 use super::{Cache, Lease, Micros, Name, NameBuf, Reason, Shard, Waiter};
 
 /// How many refreshes may follow one that was overtaken.
@@ -30,7 +30,7 @@ impl Wanted {
     }
 
     fn read(reply: &Reply) -> Self {
-        Self::new(&reply.name(), FOLLOWERS)
+        Self::new(&reply.entry().name(), FOLLOWERS)
     }
 
     /// Whether it is the same reply.
@@ -56,7 +56,7 @@ impl<W: Waiter> Cache<W> {
     /// were read since they were filled, and refreshes that this has overtaken.
     pub fn heard_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<Wanted> {
         let (dropped, overtaken) = self.heard_and_dropped(key, reason, now);
-        let read = dropped.iter().filter(|reply| reply.read).map(Wanted::read);
+        let read = dropped.iter().filter(|reply| reply.head.read).map(Wanted::read);
         let overtaken = overtaken.iter().map(|(name, left)| Wanted::new(&name.borrow(), *left));
         read.chain(overtaken).collect()
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use super::store::Reply;
+use super::entry::{Entry, Head};
 use super::{Cache, Coverages, Event, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
 
 /// A cached reply as it is shown, and as it is fetched anew.
@@ -30,19 +30,20 @@ pub struct CachedReply {
 }
 
 impl CachedReply {
-    pub(super) fn new(reply: &Reply, coverages: &Coverages, now: Micros) -> Self {
-        let (name, coverage) = (reply.name(), reply.coverage());
+    pub(super) fn new(entry: Entry<'_>, coverages: &Coverages, now: Micros) -> Self {
+        let (name, head) = (entry.name(), entry.head);
+        let coverage = head.coverage();
         Self {
             ident: name.ident,
             command: name.command,
             rest: name.rest.into(),
-            bytes: reply.reply().len(),
-            age: now.saturating_sub(reply.filled),
+            bytes: entry.reply().len(),
+            age: now.saturating_sub(entry.filled()),
             proven: now.saturating_sub(coverages.watermark(coverage)),
-            left: (reply.expires != Micros::MAX).then(|| reply.expires.saturating_sub(now)),
+            left: (head.expires != Micros::MAX).then(|| head.expires.saturating_sub(now)),
             tracked: coverages.has_parent(coverage),
-            read: reply.read,
-            stands: coverages.stands(coverage) && now < reply.expires,
+            read: head.read,
+            stands: coverages.stands(coverage) && now < head.expires,
         }
     }
 }
@@ -79,7 +80,7 @@ impl<W: Waiter> Cache<W> {
             known.then(|| (event.reason, Micros::from(ago) * 1000))
         };
         Description {
-            replies: replies.map(|reply| CachedReply::new(reply, &self.coverages, now)).collect(),
+            replies: replies.map(|entry| CachedReply::new(entry, &self.coverages, now)).collect(),
             last_change: last(stripe.history[0]),
             last_bypass: last(stripe.history[1]),
             fenced: stripe.fences > 0 || self.fences_over_all.load(Ordering::SeqCst) > 0,
@@ -91,12 +92,12 @@ impl<W: Waiter> Cache<W> {
         let mut keys = HashSet::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            for reply in shard.store.iter_from(0).filter(|reply| self.may_be_served(reply, now)) {
+            for entry in shard.store.iter_from(0).filter(|entry| self.may_be_served(entry.head, now)) {
                 if keys.len() >= limit {
                     break;
                 }
-                if !keys.contains(reply.key()) && wanted(reply.key()) {
-                    keys.insert(reply.key().into());
+                if !keys.contains(entry.key()) && wanted(entry.key()) {
+                    keys.insert(entry.key().into());
                 }
             }
         }
@@ -112,17 +113,17 @@ impl<W: Waiter> Cache<W> {
             let shard = self.shards[(first + i) % self.shards.len()].lock();
             let start = (seed >> 32) as usize % shard.store.len().max(1);
             let mut near = shard.store.iter_from(start).take(NEAR);
-            if let Some(reply) = near.find(|reply| self.may_be_served(reply, now)) {
-                let name = NameBuf::new(&reply.name());
-                return Some(Sample { name, reply: reply.reply().into(), filled: reply.filled });
+            if let Some(entry) = near.find(|entry| self.may_be_served(entry.head, now)) {
+                let name = NameBuf::new(&entry.name());
+                return Some(Sample { name, reply: entry.reply().into(), filled: entry.filled() });
             }
         }
         None
     }
 
     /// Its coverage stands and its time has not run out.
-    fn may_be_served(&self, reply: &Reply, now: Micros) -> bool {
-        self.coverages.stands(reply.coverage()) && now < reply.expires
+    fn may_be_served(&self, head: &Head, now: Micros) -> bool {
+        self.coverages.stands(head.coverage()) && now < head.expires
     }
 
     /// Whether the entry that was filled at `filled` is fresh at `now`; `None` if it is gone for good.
@@ -136,8 +137,8 @@ impl<W: Waiter> Cache<W> {
         let place = self.place(name.key);
         let shard = self.shards[place.shard].lock();
         let mut replies = shard.store.peek(name.key, place.hash);
-        let same = replies.find(|reply| reply.name() == *name && reply.filled == filled)?;
-        match self.state(same, max_staleness, now) {
+        let same = replies.find(|entry| entry.is(name) && entry.filled() == filled)?;
+        match self.state(same.head, max_staleness, now) {
             State::Fresh => Some(true),
             State::Unproven => Some(false),
             State::Ended | State::Gone(_) => None,

@@ -10,15 +10,16 @@
 //! the end of the order goes back to its front, unmarked ([`Store::spare_used`]). So a hit changes nothing
 //! but the entry itself, where a list in exact order would write to five others.
 //!
-//! An entry is one allocation (key, rest of the request, reply) and one slot of 64 bytes. The `lru` crate
-//! was here before: with it an entry of 24 + 64 bytes took 265 bytes, now 171, and Redis takes 176.
+//! An entry is one allocation (key, rest of the request, reply) and 64 bytes in two tables. The `lru` crate was here
+//! before: with it an entry of 24 + 64 bytes took 265 bytes, now 171, and Redis takes 176.
 
 use std::mem::size_of;
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::{CoverageId, Life, Micros, Name};
+use super::Name;
+use super::entry::{Body, Entry, Head, Reply};
 
 /// How many replies are kept under one key; the oldest gives way.
 const MAX_REPLIES: usize = 256;
@@ -26,119 +27,16 @@ const MAX_REPLIES: usize = 256;
 /// How many used entries are spared, at most, for one that goes: a bound on the work under the shard's lock.
 const MAX_SPARED: usize = 64;
 
-/// One cached reply.
-pub(super) struct Reply {
-    /// The key, then the rest of the request behind it, then the reply, all raw.
-    data: Box<[u8]>,
-    pub(super) filled: Micros,
-    /// From when on it must not be served.
-    pub(super) expires: Micros,
-    generation: u32,
-    ident: u32,
-    hash: u32,
-    slot: u16,
-    command: u16,
-    key_len: u16,
-    rest_len: u16,
-    /// How many messages of the key were sent before it was read upstream, and are still to come.
-    pub(super) deaf: u8,
-    /// Read since it was filled.
-    pub(super) read: bool,
-    /// Read since it was last spared.
-    used: bool,
-    /// `expires` comes from `max-age`, not from the server.
-    pub(super) aged: bool,
+/// The two parts of an entry, and the index' share: a number and a control byte at the mean load of 5/8.
+const FIXED_COST: usize = size_of::<Head>() + size_of::<Slot>() + 8;
+
+fn cost(entry: &Entry<'_>) -> usize {
+    entry.allocated() + FIXED_COST
 }
 
-impl Reply {
-    /// Promise of the caller: key and rest are not longer than [`MAX_KEY`](super::MAX_KEY) and
-    /// [`MAX_REST`](super::MAX_REST). `hash` is the key's.
-    pub(super) fn new(
-        name: &Name<'_>,
-        hash: u32,
-        reply: &[u8],
-        coverage: CoverageId,
-        deaf: u32,
-        filled: Micros,
-        life: Life,
-    ) -> Self {
-        let mut data = Vec::with_capacity(name.key.len() + name.rest.len() + reply.len());
-        data.extend_from_slice(name.key);
-        data.extend_from_slice(name.rest);
-        data.extend_from_slice(reply);
-        Self {
-            data: data.into_boxed_slice(),
-            filled,
-            expires: life.expires,
-            generation: coverage.generation,
-            ident: name.ident,
-            hash,
-            slot: coverage.slot,
-            command: name.command,
-            key_len: name.key.len() as u16,
-            rest_len: name.rest.len() as u16,
-            // To be deaf for less long is safe.
-            deaf: deaf.try_into().unwrap_or(u8::MAX),
-            read: false,
-            used: false,
-            aged: life.aged,
-        }
-    }
-
-    fn is(&self, name: &Name<'_>) -> bool {
-        self.command == name.command
-            && self.ident == name.ident
-            && usize::from(self.rest_len) == name.rest.len()
-            && usize::from(self.key_len) == name.key.len()
-            && self.key() == name.key
-            && (name.rest.is_empty() || self.rest() == name.rest)
-    }
-
-    /// Notes that it was read.
-    pub(super) fn touch(&mut self) {
-        self.read = true;
-        self.used = true;
-    }
-
-    pub(super) fn key(&self) -> &[u8] {
-        &self.data[..self.key_len.into()]
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.data[self.key_len.into()..][..self.rest_len.into()]
-    }
-
-    pub(super) fn reply(&self) -> &[u8] {
-        &self.data[usize::from(self.key_len) + usize::from(self.rest_len)..]
-    }
-
-    pub(super) fn name(&self) -> Name<'_> {
-        Name { key: self.key(), ident: self.ident, command: self.command, rest: self.rest() }
-    }
-
-    pub(super) fn coverage(&self) -> CoverageId {
-        CoverageId { slot: self.slot, generation: self.generation }
-    }
-
-    fn cost(&self) -> usize {
-        allocated(self.data.len()) + SLOT_COST
-    }
-}
-
-/// What an allocator takes for `len` bytes: classes in steps of at most an eighth.
-fn allocated(len: usize) -> usize {
-    match len {
-        0 => 0,
-        1..=128 => len.next_multiple_of(16),
-        _ => len.next_multiple_of((len.next_power_of_two() / 8).min(4096)),
-    }
-}
-
-/// The slot, and the index' share: a number and a control byte at the mean load of 5/8.
-const SLOT_COST: usize = size_of::<Slot>() + 8;
-
+/// An entry's body, and its place in the order.
 struct Slot {
-    reply: Reply,
+    body: Body,
     newer: u32,
     older: u32,
 }
@@ -151,6 +49,8 @@ pub(super) type Replies = SmallVec<[Reply; 1]>;
 
 /// One shard's entries. Keys come with their hash, the same for the same key.
 pub(super) struct Store {
+    /// The two parts of each entry have the same number.
+    heads: Vec<Head>,
     slots: Vec<Slot>,
     /// Where the replies of a key are.
     index: HashTable<u32>,
@@ -161,7 +61,14 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), index: HashTable::new(), newest: NONE, oldest: NONE, bytes: 0 }
+        Self {
+            heads: Vec::new(),
+            slots: Vec::new(),
+            index: HashTable::new(),
+            newest: NONE,
+            oldest: NONE,
+            bytes: 0,
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -173,42 +80,49 @@ impl Store {
     }
 
     #[inline]
+    fn entry(&self, i: usize) -> Entry<'_> {
+        Entry { head: &self.heads[i], body: &self.slots[i].body }
+    }
+
+    #[inline]
     fn position(&self, name: &Name<'_>, hash: u32) -> Option<usize> {
-        let same = |&i: &u32| self.slots[i as usize].reply.is(name);
+        let same = |&i: &u32| self.entry(i as usize).is(name);
         self.index.find(spread(hash), same).map(|&i| i as usize)
     }
 
-    /// The reply named so.
+    /// The entry named so.
     #[inline]
-    pub(super) fn get_mut(&mut self, name: &Name<'_>, hash: u32) -> Option<&mut Reply> {
+    pub(super) fn find(&mut self, name: &Name<'_>, hash: u32) -> Option<(&mut Head, &Body)> {
         let i = self.position(name, hash)?;
-        Some(&mut self.slots[i].reply)
+        Some((&mut self.heads[i], &self.slots[i].body))
     }
 
     /// The slots of the key's replies.
     fn of_key<'s>(&'s self, key: &'s [u8], hash: u32) -> impl Iterator<Item = usize> + 's {
         let all = self.index.iter_hash(spread(hash)).map(|&i| i as usize);
-        all.filter(move |&i| self.slots[i].reply.key() == key)
+        all.filter(move |&i| self.entry(i).key() == key)
     }
 
     /// All replies of `key`.
-    pub(super) fn peek<'s>(&'s self, key: &'s [u8], hash: u32) -> impl Iterator<Item = &'s Reply> + 's {
-        self.of_key(key, hash).map(|i| &self.slots[i].reply)
+    pub(super) fn peek<'s>(&'s self, key: &'s [u8], hash: u32) -> impl Iterator<Item = Entry<'s>> + 's {
+        self.of_key(key, hash).map(|i| self.entry(i))
     }
 
     /// Adds a reply, in place of the one of the same name or, if the key has too many, of its oldest.
     /// Gives what had to go.
     pub(super) fn insert(&mut self, reply: Reply) -> Option<Reply> {
-        let (name, hash) = (reply.name(), reply.hash);
+        let (name, hash) = (reply.entry().name(), reply.head.hash);
         let mut gone = self.position(&name, hash);
         if gone.is_none() && self.of_key(name.key, hash).nth(MAX_REPLIES - 1).is_some() {
-            gone = self.of_key(name.key, hash).min_by_key(|&i| self.slots[i].reply.filled);
+            gone = self.of_key(name.key, hash).min_by_key(|&i| self.entry(i).filled());
         }
         let gone = gone.map(|i| self.remove_at(i));
-        self.bytes += reply.cost();
+        self.bytes += cost(&reply.entry());
         let i = self.slots.len() as u32;
-        self.slots.push(Slot { reply, newer: NONE, older: NONE });
-        self.index.insert_unique(spread(hash), i, |&i| spread(self.slots[i as usize].reply.hash));
+        let Reply { head, body } = reply;
+        self.heads.push(head);
+        self.slots.push(Slot { body, newer: NONE, older: NONE });
+        self.index.insert_unique(spread(hash), i, |&i| spread(self.heads[i as usize].hash));
         self.link_first(i);
         gone
     }
@@ -218,10 +132,10 @@ impl Store {
         &mut self,
         key: &[u8],
         hash: u32,
-        mut keep: impl FnMut(&mut Reply) -> bool,
+        mut keep: impl FnMut(&mut Head) -> bool,
     ) -> Replies {
         let mut doomed: SmallVec<[usize; 4]> = self.of_key(key, hash).collect();
-        doomed.retain(|i| !keep(&mut self.slots[*i].reply));
+        doomed.retain(|i| !keep(&mut self.heads[*i]));
         // From the last on: what takes the place of one that goes is then not one of them.
         doomed.sort_unstable_by(|a, b| b.cmp(a));
         doomed.into_iter().map(|i| self.remove_at(i)).collect()
@@ -233,8 +147,8 @@ impl Store {
     }
 
     /// The entry that comes last in the order.
-    pub(super) fn oldest(&self) -> Option<&Reply> {
-        self.slots.get(self.oldest as usize).map(|slot| &slot.reply)
+    pub(super) fn oldest(&self) -> Option<Entry<'_>> {
+        (self.oldest != NONE).then(|| self.entry(self.oldest as usize))
     }
 
     /// Takes the last one out.
@@ -245,8 +159,8 @@ impl Store {
     /// Sends the last ones back to the front while they were used since they came there, unmarked.
     pub(super) fn spare_used(&mut self) {
         for _ in 0..MAX_SPARED {
-            let Some(slot) = self.slots.get_mut(self.oldest as usize) else { return };
-            if !std::mem::take(&mut slot.reply.used) {
+            let Some(head) = self.heads.get_mut(self.oldest as usize) else { return };
+            if !std::mem::take(&mut head.used) {
                 return;
             }
             let i = self.oldest;
@@ -256,19 +170,19 @@ impl Store {
     }
 
     /// In no particular order, beginning with the `first`th.
-    pub(super) fn iter_from(&self, first: usize) -> impl Iterator<Item = &Reply> {
-        let (before, from) = self.slots.split_at(first.min(self.slots.len()));
-        from.iter().chain(before).map(|slot| &slot.reply)
+    pub(super) fn iter_from(&self, first: usize) -> impl Iterator<Item = Entry<'_>> {
+        (first..self.len()).chain(0..first.min(self.len())).map(|i| self.entry(i))
     }
 
     fn remove_at(&mut self, i: usize) -> Reply {
         self.unlink(i as u32);
-        let hash = spread(self.slots[i].reply.hash);
+        let hash = spread(self.heads[i].hash);
         if let Ok(entry) = self.index.find_entry(hash, |&known| known == i as u32) {
             entry.remove();
         }
-        let Slot { reply, .. } = self.slots.swap_remove(i);
-        self.bytes -= reply.cost();
+        let (head, Slot { body, .. }) = (self.heads.swap_remove(i), self.slots.swap_remove(i));
+        let reply = Reply { head, body };
+        self.bytes -= cost(&reply.entry());
         self.moved(self.slots.len(), i);
         self.shrink();
         reply
@@ -276,9 +190,10 @@ impl Store {
 
     /// The entry at `from` is now at `to`, if there was one.
     fn moved(&mut self, from: usize, to: usize) {
-        let Some(&Slot { ref reply, newer, older }) = self.slots.get(to) else { return };
+        let Some(&Slot { newer, older, .. }) = self.slots.get(to) else { return };
+        let hash = spread(self.heads[to].hash);
         let to = to as u32;
-        if let Some(place) = self.index.find_mut(spread(reply.hash), |&i| i as usize == from) {
+        if let Some(place) = self.index.find_mut(hash, |&i| i as usize == from) {
             *place = to;
         }
         *self.older_of(newer) = to;
@@ -313,8 +228,9 @@ impl Store {
         const LEAST: usize = 64;
         let (len, room) = (self.slots.len(), self.slots.capacity());
         if room > LEAST && len < room / 4 {
+            self.heads.shrink_to(len * 2);
             self.slots.shrink_to(len * 2);
-            self.index.shrink_to(len * 2, |&i| spread(self.slots[i as usize].reply.hash));
+            self.index.shrink_to(len * 2, |&i| spread(self.heads[i as usize].hash));
         }
     }
 }
@@ -331,6 +247,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cache::{CoverageId, Life, Micros};
 
     const COVERAGE: CoverageId = CoverageId { slot: 0, generation: 1 };
 
@@ -345,16 +262,20 @@ mod tests {
 
     fn put(store: &mut Store, key: &[u8], rest: &[u8], reply: &[u8]) {
         let life = Life { expires: Micros::MAX, aged: false };
-        store.insert(Reply::new(&name(key, rest), hash(key), reply, COVERAGE, 0, 0, life));
+        store.insert(Reply::new(&name(key, rest), hash(key), reply, COVERAGE, rest.len() as u32, 0, life));
     }
 
-    fn get<'s>(store: &'s mut Store, name: &Name<'_>) -> Option<&'s mut Reply> {
-        store.get_mut(name, hash(name.key))
+    fn get<'s>(store: &'s mut Store, name: &Name<'_>) -> Option<&'s [u8]> {
+        store.find(name, hash(name.key)).map(|(head, body)| body.reply(head))
+    }
+
+    fn touch(store: &mut Store, key: &[u8]) {
+        store.find(&name(key, b""), hash(key)).unwrap().0.touch();
     }
 
     #[test]
     fn an_entry_takes_a_cache_line_and_its_data() {
-        assert_eq!(size_of::<Slot>(), 64);
+        assert_eq!(size_of::<Head>() + size_of::<Slot>(), 64);
     }
 
     #[test]
@@ -379,8 +300,8 @@ mod tests {
         let mut store = Store::new();
         put(&mut store, b"k", b"$1\r\n1\r\n$2\r\n23\r\n", b"one");
         put(&mut store, b"k", b"$2\r\n12\r\n$1\r\n3\r\n", b"two");
-        assert_eq!(get(&mut store, &name(b"k", b"$1\r\n1\r\n$2\r\n23\r\n")).unwrap().reply(), b"one");
-        assert_eq!(get(&mut store, &name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n")).unwrap().reply(), b"two");
+        assert_eq!(get(&mut store, &name(b"k", b"$1\r\n1\r\n$2\r\n23\r\n")).unwrap(), b"one");
+        assert_eq!(get(&mut store, &name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n")).unwrap(), b"two");
         let other_user = Name { ident: 2, ..name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n") };
         assert!(get(&mut store, &other_user).is_none());
     }
@@ -399,11 +320,11 @@ mod tests {
         for key in [b"a", b"b", b"c"] {
             put(&mut store, key, b"", b"+OK\r\n");
         }
-        get(&mut store, &name(b"a", b"")).unwrap().touch();
+        touch(&mut store, b"a");
         let mut order = Vec::new();
         while store.len() > 0 {
             store.spare_used();
-            order.push(store.pop_oldest().unwrap().key().to_vec());
+            order.push(store.pop_oldest().unwrap().entry().key().to_vec());
         }
         assert_eq!(order, [b"b", b"c", b"a"]);
     }
@@ -414,7 +335,7 @@ mod tests {
         for i in 0..1000u32 {
             let key = i.to_string();
             put(&mut store, key.as_bytes(), b"", b"+OK\r\n");
-            get(&mut store, &name(key.as_bytes(), b"")).unwrap().touch();
+            touch(&mut store, key.as_bytes());
         }
         store.spare_used();
         assert_eq!(store.oldest().unwrap().key(), MAX_SPARED.to_string().as_bytes());
@@ -436,7 +357,7 @@ mod tests {
                         list.push_front((key, rest, reply));
                     }
                     2 => {
-                        let found = get(&mut store, &name(&key, &rest)).map(|found| found.reply().to_vec());
+                        let found = get(&mut store, &name(&key, &rest)).map(<[u8]>::to_vec);
                         prop_assert_eq!(found, same.map(|i| list[i].2.clone()));
                     }
                     3 => {
@@ -444,19 +365,19 @@ mod tests {
                         prop_assert_eq!(gone, same.and_then(|i| list.remove(i)).is_some());
                     }
                     4 => {
-                        let gone = store.retain(&key, hash(&key), |reply| reply.name().rest.is_empty());
+                        let gone = store.retain(&key, hash(&key), |head| head.deaf == 0);
                         let before = list.len();
                         list.retain(|(k, r, _)| *k != key || r.is_empty());
                         prop_assert_eq!(gone.len(), before - list.len());
                     }
                     _ => {
-                        let gone = store.pop_oldest().map(|reply| reply.key().to_vec());
+                        let gone = store.pop_oldest().map(|reply| reply.entry().key().to_vec());
                         prop_assert_eq!(gone, list.pop_back().map(|(key, ..)| key));
                     }
                 }
                 prop_assert_eq!(store.len(), list.len());
-                prop_assert_eq!(store.bytes(), store.iter_from(0).map(Reply::cost).sum::<usize>());
-                prop_assert_eq!(store.oldest().map(Reply::key), list.back().map(|(key, ..)| &key[..]));
+                prop_assert_eq!(store.bytes(), store.iter_from(0).map(|entry| cost(&entry)).sum::<usize>());
+                prop_assert_eq!(store.oldest().map(|entry| entry.key()), list.back().map(|(key, ..)| &key[..]));
             }
         }
     }

@@ -1,0 +1,162 @@
+//! An entry: one cached reply, and what it is good for.
+//!
+//! It is kept in two parts, at the same place of two tables. A lookup reads the head, which is half a cache line, and
+//! through the body the key and the reply: two accesses that do not wait for each other, where an entry in one piece
+//! made them wait. Of a hit at depth 64 that was a tenth of the processor time.
+
+use std::mem::size_of;
+
+use super::{CoverageId, Life, Micros, Name};
+
+/// What a lookup compares and judges.
+pub(super) struct Head {
+    /// From when on it must not be served.
+    pub(super) expires: Micros,
+    generation: u32,
+    ident: u32,
+    /// The key's.
+    pub(super) hash: u32,
+    slot: u16,
+    command: u16,
+    key_len: u16,
+    rest_len: u16,
+    /// How many messages of the key were sent before it was read upstream, and are still to come.
+    pub(super) deaf: u8,
+    /// Read since it was filled.
+    pub(super) read: bool,
+    /// Read since it was last spared.
+    pub(super) used: bool,
+    /// `expires` comes from `max-age`, not from the server.
+    pub(super) aged: bool,
+}
+
+const _: () = assert!(size_of::<Head>() == 32);
+
+impl Head {
+    /// Notes that it was read.
+    pub(super) fn touch(&mut self) {
+        self.read = true;
+        self.used = true;
+    }
+
+    pub(super) fn coverage(&self) -> CoverageId {
+        CoverageId { slot: self.slot, generation: self.generation }
+    }
+
+    /// Where the reply starts in the body's data.
+    fn lead(&self) -> usize {
+        usize::from(self.key_len) + usize::from(self.rest_len)
+    }
+}
+
+/// The rest of an entry.
+pub(super) struct Body {
+    /// The key, then the rest of the request behind it, then the reply, all raw.
+    data: Box<[u8]>,
+    filled: Micros,
+}
+
+impl Body {
+    /// The reply of the entry that has this head.
+    pub(super) fn reply(&self, head: &Head) -> &[u8] {
+        &self.data[head.lead()..]
+    }
+}
+
+/// An entry on its way in or out.
+pub(super) struct Reply {
+    pub(super) head: Head,
+    pub(super) body: Body,
+}
+
+impl Reply {
+    /// Promise of the caller: key and rest are not longer than [`MAX_KEY`](super::MAX_KEY) and
+    /// [`MAX_REST`](super::MAX_REST). `hash` is the key's.
+    pub(super) fn new(
+        name: &Name<'_>,
+        hash: u32,
+        reply: &[u8],
+        coverage: CoverageId,
+        deaf: u32,
+        filled: Micros,
+        life: Life,
+    ) -> Self {
+        let mut data = Vec::with_capacity(name.key.len() + name.rest.len() + reply.len());
+        data.extend_from_slice(name.key);
+        data.extend_from_slice(name.rest);
+        data.extend_from_slice(reply);
+        let head = Head {
+            expires: life.expires,
+            generation: coverage.generation,
+            ident: name.ident,
+            hash,
+            slot: coverage.slot,
+            command: name.command,
+            key_len: name.key.len() as u16,
+            rest_len: name.rest.len() as u16,
+            // To be deaf for less long is safe.
+            deaf: deaf.try_into().unwrap_or(u8::MAX),
+            read: false,
+            used: false,
+            aged: life.aged,
+        };
+        Self { head, body: Body { data: data.into_boxed_slice(), filled } }
+    }
+
+    pub(super) fn entry(&self) -> Entry<'_> {
+        Entry { head: &self.head, body: &self.body }
+    }
+}
+
+/// An entry where it is kept.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'s> {
+    pub(super) head: &'s Head,
+    pub(super) body: &'s Body,
+}
+
+impl<'s> Entry<'s> {
+    #[inline]
+    pub(super) fn is(&self, name: &Name<'_>) -> bool {
+        self.head.command == name.command
+            && self.head.ident == name.ident
+            && usize::from(self.head.rest_len) == name.rest.len()
+            && usize::from(self.head.key_len) == name.key.len()
+            && self.key() == name.key
+            && (name.rest.is_empty() || self.rest() == name.rest)
+    }
+
+    pub(super) fn key(&self) -> &'s [u8] {
+        &self.body.data[..self.head.key_len.into()]
+    }
+
+    fn rest(&self) -> &'s [u8] {
+        &self.body.data[self.head.key_len.into()..self.head.lead()]
+    }
+
+    pub(super) fn reply(&self) -> &'s [u8] {
+        self.body.reply(self.head)
+    }
+
+    pub(super) fn name(&self) -> Name<'s> {
+        Name { key: self.key(), ident: self.head.ident, command: self.head.command, rest: self.rest() }
+    }
+
+    pub(super) fn filled(&self) -> Micros {
+        self.body.filled
+    }
+
+    /// What its data takes from the allocator.
+    pub(super) fn allocated(&self) -> usize {
+        allocated(self.body.data.len())
+    }
+}
+
+/// What an allocator takes for `len` bytes: classes in steps of at most an eighth.
+fn allocated(len: usize) -> usize {
+    match len {
+        0 => 0,
+        1..=128 => len.next_multiple_of(16),
+        _ => len.next_multiple_of((len.next_power_of_two() / 8).min(4096)),
+    }
+}
