@@ -34,7 +34,7 @@ fn lookup(
     serve: impl FnOnce(&[u8]),
 ) -> Lookup<Nobody> {
     let bounds = Bounds { max_staleness: STALENESS, unreachable: false };
-    cache.lookup(name, NOW, bounds, || Some((coverage, NO_LINK)), || None, serve)
+    cache.lookup(name, NOW, bounds, || Some((coverage, NO_LINK)), |_| None, serve)
 }
 
 /// A cache that holds every key, with 64 bytes.

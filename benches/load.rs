@@ -36,7 +36,9 @@ fn main() -> io::Result<()> {
         ["drive", address, ref options @ ..] => drive(address, options),
         ["relay", listen, target, delay] => relay(listen, target, Duration::from_micros(number(delay))),
         ["bare", listen, bytes] => bare(listen, number(bytes) as usize),
-        _ => panic!("load drive ADDRESS [OPTIONS] | load relay LISTEN TARGET MICROSECONDS | load bare LISTEN BYTES"),
+        _ => panic!(
+            "load drive ADDRESS [OPTIONS] | load relay LISTEN TARGET MICROSECONDS | load bare LISTEN BYTES"
+        ),
     }
 }
 

@@ -247,14 +247,15 @@ impl<W: Waiter> Cache<W> {
     /// Serves `name` from the cache, joins its flight, or gives a lease to fetch it.
     ///
     /// `coverage` tells under which coverage, and on which link, a fill would come; `join` makes the waiter,
-    /// or refuses to wait. A hit is within `bounds` at `now`.
+    /// or refuses to wait; it is told whether the flight comes behind a write that is not answered. A hit is within
+    /// `bounds` at `now`.
     pub fn lookup(
         self: &Arc<Self>,
         name: &Name<'_>,
         now: Micros,
         bounds: Bounds,
         coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
-        join: impl FnOnce() -> Option<W>,
+        join: impl FnOnce(bool) -> Option<W>,
         serve: impl FnOnce(&[u8]),
     ) -> Lookup<W> {
         if bounds.max_staleness == 0 {
@@ -296,7 +297,7 @@ impl<W: Waiter> Cache<W> {
         // every coverage id. If this lookup does not see the fence, its coverage id is an older one, and
         // the lease is void.
         let coverage = coverage();
-        let refused = if stripe.fences > 0 || self.fences_over_all.load(Ordering::SeqCst) > 0 {
+        let refused = if self.fences_over_all.load(Ordering::SeqCst) > 0 {
             Some(Reason::Fenced)
         } else if name.is_too_long() {
             Some(Reason::TooLong)
@@ -310,15 +311,21 @@ impl<W: Waiter> Cache<W> {
             stripe.record(place, reason, now);
             return self.past(reason);
         };
-        let generation = stripe.generation;
+        // Behind a fence, such a flight is the write's own read: it knows of the write, and of two writes none is
+        // joined, for the second has voided the first one's.
+        let (generation, fenced) = (stripe.generation, stripe.fences > 0);
         let joinable = shard.flights.iter_mut().find(|flight| {
             flight.generation == generation && self.coverages.stands(flight.coverage) && flight.is(name)
         });
         if let Some(flight) = joinable {
-            let Some(waiter) = join() else { return self.past(Reason::InFlight) };
+            let Some(waiter) = join(fenced) else { return self.past(Reason::InFlight) };
             flight.waiters.push(waiter);
             shard.joined += 1;
             return Lookup::Joined;
+        }
+        if fenced {
+            shard.stripes[place.stripe].record(place, Reason::Fenced, now);
+            return self.past(Reason::Fenced);
         }
         Lookup::Miss(self.open_flight(shard, name, place, (coverage, link), now))
     }

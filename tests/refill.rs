@@ -73,3 +73,45 @@ fn keys_outside_such_namespaces_are_not_read() {
     client.cmd("SET other v");
     assert_eq!(nearside.stat("upstream_requests"), before + 2);
 }
+
+#[test]
+fn reads_of_others_wait_for_the_write_s_own_read() {
+    let redis = Redis::start();
+    let nearside = refilling(&redis);
+    let (mut writer, mut direct) = (nearside.connect(), redis.connect());
+    let mut readers: Vec<_> = (0..20).map(|_| nearside.connect()).collect();
+    writer.cmd("SET users/1 old");
+    eventually("the write's own read", || nearside.is_cached("users/1"));
+    let (gets, joined) = (redis.calls("get"), nearside.stat("shared_flights"));
+    // The write is held back, and what is sent behind it.
+    direct.cmd("CLIENT PAUSE 60000 WRITE");
+    writer.send(&line("SET users/1 new"));
+    eventually("the fence", || !nearside.is_cached("users/1"));
+    readers.iter_mut().for_each(|reader| reader.send(&line("GET users/1")));
+    eventually("all wait", || nearside.stat("shared_flights") == joined + 20);
+    direct.cmd("CLIENT UNPAUSE");
+    assert_eq!(writer.reply(), b"+OK\r\n");
+    for reader in &mut readers {
+        assert_eq!(reader.reply(), b"$3\r\nnew\r\n");
+    }
+    assert_eq!(redis.calls("get"), gets + 1, "one read answers all");
+    assert!(nearside.is_cached("users/1"));
+}
+
+#[test]
+fn a_pipeline_does_not_wait_for_its_own_refills() {
+    let redis = Redis::start();
+    let nearside = refilling(&redis);
+    let (mut client, mut direct) = (nearside.connect(), redis.connect());
+    client.cmd("GET users/1");
+    direct.cmd("CLIENT PAUSE 60000 WRITE");
+    let sent = nearside.stat("upstream_requests");
+    let rounds = (0..10).map(|i| [line(&format!("SET users/1 v{i}")), line("GET users/1")].concat());
+    client.send(&rounds.collect::<Vec<_>>().concat());
+    eventually("all is sent", || nearside.stat("upstream_requests") >= sent + 20);
+    direct.cmd("CLIENT UNPAUSE");
+    for i in 0..10 {
+        assert_eq!(client.reply(), b"+OK\r\n");
+        assert_eq!(client.reply(), format!("$2\r\nv{i}\r\n").into_bytes());
+    }
+}

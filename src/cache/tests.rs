@@ -39,7 +39,7 @@ impl Fixture {
         let name = Name { key, ident: 0, command: 1, rest: b"" };
         let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, 1));
         let mut hit = None;
-        let join = || Some(self.told.clone());
+        let join = |_| Some(self.told.clone());
         let serve = |reply: &[u8]| hit = Some(reply.to_vec());
         (self.cache.lookup(&name, self.now, bounds, coverage, join, serve), hit)
     }
@@ -332,12 +332,23 @@ fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
     let name = Name { key: b"k", ident: 0, command: 1, rest: b"" };
     let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, 1));
     let fence = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
-    let lease = f.cache.lease_behind_write(&name, f.now, cover).unwrap();
     assert_eq!(kind(&f.lookup(b"k").0), "fenced");
+    let lease = f.cache.lease_behind_write(&name, f.now, cover).unwrap();
+    assert_eq!(kind(&f.lookup(b"k").0), "joined");
     drop(fence);
     assert_eq!(kind(&f.lookup(b"k").0), "joined");
     lease.fill(b"v", FOREVER, f.now, SECOND).unwrap();
     assert!(f.hit(b"k").is_some());
+    assert_eq!(*f.told.0.lock(), [Some(Bytes::from("v")), Some(Bytes::from("v"))]);
+
+    let _write = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
+    let _lease = f.cache.lease_behind_write(&name, f.now, cover).unwrap();
+    assert_eq!(kind(&f.lookup(b"k").0), "joined");
+    let _another = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
+    assert_eq!(*f.told.0.lock().last().unwrap(), None, "what it reads may be older than the second write");
+    assert_eq!(kind(&f.lookup(b"k").0), "fenced");
+    drop(_another);
+    drop(_write);
 
     let _first = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
     let _second = f.cache.fence([&b"k"[..]], Reason::Write, f.now);

@@ -76,7 +76,7 @@ fn lookup(core: &Core, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::w
     let namespace = core.shared.namespaces.find(key);
     let bounds = core.bounds(namespace);
     let cover = || core.link.client().cover(namespace);
-    core.shared.cache.lookup(&name, core.now, bounds, cover, || None, serve)
+    core.shared.cache.lookup(&name, core.now, bounds, cover, |_| None, serve)
 }
 
 enum Part {

@@ -66,7 +66,11 @@ fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -
         core.now,
         core.bounds(namespace),
         || core.link.client().cover(namespace),
-        || {
+        |behind_write| {
+            // In a pipeline it would hold up what comes behind it, where the upstream would not.
+            if behind_write && core.outbox.waiting() > 0 {
+                return None;
+            }
             let slot = slot.unwrap_or_else(|| core.outbox.next());
             Some(Ticket { inbox: core.worker.inbox.clone(), session: core.id, slot })
         },

@@ -21,7 +21,9 @@ pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], wanted: &Wanted) {
     let bounds = Bounds { max_staleness: shared.max_staleness(namespace), unreachable: false };
     let now = shared.now();
     let cover = || link.client().cover(namespace);
-    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, || None, |_| ()) else { return };
+    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, |_| None, |_| ()) else {
+        return;
+    };
     lease.refreshes(wanted);
     if fetch_unasked(shared, &link, lease, now) {
         shared.metrics.refreshes.inc();
