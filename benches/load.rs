@@ -3,7 +3,7 @@
 //!
 //!     load drive ADDRESS [--conns C] [--depth D] [--requests N | --seconds S] [--keys K]
 //!                        [--order seq|random|zipf] [--writes PERCENT] [--size BYTES] [--prefix P]
-//!                        [--pause MICROSECONDS-BETWEEN-BATCHES]
+//!                        [--pause MICROSECONDS-BETWEEN-BATCHES] [--mget KEYS-OF-EACH-READ]
 //!     load relay LISTEN TARGET MICROSECONDS-EACH-WAY
 //!     load bare LISTEN BYTES
 //!
@@ -56,6 +56,7 @@ struct Load {
     random: bool,
     writes: u64,
     pause: Duration,
+    mget: u64,
     value: Vec<u8>,
     prefix: String,
     /// Requests that were begun.
@@ -85,6 +86,7 @@ fn drive(address: &str, options: &[&str]) -> io::Result<()> {
         random: order == "random",
         writes: get("--writes", 0),
         pause: Duration::from_micros(get("--pause", 0)),
+        mget: get("--mget", 0),
         value: vec![b'x'; get("--size", 64) as usize],
         prefix: options.get("--prefix").copied().unwrap_or("key:").into(),
         begun: Cell::new(0),
@@ -189,6 +191,11 @@ impl Load {
     }
 
     fn request(&self, out: &mut Vec<u8>, i: u64, random: &mut u64) {
+        if self.mget > 0 {
+            let keys: Vec<_> = (0..self.mget).map(|j| name(&self.prefix, (i + j) % self.keys)).collect();
+            let words = [b"MGET".as_slice()].into_iter().chain(keys.iter().map(|key| key.as_slice()));
+            return encode::command(out, &words.collect::<Vec<_>>());
+        }
         let key = match &self.zipf {
             Some(sums) => {
                 let share = next(random) as f64 / u64::MAX as f64 * sums[sums.len() - 1];

@@ -101,13 +101,13 @@ def redis():
     return Server("redis-server", ["redis-server", *words], port, unix)
 
 
-def nearside(upstream, *flags, workers=1):
-    """In front of `upstream`: HOST:PORT."""
+def nearside(upstream, *flags, workers=1, under=()):
+    """In front of `upstream`: HOST:PORT. `under` is a command that runs it."""
     port = free_port()
     unix = os.path.join(folder, f"nearside-{port}.sock")
     words = ["--listen", f"127.0.0.1:{port}", "--listen", f"unix:{unix}", "--upstream", f"redis://{upstream}",
              "--admin", "off", "--workers", str(workers), "--log-level", "warn", *flags]
-    return Server("nearside", [NEARSIDE, *words], port, unix)
+    return Server("nearside", [*under, NEARSIDE, *words], port, unix)
 
 
 def twemproxy(upstream):
