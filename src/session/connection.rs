@@ -97,11 +97,13 @@ impl Connection {
     fn take_turns(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut again = true;
         loop {
-            let read = self.poll_read(stream, cx)?;
-            if !read && !again && self.input == Input::Open && !self.worker.is_draining() {
-                // The usual end of a turn: the socket was asked only in order to be woken by it.
-                return Poll::Pending;
+            if !again && self.input == Input::Open && !self.worker.is_draining() {
+                // The usual end of a turn: the socket is asked only in order to be woken by it.
+                if self.is_held_up() || stream.poll_read_ready(cx)?.is_pending() {
+                    return Poll::Pending;
+                }
             }
+            let read = self.poll_read(stream, cx)?;
             let Handled { any: handled, starved } = self.handle(cx);
             let left = self.outbox.write(stream, cx, &self.worker.spare)?;
             let ended = self.input == Input::Ended;
@@ -136,10 +138,15 @@ impl Connection {
         }
     }
 
+    /// Whether no more is read for now: a request waits, or the client does not take its replies.
+    fn is_held_up(&self) -> bool {
+        self.framed.is_some() || self.outbox.is_full()
+    }
+
     /// Reads once; says whether anything came.
     fn poll_read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<bool> {
         let draining = self.worker.is_draining() && self.core.may_leave();
-        if self.input == Input::Ended || draining || self.framed.is_some() || self.outbox.is_full() {
+        if self.input == Input::Ended || draining || self.is_held_up() {
             return Ok(false);
         }
         // Grows with what has come, not with what was announced: it doubles, and the last step is exact, for
@@ -190,8 +197,9 @@ impl Connection {
     /// Handles what can be handled now.
     fn handle(&mut self, cx: &mut Context<'_>) -> Handled {
         let worker = self.worker.clone();
-        let table = worker.shared.table();
-        let mut any = self.core.begin_batch(&table, cx);
+        let mut table = worker.table.borrow_mut();
+        let table = table.load();
+        let mut any = self.core.begin_batch(table, cx);
         let before = self.core.handled();
         if !self.buf.is_empty() {
             self.outbox.borrow_buffer(&worker.spare);
@@ -203,7 +211,7 @@ impl Connection {
                 starved = true;
                 break;
             };
-            if !self.execute(&table, framed, &mut last) {
+            if !self.execute(table, framed, &mut last) {
                 self.framed = Some(framed);
                 break;
             }

@@ -20,6 +20,9 @@ use crate::resp::Protocol;
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Login, ServerId};
 
+/// See [`Shared::cached_table`].
+pub type CachedTable = arc_swap::Cache<Arc<ArcSwap<Table>>, Arc<Table>>;
+
 /// What sessions are told by the configuration.
 #[derive(Clone)]
 pub struct Settings {
@@ -77,7 +80,7 @@ pub struct Shared {
     pub get: u16,
     /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
     waiting: Mutex<HashMap<u64, i64>>,
-    table: ArcSwap<Table>,
+    table: Arc<ArcSwap<Table>>,
     origin: Instant,
     next_id: AtomicU64,
 }
@@ -99,7 +102,7 @@ impl Shared {
             unwatched_told: AtomicBool::new(false),
             get: Table::builtin().number(b"get")?,
             waiting: Mutex::default(),
-            table: ArcSwap::from_pointee(Table::builtin()),
+            table: Arc::new(ArcSwap::from_pointee(Table::builtin())),
             origin: Instant::now(),
             next_id: AtomicU64::new(1),
         };
@@ -139,6 +142,11 @@ impl Shared {
 
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
         self.table.load()
+    }
+
+    /// The table for one thread, which asks for it all the time: a look at whether it was replaced.
+    pub fn cached_table(&self) -> CachedTable {
+        arc_swap::Cache::new(self.table.clone())
     }
 
     /// Replaces the command table by this one, as far as its commands are to be cached.

@@ -19,7 +19,7 @@ use super::connection;
 use super::expect::{Expect, What};
 use super::outbox::Outbox;
 use super::peer::Peer;
-use super::shared::{FeedUp, Ident, Shared};
+use super::shared::{CachedTable, FeedUp, Ident, Shared};
 use crate::cache::{Micros, NO_LINK, Waiter, Wanted};
 use crate::namespace::Tracking;
 use crate::resp::{Protocol, encode};
@@ -139,6 +139,7 @@ pub struct Worker {
     pub(super) scratch: RefCell<BytesMut>,
     /// Likewise for replies: the buffer of whichever session answers.
     pub(super) spare: RefCell<BytesMut>,
+    pub(super) table: RefCell<CachedTable>,
     draining: Cell<bool>,
 }
 
@@ -148,6 +149,7 @@ static NEXT_LINK: AtomicU16 = AtomicU16::new(1);
 impl Worker {
     pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>) -> Rc<Self> {
         Rc::new(Self {
+            table: RefCell::new(shared.cached_table()),
             shared,
             inbox,
             links: RefCell::default(),

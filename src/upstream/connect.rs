@@ -102,6 +102,14 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 impl Stream {
+    /// Whether there may be something to read; if not, `cx` is woken when there may be.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
     /// Opens a connection, without a handshake.
     pub async fn open(address: &Address) -> io::Result<Stream> {
         match address {
