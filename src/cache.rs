@@ -41,6 +41,7 @@ mod reason;
 mod refresh;
 mod show;
 mod store;
+mod stripe;
 
 pub use coverage::{CoverageId, CoverageSlot, Coverages};
 pub use fence::Fence;
@@ -53,11 +54,13 @@ use echo::Echo;
 use entry::Head;
 use lease::Flight;
 use store::{Replies, Store};
+use stripe::{Event, Place, Stripe};
 
 /// Microseconds since the process' start.
 pub type Micros = u64;
 
 const SHARDS: usize = 64;
+/// Of each shard.
 const STRIPES: usize = 512;
 
 /// A link whose order relative to others is not known.
@@ -162,26 +165,6 @@ struct Shard<W> {
     fills: u64,
 }
 
-/// What keys with the same hash bits share.
-#[derive(Clone, Copy)]
-struct Stripe {
-    /// Bumped by every invalidation and every fence.
-    generation: u32,
-    fences: u32,
-    /// The last change, and the last read that the cache did not serve or keep: for [`Cache::describe`].
-    history: [Event; 2],
-}
-
-/// What befell a key.
-#[derive(Clone, Copy)]
-struct Event {
-    /// Milliseconds since the start, modulo 49 days.
-    at: u32,
-    /// Hash bits of the key.
-    tag: u16,
-    reason: Reason,
-}
-
 /// What an entry is good for.
 #[derive(Clone, Copy, PartialEq)]
 enum State {
@@ -191,26 +174,6 @@ enum State {
     /// Its coverage has ended, not longer ago than `stale-if-error`.
     Ended,
     Gone(Reason),
-}
-
-/// Where a key's shard, stripe and history are.
-#[derive(Clone, Copy)]
-struct Place {
-    shard: usize,
-    stripe: usize,
-    tag: u16,
-    hash: u32,
-}
-
-impl Place {
-    fn of(hash: u64) -> Self {
-        Self {
-            shard: hash as usize % SHARDS,
-            stripe: hash as usize / SHARDS % STRIPES,
-            tag: (hash >> 48) as u16,
-            hash: (hash >> 32) as u32,
-        }
-    }
 }
 
 impl<W: Waiter> Cache<W> {
@@ -472,11 +435,9 @@ fn release<W: Waiter>(waiters: impl IntoIterator<Item = W>) {
 
 impl<W> Shard<W> {
     fn new() -> Self {
-        let never = Event { at: 0, tag: 0, reason: Reason::Unknown };
-        let stripe = Stripe { generation: 0, fences: 0, history: [never; 2] };
         Self {
             store: Store::new(),
-            stripes: vec![stripe; STRIPES].into(),
+            stripes: vec![Stripe::NEW; STRIPES].into(),
             flights: Vec::new(),
             next_flight: 0,
             echoes: Vec::new(),
@@ -486,18 +447,6 @@ impl<W> Shard<W> {
             joined: 0,
             fills: 0,
         }
-    }
-}
-
-impl Stripe {
-    fn record(&mut self, place: Place, reason: Reason, now: Micros) {
-        let event = Event { at: (now / 1000) as u32, tag: place.tag, reason };
-        self.history[usize::from(reason.class() != Class::Change)] = event;
-    }
-
-    /// Whether the last change befell this key.
-    fn knows(&self, place: Place) -> bool {
-        self.history[0].tag == place.tag && self.history[0].reason != Reason::Unknown
     }
 }
 

@@ -6,17 +6,18 @@
 //!
 //! The session's task writes; links and flights fill the slots. All on one thread.
 
+mod room;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use tokio::time::Instant;
 
 use crate::upstream::{Outgoing, Stream};
+use room::Hold;
 
 /// Where one request's reply goes.
 pub struct To {
@@ -101,16 +102,6 @@ pub(super) struct Left {
     pub broken: bool,
 }
 
-/// How long a shared link waits for a client, which keeps its other clients waiting too; anew whenever the
-/// client has taken a fair piece.
-const HOLD: Duration = Duration::from_millis(100);
-
-/// A fair piece is this part of the limit.
-const PIECE: usize = 64;
-
-/// How many times the limit a client may leave untaken, counting what was under way when it was reached.
-const OVERRUN: usize = 4;
-
 /// What a reply is taken to be before any has come, in bytes.
 const UNKNOWN: usize = 16 << 10;
 
@@ -120,11 +111,6 @@ const KEPT: usize = 4 << 10;
 
 /// Requests that may be open: always, and at most.
 const OPEN: (usize, usize) = (16, 16 << 10);
-
-struct Hold {
-    until: Instant,
-    written: u64,
-}
 
 #[derive(Default)]
 struct Slot {
@@ -344,59 +330,6 @@ impl Outbox {
         self.0.borrow().written
     }
 
-    /// Whether there is room for what a dedicated link brings; if not, `cx` is woken when there is.
-    ///
-    /// What is held in slots does not count: it may be held because of the very reply that the link brings.
-    pub fn has_room(&self, cx: &mut Context<'_>) -> bool {
-        let mut inner = self.0.borrow_mut();
-        let full = inner.is_crowded();
-        if full {
-            inner.crowded.push(cx.waker().clone());
-        }
-        !full
-    }
-
-    /// Like [`Outbox::has_room`], for a link that others wait for too. It is held up only while the client
-    /// takes what it has; then what is under way is kept beyond the limit, and if that is too much, the
-    /// client is sent away.
-    pub fn has_shared_room(self: &Rc<Self>, cx: &mut Context<'_>) -> bool {
-        let mut inner = self.0.borrow_mut();
-        if !inner.is_crowded() {
-            inner.hold = None;
-            return true;
-        }
-        if inner.out.len() + inner.held > inner.limit.saturating_mul(OVERRUN) {
-            inner.overrun = true;
-            inner.wake();
-            return true;
-        }
-        let (now, written, fair) = (Instant::now(), inner.written, inner.fair_piece());
-        let renewed = match &inner.hold {
-            Some(hold) if written - hold.written < fair => {
-                if now >= hold.until {
-                    return true;
-                }
-                false
-            }
-            _ => true,
-        };
-        if renewed {
-            inner.hold = Some(Hold { until: now + HOLD, written });
-            let this = self.clone();
-            tokio::task::spawn_local(async move {
-                tokio::time::sleep(HOLD).await;
-                this.0.borrow_mut().crowded.drain(..).for_each(Waker::wake);
-            });
-        }
-        inner.crowded.push(cx.waker().clone());
-        false
-    }
-
-    /// How much a client that is over the limit must take for its patience to begin anew.
-    pub fn fair_piece(&self) -> u64 {
-        self.0.borrow().fair_piece()
-    }
-
     /// Takes a buffer to write into from those that come next, if it has none.
     pub fn borrow_buffer(&self, spare: &RefCell<BytesMut>) {
         self.0.borrow_mut().out.swap_empty(&mut spare.borrow_mut());
@@ -469,21 +402,12 @@ impl Inner {
         self.slot(number).is_some_and(|slot| slot.begun)
     }
 
-    fn fair_piece(&self) -> u64 {
-        (self.limit / PIECE) as u64
-    }
-
     fn note_size(&mut self, size: usize) {
         self.usual = if size > self.usual { size } else { (self.usual * 7 + size) / 8 };
     }
 
     fn is_full(&self) -> bool {
         self.out.len() + self.held > self.limit
-    }
-
-    /// Whether the client has to take something before a link may bring more.
-    fn is_crowded(&self) -> bool {
-        self.out.len() > self.limit
     }
 
     /// The front reply is complete: moves what was waiting behind it.

@@ -1,0 +1,95 @@
+//! Backpressure: how long those who bring replies wait for a client that leaves them untaken.
+//!
+//! What always holds: a link that one session has for itself waits as long as its client does. One that others share
+//! waits only while the client takes what it has; then what is under way is kept beyond the limit, and with too much
+//! of it the client is sent away.
+
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Inner, Outbox};
+
+/// How long a shared link waits for a client, which keeps its other clients waiting too; anew whenever the
+/// client has taken a fair piece.
+const HOLD: Duration = Duration::from_millis(100);
+
+/// A fair piece is this part of the limit.
+const PIECE: usize = 64;
+
+/// How many times the limit a client may leave untaken, counting what was under way when it was reached.
+const OVERRUN: usize = 4;
+
+/// A shared link waits: until when, and what the client had taken before.
+pub(super) struct Hold {
+    until: Instant,
+    written: u64,
+}
+
+impl Outbox {
+    /// Whether there is room for what a dedicated link brings; if not, `cx` is woken when there is.
+    ///
+    /// What is held in slots does not count: it may be held because of the very reply that the link brings.
+    pub fn has_room(&self, cx: &mut Context<'_>) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let full = inner.is_crowded();
+        if full {
+            inner.crowded.push(cx.waker().clone());
+        }
+        !full
+    }
+
+    /// Like [`Outbox::has_room`], for a link that others wait for too. It is held up only while the client
+    /// takes what it has; then what is under way is kept beyond the limit, and if that is too much, the
+    /// client is sent away.
+    pub fn has_shared_room(self: &Rc<Self>, cx: &mut Context<'_>) -> bool {
+        let mut inner = self.0.borrow_mut();
+        if !inner.is_crowded() {
+            inner.hold = None;
+            return true;
+        }
+        if inner.out.len() + inner.held > inner.limit.saturating_mul(OVERRUN) {
+            inner.overrun = true;
+            inner.wake();
+            return true;
+        }
+        let (now, written, fair) = (Instant::now(), inner.written, inner.fair_piece());
+        let renewed = match &inner.hold {
+            Some(hold) if written - hold.written < fair => {
+                if now >= hold.until {
+                    return true;
+                }
+                false
+            }
+            _ => true,
+        };
+        if renewed {
+            inner.hold = Some(Hold { until: now + HOLD, written });
+            let this = self.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(HOLD).await;
+                this.0.borrow_mut().crowded.drain(..).for_each(Waker::wake);
+            });
+        }
+        inner.crowded.push(cx.waker().clone());
+        false
+    }
+
+    /// How much a client that is over the limit must take for its patience to begin anew.
+    pub fn fair_piece(&self) -> u64 {
+        self.0.borrow().fair_piece()
+    }
+}
+
+impl Inner {
+    fn fair_piece(&self) -> u64 {
+        (self.limit / PIECE) as u64
+    }
+
+    /// Whether the client has to take something before a link may bring more.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.out.len() > self.limit
+    }
+}
