@@ -255,6 +255,19 @@ impl<W: Waiter> Cache<W> {
             shard.stripes[place.stripe].record(place, reason, now);
         }
         shard.misses += 1;
+        self.miss(shard, name, place, now, coverage, join)
+    }
+
+    /// Joins the flight of a reply that is not there, or opens one. The caller holds the shard's lock.
+    fn miss(
+        self: &Arc<Self>,
+        shard: &mut Shard<W>,
+        name: &Name<'_>,
+        place: Place,
+        now: Micros,
+        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+        join: impl FnOnce(bool) -> Option<W>,
+    ) -> Lookup<W> {
         let stripe = &mut shard.stripes[place.stripe];
         // The coverage is read before the fences over all: such a fence first counts itself and then ends
         // every coverage id. If this lookup does not see the fence, its coverage id is an older one, and

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::entry::Reply;
 use super::lease::Flight;
-use super::{Cache, Lease, Micros, Name, NameBuf, Reason, Shard, Waiter};
+use super::{Cache, CoverageId, Lease, Lookup, Micros, Name, NameBuf, Reason, Shard, State, Waiter};
 
 /// How many refreshes may follow one that was overtaken.
 const FOLLOWERS: u8 = 3;
@@ -61,25 +61,44 @@ impl<W: Waiter> Cache<W> {
         read.chain(overtaken).collect()
     }
 
-    /// Whether a refresh of `name` is under way already, which will be followed by another then.
-    pub fn is_refreshed_again(&self, name: &Name<'_>) -> bool {
-        let mut shard = self.shards[self.place(name.key).shard].lock();
-        let mut flights = shard.flights.iter_mut().filter(|flight| flight.is(name));
-        let refresh = flights.find_map(|flight| flight.refresh.as_mut());
-        refresh.is_some_and(|refresh| {
+    /// The lease to fetch `wanted` of `key` anew, as a refresh. `None` if somebody fetches it already (a refresh is
+    /// followed by another then), if it is there again, or if it must not be kept. Not a read: it counts as none.
+    pub fn lease_refresh(
+        self: &Arc<Self>,
+        key: &[u8],
+        wanted: &Wanted,
+        now: Micros,
+        max_staleness: Micros,
+        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+    ) -> Option<Lease<W>> {
+        if max_staleness == 0 {
+            return None;
+        }
+        let (name, place) = (wanted.name(key), self.place(key));
+        let mut shard = self.shards[place.shard].lock();
+        let mut flights = shard.flights.iter_mut().filter(|flight| flight.is(&name));
+        if let Some(refresh) = flights.find_map(|flight| flight.refresh.as_mut()) {
             refresh.again = true;
-            true
-        })
+            return None;
+        }
+        let there = shard.store.find(&name, place.hash);
+        if there.is_some_and(|(head, _)| self.state(head, max_staleness, now) == State::Fresh) {
+            return None;
+        }
+        let found = self.miss(&mut shard, &name, place, now, coverage, |_| None);
+        let refresh = Refresh { followers: wanted.followers, again: false };
+        if let (Lookup::Miss(_), Some(flight)) = (&found, shard.flights.last_mut()) {
+            flight.refresh = Some(refresh);
+        }
+        drop(shard);
+        match found {
+            Lookup::Miss(lease) => Some(lease),
+            _ => None,
+        }
     }
 }
 
 impl<W: Waiter> Lease<W> {
-    /// The fetch is a refresh.
-    pub fn refreshes(&self, wanted: &Wanted) {
-        let refresh = Refresh { followers: wanted.followers, again: false };
-        self.with_flight(|flight| flight.refresh = Some(refresh));
-    }
-
     /// The reply of a refresh has come: what is to follow it, if anything. It is no refresh from now on.
     pub fn end_refresh(&self) -> Option<Wanted> {
         let refresh = self.with_flight(|flight| flight.refresh.take()).flatten()?;

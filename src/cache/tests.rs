@@ -327,6 +327,25 @@ fn nothing_stays_deaf_when_an_echo_will_not_come() {
 }
 
 #[test]
+fn a_refresh_of_what_is_there_again_is_no_read() {
+    let f = Fixture::new(1 << 20);
+    f.fill(b"k", b"v");
+    f.hit(b"k").unwrap();
+    let wanted = f.cache.heard_for_refresh(b"k", Reason::Update, f.now).pop().unwrap();
+    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, 1));
+    let refresh = || f.cache.lease_refresh(b"k", &wanted, f.now, SECOND, cover);
+    let lease = refresh().unwrap();
+    assert!(refresh().is_none(), "one is under way");
+    assert!(lease.end_refresh().is_some(), "and is followed by another");
+    lease.fill(b"w", FOREVER, f.now, SECOND).unwrap();
+    let hits = f.cache.stats().hits;
+    assert!(refresh().is_none(), "it is there again");
+    assert_eq!(f.cache.stats().hits, hits);
+    assert!(f.cache.heard_for_refresh(b"k", Reason::Update, f.now).is_empty(), "nobody has read it since");
+    assert!(f.cache.lease_refresh(b"k", &wanted, f.now, 0, cover).is_none(), "it would never be served");
+}
+
+#[test]
 fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
     let f = Fixture::new(1 << 20);
     let name = Name { key: b"k", ident: 0, command: 1, rest: b"" };

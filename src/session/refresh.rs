@@ -7,24 +7,16 @@ use std::rc::Rc;
 
 use super::read::fetch_unasked;
 use super::worker::Worker;
-use crate::cache::{Bounds, Lookup, Wanted};
+use crate::cache::Wanted;
 
 /// Fetches it, unless somebody does so already.
 pub(super) fn refresh(worker: &Rc<Worker>, key: &[u8], wanted: &Wanted) {
     let shared = &worker.shared;
     let Some(link) = worker.known_link(wanted.ident) else { return };
-    let name = wanted.name(key);
-    if shared.cache.is_refreshed_again(&name) {
-        return;
-    }
     let namespace = shared.namespaces.find(key);
-    let bounds = Bounds { max_staleness: shared.max_staleness(namespace), unreachable: false };
-    let now = shared.now();
+    let (now, max_staleness) = (shared.now(), shared.max_staleness(namespace));
     let cover = || link.client().cover(namespace);
-    let Lookup::Miss(lease) = shared.cache.lookup(&name, now, bounds, cover, |_| None, |_| ()) else {
-        return;
-    };
-    lease.refreshes(wanted);
+    let Some(lease) = shared.cache.lease_refresh(key, wanted, now, max_staleness, cover) else { return };
     if fetch_unasked(shared, &link, lease, now) {
         shared.metrics.refreshes.inc();
     }
