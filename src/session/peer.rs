@@ -51,6 +51,8 @@ pub(super) struct Peer {
     patient: Cell<bool>,
     /// A reply of ours, as far as it has come.
     read: RefCell<BytesMut>,
+    /// When the bytes came that are handed over now.
+    heard: Cell<Micros>,
     /// It was logged that the link is away.
     told: Cell<bool>,
     /// The heartbeat of a shared link.
@@ -76,6 +78,7 @@ impl Peer {
             up: Cell::default(),
             patient: Cell::default(),
             read: RefCell::default(),
+            heard: Cell::default(),
             told: Cell::default(),
             pings: Pings::default(),
             silent: Cell::default(),
@@ -178,6 +181,10 @@ impl Drop for Peer {
 
 impl Client for Peer {
     type Expect = Expect;
+
+    fn heard(&self) {
+        self.heard.set(self.shared.now());
+    }
 
     fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
         if self.raw.get() {
@@ -453,7 +460,7 @@ impl Peer {
     }
 
     fn observe(&self, since: Micros) {
-        let micros = self.shared.now().saturating_sub(since);
+        let micros = self.heard.get().saturating_sub(since);
         self.shared.metrics.upstream_latency.observe(micros, 1);
     }
 

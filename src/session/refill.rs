@@ -51,15 +51,17 @@ pub(super) fn wanted(
     now: Micros,
 ) -> Vec<NameBuf> {
     let mut wanted = Vec::new();
+    let refills =
+        |key: &[u8]| shared.namespaces.find(key).is_some_and(|namespace| namespace.rules.refill_on_write);
     if ident.user.is_some() || link.client().number == NO_LINK || touched.keys.len() > MAX_KEYS {
+        return wanted;
+    }
+    if !touched.keys.iter().any(|key| refills(key)) {
         return wanted;
     }
     let number = shared.idents.number(ident);
     let string = touched.string && shared.table().row(shared.get).is_some_and(Row::is_cached);
-    for key in &touched.keys {
-        if !shared.namespaces.find(key).is_some_and(|namespace| namespace.rules.refill_on_write) {
-            continue;
-        }
+    for key in touched.keys.iter().filter(|key| refills(key)) {
         let get = Name { key, ident: number, command: shared.get, rest: b"" };
         let described = shared.cache.describe(key, now);
         let replies = described.replies.iter().filter(|reply| reply.ident == number && reply.read);

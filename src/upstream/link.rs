@@ -26,6 +26,9 @@ pub trait Client: 'static {
     /// What is expected in answer to one call of [`Link::send`]: one reply or several.
     type Expect;
 
+    /// Bytes came; the frames in them are handed over next.
+    fn heard(&self) {}
+
     /// Whether this frame answers no request. `start` holds at least the frame's beginning.
     fn is_push(&self, front: Option<&Self::Expect>, kind: Kind, start: &[u8]) -> bool;
 
@@ -140,8 +143,9 @@ pub(super) struct Inner<C: Client> {
     /// Wakes the connection's task.
     task: Rc<Cell<Option<Waker>>>,
     epoch: Epoch,
-    /// When the upstream last said anything.
-    pub(super) heard: Cell<Instant>,
+    /// From when on an answer is awaited: when the upstream last said anything, or was asked after all was answered.
+    /// What stands behind another request cannot be answered before it is, so no request needs a time of its own.
+    pub(super) awaited: Cell<Instant>,
 }
 
 /// Counts the connections of a link; a task whose number is not the present one ends.
@@ -162,7 +166,6 @@ pub(super) struct State<C: Client> {
 pub(super) struct InFlight<E> {
     /// Where in the connection's stream the request begins.
     pub(super) start: u64,
-    pub(super) since: Instant,
     pub(super) expect: E,
 }
 
@@ -191,7 +194,7 @@ impl<C: Client> Link<C> {
             state: RefCell::new(state),
             task: Rc::default(),
             epoch: Rc::default(),
-            heard: Cell::new(Instant::now()),
+            awaited: Cell::new(Instant::now()),
         }))
     }
 
@@ -215,7 +218,10 @@ impl<C: Client> Link<C> {
         write(&mut state.out);
         let start = state.queued;
         state.queued += (state.out.len() - before) as u64;
-        state.in_flight.push_back(InFlight { start, since: Instant::now(), expect });
+        if state.in_flight.is_empty() {
+            self.0.awaited.set(Instant::now());
+        }
+        state.in_flight.push_back(InFlight { start, expect });
         drop(state);
         wake(&self.0.task);
         Ok(())
@@ -458,8 +464,7 @@ impl<C: Client> Inner<C> {
         let limit = self.settings.reply_timeout;
         let state = self.state.borrow();
         let front = state.in_flight.front()?;
-        // What stands behind another cannot be answered before it is.
-        let waited = front.since.max(self.heard.get()).elapsed();
+        let waited = self.awaited.get().elapsed();
         if limit.is_zero() || waited <= limit || self.client.may_wait(&front.expect) {
             return None;
         }

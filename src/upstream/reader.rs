@@ -73,7 +73,8 @@ impl Reader {
 
     /// Hands over every whole frame, and the beginning of a long one.
     fn handle<C: Client>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
-        inner.heard.set(Instant::now());
+        inner.awaited.set(Instant::now());
+        inner.client.heard();
         while self.seen < self.buf.len() {
             match self.scanner.scan(&self.buf[self.seen..]) {
                 Ok(Scan::Done { used, kind }) => self.deliver(inner, self.seen + used, kind, true)?,
@@ -116,9 +117,9 @@ impl Reader {
             return Err(ConnectError::Io("a reply came to no request".into()));
         };
         drop(state);
-        let InFlight { start, since, expect } = request;
+        let InFlight { start, expect } = request;
         if let Some(expect) = inner.client.reply(expect, chunk, at) {
-            inner.state.borrow_mut().in_flight.push_front(InFlight { start, since, expect });
+            inner.state.borrow_mut().in_flight.push_front(InFlight { start, expect });
         }
         Ok(())
     }
