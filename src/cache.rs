@@ -43,7 +43,7 @@ mod show;
 mod store;
 mod stripe;
 
-pub use coverage::{CoverageId, CoverageSlot, Coverages};
+pub use coverage::{CoverageId, CoverageSlot, Coverages, Seen};
 pub use fence::Fence;
 pub use lease::{Lease, Life, NameBuf};
 pub use reason::{Class, Reason};
@@ -259,6 +259,7 @@ impl<W: Waiter> Cache<W> {
     }
 
     /// Joins the flight of a reply that is not there, or opens one. The caller holds the shard's lock.
+    #[inline(never)]
     fn miss(
         self: &Arc<Self>,
         shard: &mut Shard<W>,
@@ -408,6 +409,7 @@ impl<W: Waiter> Cache<W> {
         self.last_lookup.load(Ordering::Relaxed)
     }
 
+    #[inline(always)]
     fn state(&self, head: &Head, max_staleness: Micros, now: Micros) -> State {
         let coverages = &self.coverages;
         if now >= head.expires {

@@ -213,3 +213,48 @@ fn while_nothing_is_changed_everything_stays() {
     assert_eq!(nearside.stat("reason_users"), 0, "{}", nearside.stats());
     assert!(nearside.stat("fills") <= fills + 1);
 }
+
+#[test]
+fn who_may_say_one_of_get_and_mget_is_not_served_by_the_other() {
+    for (denied, allowed) in [("GET", "MGET users/1 users/2"), ("MGET", "GET users/1")] {
+        let redis = Redis::start();
+        let nearside = started(&redis, Tracking::Keys);
+        assert_eq!(redis.connect().text(&format!("ACL SETUSER alice -{denied}")), "+OK\r\n");
+        let mut alice = logged_in(&nearside, "alice a");
+        for _ in 0..3 {
+            becomes_hit(&nearside, &mut alice, allowed);
+            let reply = alice.text(&format!("{denied} users/1"));
+            assert!(reply.starts_with("-NOPERM"), "-{denied}: {reply}");
+        }
+    }
+}
+
+/// Of its own login nearside assumes that it may say both, until it is refused one.
+#[test]
+fn get_and_mget_share_for_nearsides_own_login() {
+    for (denied, allowed) in [("GET", "MGET users/1 users/2"), ("MGET", "GET users/1")] {
+        let redis = Redis::start();
+        let nearside = started(&redis, Tracking::Keys);
+        let (mut direct, mut plain) = (redis.connect(), nearside.connect());
+        let calls = redis.calls("mget");
+        becomes_hit(&nearside, &mut plain, "GET users/1");
+        assert_eq!(plain.text("MGET users/1"), "*1\r\n$6\r\nsecret\r\n");
+        assert_eq!(redis.calls("mget"), calls, "it is there");
+        direct.cmd(&format!("ACL SETUSER default -{denied}"));
+        eventually("the rule is known", || {
+            plain.text(&format!("{denied} users/none")).starts_with("-NOPERM")
+        });
+        for _ in 0..3 {
+            becomes_hit(&nearside, &mut plain, allowed);
+            let reply = plain.text(&format!("{denied} users/1"));
+            assert!(reply.starts_with("-NOPERM"), "-{denied}: {reply}");
+        }
+        direct.cmd(&format!("ACL SETUSER default +{denied}"));
+        eventually("they share again", || {
+            becomes_hit(&nearside, &mut plain, "GET users/2");
+            let calls = redis.calls("mget");
+            plain.text("MGET users/2");
+            redis.calls("mget") == calls
+        });
+    }
+}

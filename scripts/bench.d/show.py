@@ -26,10 +26,10 @@ def table(rows):
 
 def markdown(rows):
     """The table for the README."""
-    lines = ["| what | nearside | peer | ratio | target |", "|---|---|---|---|---|"]
+    lines = ["| what | nearside | peer | ratio | target | |", "|---|---|---|---|---|---|"]
     for row in rows:
-        what, ours, peer, of, ratio, target, verdict, _ = line(row)
-        lines.append(f"| {what} | {ours} | {peer} {of} | {ratio} | {target}{', ' if verdict else ''}{verdict} |")
+        what, ours, peer, of, ratio, target, verdict, note = line(row)
+        lines.append(f"| {what} | {ours} | {peer} {of} | {ratio} | {target}{', ' if verdict else ''}{verdict} | {note} |")
     return "\n".join(lines)
 
 
@@ -43,7 +43,8 @@ def plot(rows):
         depth = what.rsplit(" ", 1)[1]
         group = bars.setdefault(depth, {"nearside": row["ours"]})
         group[row["of"]] = row["peer"]
-    colours = {"nearside": "#2a6f97", "redis-server": "#c1121f", "haproxy": "#999999", "twemproxy": "#c9a227"}
+    colours = {"nearside": "#2a6f97", "redis-server": "#c1121f", "haproxy": "#999999", "twemproxy": "#c9a227",
+               "bare Tokio": "#74a892"}
     # Ratios above the top are cut off; the number says how much.
     top, height, out = 2.0, 160, []
     x = 50

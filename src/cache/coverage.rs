@@ -191,9 +191,46 @@ impl Coverages {
     }
 }
 
+/// Something that was seen under a coverage, and holds as long as that stands.
+#[derive(Debug, Default)]
+pub struct Seen(AtomicU64);
+
+impl Seen {
+    const EVER: u64 = 1 << 63;
+
+    pub fn note(&self, under: CoverageId) {
+        let id = Self::EVER | u64::from(under.slot) << 32 | u64::from(under.generation);
+        self.0.store(id, Ordering::Release);
+    }
+
+    pub fn stands(&self, coverages: &Coverages) -> bool {
+        let id = self.0.load(Ordering::Acquire);
+        let under = CoverageId { slot: (id >> 32) as u16, generation: id as u32 };
+        id & Self::EVER != 0 && coverages.stands(under)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_seen_holds_while_its_coverage_stands() {
+        let coverages = Coverages::default();
+        let (slots, seen) = ((coverages.take().unwrap(), coverages.take().unwrap()), Seen::default());
+        assert!(!seen.stands(&coverages));
+        for slot in [&slots.0, &slots.1] {
+            let id = coverages.arm(slot, None, 1).unwrap();
+            seen.note(id);
+            assert!(seen.stands(&coverages));
+            coverages.flush();
+            assert!(!seen.stands(&coverages));
+            seen.note(coverages.current(slot).unwrap());
+            assert!(seen.stands(&coverages));
+            coverages.end(slot, 2);
+            assert!(!seen.stands(&coverages));
+        }
+    }
 
     #[test]
     fn ending_the_parent_ends_its_children() {

@@ -116,7 +116,7 @@ pub(super) struct Entry<'s> {
 }
 
 impl<'s> Entry<'s> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn is(&self, name: &Name<'_>) -> bool {
         self.head.command == name.command
             && self.head.ident == name.ident

@@ -180,8 +180,8 @@ impl Row {
     /// Whether the server would take a request of `len` arguments, the name included.
     #[inline]
     pub fn takes(&self, len: usize) -> bool {
-        let least = self.arity.unsigned_abs() as usize;
-        if self.arity < 0 { len >= least } else { len == least }
+        let (len, arity) = (len as i64, i64::from(self.arity));
+        len == arity || arity < 0 && len >= -arity
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) async fn serve(worker: Rc<Worker>, id: u64, outbox: Rc<Outbox>, mut s
         outbox,
         framer,
         buf: BytesMut::new(),
+        at: 0,
         framed: None,
         wanted: 0,
         input: Input::Open,
@@ -62,6 +63,8 @@ struct Connection {
     core: Core,
     framer: RequestFramer,
     buf: BytesMut,
+    /// While requests are handled: where the next one starts in `buf`. It is moved to its start once for all of them.
+    at: usize,
     /// The request at the start of `buf` was framed, but has to wait.
     framed: Option<Framed>,
     /// Bytes that the request at the start of `buf` needs at least.
@@ -114,8 +117,7 @@ impl Connection {
             }
             if self.core.is_lost() {
                 // A plain connection would be closed with the state that it had.
-                self.input = Input::Ended;
-                self.buf.clear();
+                self.end_input();
                 self.framed = None;
             }
             let over = self.input == Input::Ended || self.worker.is_draining() && self.core.may_leave();
@@ -216,11 +218,11 @@ impl Connection {
                 break;
             }
             if self.core.wants_to_quit() {
-                self.input = Input::Ended;
-                self.buf.clear();
+                self.end_input();
                 break;
             }
         }
+        self.drop_handled();
         any |= self.core.handled() != before;
         self.core.end_batch();
         Handled { any, starved }
@@ -231,11 +233,11 @@ impl Connection {
             return Some(framed);
         }
         self.framer.lock(self.core.is_locked());
-        while !self.buf.is_empty() {
-            match self.framer.next(&self.buf) {
+        while self.at < self.buf.len() {
+            match self.framer.next(&self.buf[self.at..]) {
                 Ok(Frame::Request(len)) => return Some(Framed { len, inline: false }),
                 Ok(Frame::Inline(len)) => return Some(Framed { len, inline: true }),
-                Ok(Frame::Skip(len)) => self.buf.advance(len),
+                Ok(Frame::Skip(len)) => self.at += len,
                 Ok(Frame::Incomplete { need }) => {
                     self.wanted = need;
                     return None;
@@ -244,8 +246,7 @@ impl Connection {
                     debug!(client = self.core.id(), %wrong, "closed: malformed request");
                     self.worker.shared.metrics.clients_malformed.inc();
                     self.outbox.reply_with(|out| encode::protocol_error(out, &wrong));
-                    self.input = Input::Ended;
-                    self.buf.clear();
+                    self.end_input();
                 }
             }
         }
@@ -260,7 +261,7 @@ impl Connection {
         Framed { len, inline }: Framed,
         last: &mut Option<&'t Row>,
     ) -> bool {
-        let request = self.framer.request(&self.buf);
+        let request = self.framer.request(&self.buf[self.at..]);
         let row = match *last {
             Some(row) if self.framer.repeats() && !row.is_container() => Some(row),
             _ => table.lookup(&request),
@@ -270,18 +271,30 @@ impl Connection {
         self.wanted = 0;
         if len < LARGE || inline {
             self.core.execute(plan, &request, Raw::Copy(request.raw()));
-            if len == self.buf.len() {
-                // Back to the start of the buffer: the next read needs no other.
-                self.buf.clear();
-            } else {
-                self.buf.advance(len);
-            }
+            self.at += len;
             return true;
         }
+        self.drop_handled();
         let whole: Bytes = self.buf.split_to(len).freeze();
         let request = self.framer.request(&whole);
         self.core.execute(plan, &request, Raw::Own(whole.clone()));
         true
+    }
+
+    /// Gives up what is handled of the buffer.
+    fn drop_handled(&mut self) {
+        match std::mem::take(&mut self.at) {
+            // Back to the start of the buffer: the next read needs no other.
+            all if all == self.buf.len() => self.buf.clear(),
+            some => self.buf.advance(some),
+        }
+    }
+
+    /// Takes no more requests.
+    fn end_input(&mut self) {
+        self.input = Input::Ended;
+        self.buf.clear();
+        self.at = 0;
     }
 
     /// Whether the client is over the limit and has taken no fair piece for `client-stall-timeout`, or is

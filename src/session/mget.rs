@@ -1,7 +1,11 @@
-//! `MGET`, put together from the entries of `GET`: only what is missing is fetched, with one `MGET`.
+//! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`.
 //!
-//! What always holds: the reply has the upstream's bytes, element by element; an element that `GET` would
-//! answer with an error (nil because of another type) is never kept under `GET`.
+//! What always holds: the reply has the upstream's bytes, element by element. An element is the reply to `GET` where
+//! both may be said ([`Shared::shares_gets`]), else it is kept as the reply to an `MGET` of its key alone: who may say
+//! one of them may not be served by the other. An element that `GET` would answer with an error (nil because of
+//! another type) is never kept under `GET`.
+//!
+//! [`Shared::shares_gets`]: super::shared::Shared::shares_gets
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -12,7 +16,7 @@ use super::core::Core;
 use super::expect::{CacheLease, What};
 use super::outbox::To;
 use super::peer::Peer;
-use super::read::life;
+use super::read::{NO_PERMISSION, life};
 use crate::cache::{Lookup, Micros, Name, Reason};
 use crate::resp::encode;
 use crate::resp::request::Request;
@@ -22,14 +26,29 @@ use crate::upstream::{At, Chunk, Outgoing};
 /// Missing keys of one request that are kept; what is beyond is only passed on.
 const MAX_FILLS: usize = 1024;
 
+/// As what the elements are kept.
+#[derive(Clone, Copy)]
+struct Kept {
+    command: u16,
+    /// What stands before the element in the reply.
+    lead: &'static [u8],
+}
+
 pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
     let elements = request.len() - 1;
+    let kept = match core.shared.shares_gets(&core.ident) {
+        true => Kept { command: core.shared.get, lead: b"" },
+        false => Kept { command: core.shared.mget, lead: b"*1\r\n" },
+    };
+    let lead = kept.lead.len();
     // As long as all are there, they go straight to where the client's replies are gathered.
     let first = core.outbox.reply_unless(|out| {
         encode::array(out, elements);
         let start = out.len();
         (1..=elements).find_map(|i| {
-            match lookup(core, request.arg(i), |reply| out.extend_from_slice(reply)) {
+            match lookup(core, kept, request.arg(i), |reply| {
+                out.extend_from_slice(&reply[lead..]);
+            }) {
                 Lookup::Hit => None,
                 other => Some((i, other, BytesMut::from(&out[start..]))),
             }
@@ -42,7 +61,9 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
     for i in at..=elements {
         let key = request.arg(i);
         let start = held.len();
-        let found = found.take().unwrap_or_else(|| lookup(core, key, |reply| held.extend_from_slice(reply)));
+        let found = found
+            .take()
+            .unwrap_or_else(|| lookup(core, kept, key, |reply| held.extend_from_slice(&reply[lead..])));
         match found {
             Lookup::Hit => parts.push(Part::Held(start..held.len())),
             Lookup::Miss(lease) if missing.len() < MAX_FILLS => {
@@ -66,13 +87,22 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
-    let gather =
-        Gather { to, elements, held, parts, missing, fetched: BytesMut::new(), is_read: false, next: 0 };
+    let gather = Gather {
+        to,
+        elements,
+        kept,
+        held,
+        parts,
+        missing,
+        fetched: BytesMut::new(),
+        is_read: false,
+        next: 0,
+    };
     core.send(|to: &mut Outgoing| to.append(out.freeze()), What::Gather(Box::new(gather)));
 }
 
-fn lookup(core: &Core, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
-    let name = Name { key, ident: core.number, command: core.shared.get, rest: b"" };
+fn lookup(core: &Core, kept: Kept, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
+    let name = Name { key, ident: core.number, command: kept.command, rest: b"" };
     let namespace = core.shared.namespaces.find(key);
     let bounds = core.bounds(namespace);
     let cover = || core.link.client().cover(namespace);
@@ -99,6 +129,7 @@ struct Missing {
 pub(super) struct Gather {
     to: To,
     elements: usize,
+    kept: Kept,
     held: BytesMut,
     parts: Vec<Part>,
     missing: Vec<Missing>,
@@ -123,6 +154,10 @@ impl Gather {
             self.fetched.extend_from_slice(&chunk);
             self.is_read = at.last;
             if at.last && (at.kind == Kind::Error || !self.find_elements()) {
+                if self.fetched.starts_with(NO_PERMISSION) {
+                    let lease = self.missing.iter().find_map(|missing| missing.lease.as_ref());
+                    lease.into_iter().for_each(|lease| peer.shared.note_refused(lease.name().ident));
+                }
                 self.refuse();
             }
         } else {
@@ -170,14 +205,16 @@ impl Gather {
         let reply = &self.fetched[missing.reply.clone()];
         let (opened, max_age) = (lease.opened(), peer.shared.max_age(namespace));
         let max_staleness: Micros = peer.shared.max_staleness(namespace);
-        let is_nil = matches!(reply, b"$-1\r\n" | b"_\r\n");
         if reply.is_empty() {
             lease.give_up(Reason::ErrorReply, now);
             return;
         }
-        match life(ttl, reply, opened, max_age) {
-            // Nil for a key that is there: it holds another type, and GET would answer with an error.
-            Some(life) if !is_nil || ttl == b":-2\r\n" => drop(lease.fill(reply, life, now, max_staleness)),
+        let is_nil = matches!(reply, b"$-1\r\n" | b"_\r\n");
+        // Nil for a key that is there: it holds another type, and GET would answer with an error.
+        let fits = !is_nil || ttl == b":-2\r\n" || self.kept.command == peer.shared.mget;
+        let reply = [self.kept.lead, reply].concat();
+        match life(ttl, &reply, opened, max_age) {
+            Some(life) if fits => drop(lease.fill(&reply, life, now, max_staleness)),
             _ => drop(lease.give_up(Reason::TtlUnknown, now)),
         }
     }

@@ -57,6 +57,7 @@ pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u
 }
 
 /// Answers into `slot`, or into the next one.
+#[inline]
 fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -> Lookup<Ticket> {
     let key = request.arg(1);
     let name = Name { key, ident: core.number, command, rest: request.raw_after(1) };
@@ -142,6 +143,9 @@ pub(super) fn arguments(mut raw: &[u8]) -> usize {
     count
 }
 
+/// How the upstream's refusal of a command or a key begins.
+pub(super) const NO_PERMISSION: &[u8] = b"-NOPERM";
+
 /// A read and the questions for its end in flight.
 pub(super) struct Fill {
     /// `None` if nobody asked: a refresh.
@@ -207,6 +211,10 @@ impl Fill {
         self.read = at.last;
         let cache = &peer.shared.cache;
         if at.kind == Kind::Error {
+            let name = self.name().filter(|name| name.command == peer.shared.get);
+            if let (Some(name), true) = (name, chunk.starts_with(NO_PERMISSION)) {
+                peer.shared.note_refused(name.ident);
+            }
             self.give_up(peer, Reason::ErrorReply);
         } else if self.held.len() + chunk.len() > cache.max_value() {
             self.give_up(peer, Reason::TooLarge);

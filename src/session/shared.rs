@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::gate::Password;
 use super::worker::Ticket;
-use crate::cache::{Cache, CoverageId, CoverageSlot, Micros};
+use crate::cache::{Cache, CoverageId, CoverageSlot, Micros, Reason, Seen};
 use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
@@ -76,8 +76,11 @@ pub struct Shared {
     users_watched: AtomicBool,
     /// That they are not was told.
     unwatched_told: AtomicBool,
-    /// The number of `GET` in the command table.
+    /// The numbers of `GET` and `MGET` in the command table.
     pub get: u16,
+    pub mget: u16,
+    /// Nearside's own login was refused a `GET` or an `MGET`.
+    refused: Seen,
     /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
     waiting: Mutex<HashMap<u64, i64>>,
     table: Arc<ArcSwap<Table>>,
@@ -101,6 +104,8 @@ impl Shared {
             users_watched: AtomicBool::new(false),
             unwatched_told: AtomicBool::new(false),
             get: Table::builtin().number(b"get")?,
+            mget: Table::builtin().number(b"mget")?,
+            refused: Seen::default(),
             waiting: Mutex::default(),
             table: Arc::new(ArcSwap::from_pointee(Table::builtin())),
             origin: Instant::now(),
@@ -173,6 +178,22 @@ impl Shared {
         }
     }
 
+    /// Whether replies to `GET` may be the elements of `MGET`, and the other way round: only for nearside's own login,
+    /// and not if the upstream has refused it one of them. The rules of others may differ from command to command.
+    pub fn shares_gets(&self, ident: &Ident) -> bool {
+        ident.user.is_none() && !self.refused.stands(self.cache.coverages())
+    }
+
+    /// The identity of this number was refused a `GET` or an `MGET`. What was shared goes; it is shared again when
+    /// users or their rules have changed.
+    pub fn note_refused(&self, ident: u32) {
+        let shares = self.idents.get(ident).is_some_and(|ident| self.shares_gets(&ident));
+        if let (true, Some(_)) = (shares, self.cache.coverages().current(&self.feed)) {
+            self.cache.flush(Reason::Users);
+            self.cache.coverages().current(&self.feed).into_iter().for_each(|id| self.refused.note(id));
+        }
+    }
+
     /// How the upstream tells of changes of a key, as far as it allows that.
     pub fn tracking(&self, namespace: Option<&Namespace>) -> Tracking {
         let wanted = namespace.map_or(self.settings.tracking, |namespace| namespace.rules.tracking);
@@ -207,7 +228,8 @@ impl Shared {
 
 /// As the cache counts time.
 pub fn micros(duration: Duration) -> Micros {
-    duration.as_micros().min(u128::from(Micros::MAX / 4)) as Micros
+    let whole = duration.as_secs().saturating_mul(1_000_000);
+    whole.saturating_add(duration.subsec_micros().into()).min(Micros::MAX / 4)
 }
 
 /// For whom a reply was read: a part of its name in the cache.
