@@ -174,3 +174,28 @@ fn a_blocked_session_holds_up_no_other() {
     assert_eq!(blocked.reply(), b"*2\r\n$5\r\nnever\r\n$3\r\nnow\r\n");
     assert_eq!(blocked.reply(), b"$2\r\n99\r\n");
 }
+
+/// In one packet and of the same length, as to all but the last word.
+#[test]
+fn a_subcommand_is_not_taken_for_the_one_before_it() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let (mut client, mut direct) = (nearside.connect(), redis.connect());
+    for (first, second) in [
+        ("CLIENT GETNAME", "CLIENT UNPAUSE"),
+        ("CLIENT NOSUCHW", "CLIENT GETNAME"),
+        ("ACL LIST", "ACL LOAD"),
+        ("ACL USERS", "ACL NOSUC"),
+        ("SCRIPT EXISTS", "SCRIPT NOSUCH"),
+        ("GET users/1", "DEL users/1"),
+        ("GET users/1", "TTL users/1"),
+        ("get users/1", "GET users/1"),
+        ("EXISTS users/1", "SELECT nonumb1"),
+    ] {
+        direct.cmd("SET users/1 v");
+        let replies = client.pipeline(&[first, second]);
+        direct.cmd("SET users/1 v");
+        assert_eq!(replies, [direct.text(first), direct.text(second)], "{first}, {second}");
+    }
+    assert_eq!(redis.calls("client|unpause"), 2);
+}

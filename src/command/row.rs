@@ -149,6 +149,11 @@ impl Row {
         }
     }
 
+    /// Whether its name alone tells the row: it neither has subcommands nor is one.
+    pub fn is_told_by_name(&self) -> bool {
+        self.shape == Shape::Command
+    }
+
     /// Whether its subcommands have rows of their own.
     pub fn is_container(&self) -> bool {
         self.shape == Shape::Container

@@ -263,7 +263,7 @@ impl Connection {
     ) -> bool {
         let request = self.framer.request(&self.buf[self.at..]);
         let row = match *last {
-            Some(row) if self.framer.repeats() && !row.is_container() => Some(row),
+            Some(row) if self.framer.repeats() && row.is_told_by_name() => Some(row),
             _ => table.lookup(&request),
         };
         *last = row;
