@@ -286,3 +286,38 @@ fn an_upstream_that_comes_back_empty_is_believed() {
     }
     assert!(gone);
 }
+
+/// An announcement that was never sent has no echo: nobody may be deaf for its sake.
+#[test]
+fn a_write_that_could_not_be_sent_leaves_nobody_deaf() {
+    let redis = Redis::start();
+    let relay = Relay::to(redis.address());
+    let nearside = Nearside::start(relay.address);
+    let (mut client, mut direct) = (nearside.connect(), redis.connect());
+    client.cmd("SET users/1 v");
+    // The feed stays.
+    relay.refuse(true);
+    for connection in direct
+        .text("CLIENT LIST")
+        .lines()
+        .filter(|line| line.contains("name=nearside") && line.contains(" sub=0 "))
+    {
+        let id = connection.split("id=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        direct.cmd(&format!("CLIENT KILL ID {id}"));
+    }
+    let refused = nearside.stat("upstream_refused");
+    eventually("writes are refused", || {
+        client.cmd("SET users/1 w");
+        nearside.stat("upstream_refused") > refused + 3
+    });
+    relay.refuse(false);
+    eventually("the link is back", || !client.cmd("ECHO x").starts_with(b"-"));
+    direct.cmd("SET users/1 before");
+    eventually("it is cached again", || {
+        client.cmd("GET users/1");
+        nearside.is_cached("users/1")
+    });
+    direct.cmd("SET users/1 after");
+    direct.cmd("PUBLISH users/update 1");
+    eventually("the change is seen", || client.value("users/1").as_deref() == Some("after"));
+}

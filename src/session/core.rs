@@ -430,6 +430,8 @@ pub(super) fn send_on(
     peer.shared.metrics.upstream_requests.inc();
     let Err((expect, loss)) = link.send(write, Expect { since, what }) else { return true };
     peer.shared.metrics.upstream_refused.inc();
+    // Its announcements were not sent: who waited for their echoes would be deaf to those of others.
+    expect.what.echoed().iter().for_each(|key| peer.shared.cache.no_echo(key, since));
     let text = errors::lost(&peer.shared.settings.upstream.address, &loss);
     if let Some(to) = expect.what.give_up() {
         to.error(&text);

@@ -74,6 +74,14 @@ impl What {
         }
     }
 
+    /// The keys whose echoes the cache expects because of it.
+    pub(super) fn echoed(&self) -> &[Box<[u8]>] {
+        match self {
+            What::Write(write) => &write.echoed,
+            _ => &[],
+        }
+    }
+
     /// Announcements that are still expected.
     pub(super) fn announcements(&self) -> usize {
         match self {
