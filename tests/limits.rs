@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use support::{Conn, Nearside, Redis, eventually, line};
+use support::{Conn, Nearside, Redis, eventually, line, request};
 
 /// What the server says to these bytes until it closes the connection; `None` if it does not close it.
 fn last_words(conn: &mut Conn, bytes: &[u8]) -> Option<String> {
@@ -358,4 +358,25 @@ fn a_hundred_thousand_requests_at_once_are_answered_in_order() {
         assert_eq!(String::from_utf8(client.reply()).unwrap(), expected, "reply {i}");
     }
     sending.join().unwrap();
+}
+
+/// A client that only pushes is taken from no faster than the upstream takes.
+#[test]
+fn a_flood_of_writes_waits_for_the_upstream() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let mut client = nearside.connect();
+    client.cmd("PING");
+    redis.connect().cmd("CLIENT PAUSE 3000 ALL");
+    client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let one = request(&[&b"SET"[..], b"k", &vec![b'x'; 10_000]]);
+    let mut sent = 0;
+    while let Ok(taken) = client.stream.write(&one[sent % one.len()..]) {
+        sent += taken;
+        assert!(sent < 64 << 20, "{sent} bytes were taken, and nobody has answered");
+    }
+    // When the pause is over, the session goes on.
+    for _ in 0..sent / one.len() {
+        assert_eq!(client.reply(), b"+OK\r\n");
+    }
 }

@@ -37,6 +37,7 @@ pub(super) async fn serve(worker: Rc<Worker>, id: u64, outbox: Rc<Outbox>, mut s
         buf: BytesMut::new(),
         at: 0,
         framed: None,
+        held_back: false,
         wanted: 0,
         input: Input::Open,
         stall: None,
@@ -67,6 +68,8 @@ struct Connection {
     at: usize,
     /// The request at the start of `buf` was framed, but has to wait.
     framed: Option<Framed>,
+    /// The last requests were not even framed: too much is open, or the way to the upstream is congested.
+    held_back: bool,
     /// Bytes that the request at the start of `buf` needs at least.
     wanted: usize,
     input: Input,
@@ -140,9 +143,10 @@ impl Connection {
         }
     }
 
-    /// Whether no more is read for now: a request waits, or the client does not take its replies.
+    /// Whether no more is read for now: a request waits, or the client does not take its replies. Whatever that is
+    /// due to wakes the session when it ends.
     fn is_held_up(&self) -> bool {
-        self.framed.is_some() || self.outbox.is_full()
+        self.framed.is_some() || self.held_back && !self.buf.is_empty() || self.outbox.is_full()
     }
 
     /// Reads once; says whether anything came.
@@ -208,7 +212,11 @@ impl Connection {
         }
         let mut starved = false;
         let mut last = None;
-        while self.core.may_proceed(cx) {
+        loop {
+            self.held_back = !self.core.may_proceed(cx);
+            if self.held_back {
+                break;
+            }
             let Some(framed) = self.next_frame() else {
                 starved = true;
                 break;
