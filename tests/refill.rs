@@ -2,7 +2,10 @@
 
 mod support;
 
-use support::{Nearside, Redis, eventually, line};
+use std::time::Duration;
+
+use support::scripted::Scripted;
+use support::{Conn, Nearside, Redis, eventually, line};
 
 fn refilling(redis: &Redis) -> Nearside {
     Nearside::with(redis.address(), |config| config.namespaces[0].refill_on_write = true)
@@ -114,4 +117,49 @@ fn a_pipeline_does_not_wait_for_its_own_refills() {
         assert_eq!(client.reply(), b"+OK\r\n");
         assert_eq!(client.reply(), format!("$2\r\nv{i}\r\n").into_bytes());
     }
+}
+
+/// The upstream connection over which the requests of a client go.
+fn link_of(client: &mut Conn, upstream: &Scripted) -> usize {
+    client.send(&line("ECHO a"));
+    let asked = upstream.expect("ECHO a");
+    asked.reply("$1\r\na\r\n");
+    client.reply();
+    asked.connection
+}
+
+/// Two reads in one packet: the first waits for the refill, and the second must not be answered by what was before.
+#[test]
+fn a_pipeline_never_goes_back_while_a_read_waits_for_a_refill() {
+    let upstream = Scripted::start();
+    let nearside = Nearside::with(upstream.address, |config| {
+        (config.workers, config.max_staleness) = (2, Duration::from_secs(30));
+        config.namespaces[0].max_staleness = config.max_staleness;
+        config.namespaces[0].refill_on_write = true;
+    });
+    let mut writer = nearside.connect();
+    let link = link_of(&mut writer, &upstream);
+    let mut others = Vec::new();
+    let mut reader = loop {
+        let mut reader = nearside.connect();
+        if link_of(&mut reader, &upstream) != link {
+            break reader;
+        }
+        others.push(reader);
+    };
+    writer.send(&line("SET users/1 new"));
+    let set = upstream.expect("SET users/1 new");
+    let joined = nearside.stat("shared_flights");
+    reader.send(&[line("GET users/1"), line("GET users/1"), line("MGET users/1"), line("PING")].concat());
+    eventually("the first waits", || nearside.stat("shared_flights") == joined + 1);
+    let (get, ttl) = (upstream.expect("get users/1"), upstream.expect("PTTL users/1"));
+    assert_eq!((get.connection, upstream.waiting()), (link, 0), "nothing of the reader's was sent");
+    set.reply("+OK\r\n");
+    assert_eq!(writer.reply(), b"+OK\r\n");
+    get.reply("$3\r\nnew\r\n");
+    ttl.reply(":-1\r\n");
+    for expected in ["$3\r\nnew\r\n", "$3\r\nnew\r\n", "*1\r\n$3\r\nnew\r\n", "+PONG\r\n"] {
+        assert_eq!(reader.reply(), expected.as_bytes());
+    }
+    assert_eq!(upstream.waiting(), 0);
 }

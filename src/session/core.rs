@@ -271,7 +271,10 @@ impl Core {
             CacheRule::Single | CacheRule::Mget if self.is_doubtful() => {
                 return (!self.outbox.has_joined()).then_some(Act::ReadPast(Reason::User));
             }
+            // What waits for another's flight may yet be read anew, and then knows more than what was read meanwhile.
+            CacheRule::Single if self.outbox.has_joined_for(request.arg(1)) => return None,
             CacheRule::Single => return Some(Act::Read),
+            CacheRule::Mget if self.outbox.has_joined() => return None,
             CacheRule::Mget => return Some(Act::Mget),
             _ if self.outbox.has_joined() => return None,
             CacheRule::Unwanted => return Some(Act::ReadPast(Reason::Unwanted)),

@@ -10,6 +10,7 @@ mod room;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -68,7 +69,7 @@ struct Inner {
     /// Slots that wait for another's flight.
     joined: usize,
     /// Joined slots whose flight came to nothing.
-    released: Vec<u64>,
+    released: VecDeque<u64>,
     /// The session's task.
     waker: Option<Waker>,
     /// Links that wait for room.
@@ -118,8 +119,8 @@ struct Slot {
     size: usize,
     begun: bool,
     done: bool,
-    /// The request, while it waits for another's flight.
-    request: Option<Box<[u8]>>,
+    /// While it waits for another's flight: the request, and the hash of its key.
+    joined: Option<(Box<[u8]>, u64)>,
 }
 
 impl Outbox {
@@ -132,7 +133,7 @@ impl Outbox {
             held: 0,
             limit,
             joined: 0,
-            released: Vec::new(),
+            released: VecDeque::new(),
             waker: None,
             crowded: Vec::new(),
             usual: UNKNOWN,
@@ -157,19 +158,19 @@ impl Outbox {
         inner.first + inner.slots.len() as u64 - 1
     }
 
-    /// Opens the next slot for a request that waits for another's flight.
-    pub fn open_joined(&self, request: &[u8]) -> u64 {
+    /// Opens the next slot for a read of `key` that waits for another's flight.
+    pub fn open_joined(&self, request: &[u8], key: &[u8]) -> u64 {
         let slot = self.open();
-        self.join(slot, request.into());
+        self.join(slot, request.into(), key);
         slot
     }
 
     /// Lets an open slot wait for a flight.
-    pub fn join(&self, slot: u64, request: Box<[u8]>) {
+    pub fn join(&self, slot: u64, request: Box<[u8]>, key: &[u8]) {
         let mut inner = self.0.borrow_mut();
         inner.joined += 1;
         if let Some(slot) = inner.slot(slot) {
-            slot.request = Some(request);
+            slot.joined = Some((request, hash(key)));
         }
     }
 
@@ -182,19 +183,19 @@ impl Outbox {
     /// The flight of a joined slot came to nothing: the session looks it up anew.
     pub fn release(&self, slot: u64) {
         let mut inner = self.0.borrow_mut();
-        inner.released.push(slot);
+        inner.released.push_back(slot);
         inner.wake();
     }
 
     /// A released slot and its request.
     pub fn next_released(&self) -> Option<(u64, Box<[u8]>)> {
-        let slot = self.0.borrow_mut().released.pop()?;
+        let slot = self.0.borrow_mut().released.pop_front()?;
         self.unjoin(slot).map(|request| (slot, request))
     }
 
     fn unjoin(&self, slot: u64) -> Option<Box<[u8]>> {
         let mut inner = self.0.borrow_mut();
-        let request = inner.slot(slot)?.request.take()?;
+        let (request, _) = inner.slot(slot)?.joined.take()?;
         inner.joined -= 1;
         Some(request)
     }
@@ -202,6 +203,16 @@ impl Outbox {
     /// Whether any request waits for another's flight.
     pub fn has_joined(&self) -> bool {
         self.0.borrow().joined > 0
+    }
+
+    /// Whether a read of `key`, or of one with its hash, waits for another's flight. If that comes to nothing it is read
+    /// anew, so no later read of the key may overtake it.
+    pub fn has_joined_for(&self, key: &[u8]) -> bool {
+        let inner = self.0.borrow();
+        let same = |hash: u64| {
+            inner.slots.iter().any(|slot| slot.joined.as_ref().is_some_and(|(_, of)| *of == hash))
+        };
+        inner.joined > 0 && same(hash(key))
     }
 
     /// Answers the next request at once.
@@ -390,6 +401,12 @@ impl Outbox {
         inner.out = Outgoing::default();
         inner.limit = usize::MAX;
     }
+}
+
+fn hash(key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key);
+    hasher.finish()
 }
 
 impl Inner {

@@ -24,7 +24,7 @@ pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, ra
     match lookup(core, row.id, request, None) {
         Lookup::Hit => core.count_hit(),
         Lookup::Joined => {
-            core.outbox.open_joined(request.raw());
+            core.outbox.open_joined(request.raw(), request.arg(1));
         }
         Lookup::Miss(lease) => {
             let to = core.to(core.outbox.open());
@@ -45,7 +45,7 @@ pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u
     let Some(row) = table.lookup(&parsed) else { return };
     match lookup(core, row.id, &parsed, Some(slot)) {
         Lookup::Hit => core.count_hit(),
-        Lookup::Joined => core.outbox.join(slot, request.into()),
+        Lookup::Joined => core.outbox.join(slot, request.into(), parsed.arg(1)),
         Lookup::Miss(lease) => {
             fetch(core, row, &parsed, Raw::Copy(request), core.to(slot), lease);
         }
@@ -68,7 +68,8 @@ fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -
         core.bounds(namespace),
         || core.link.client().cover(namespace),
         |behind_write| {
-            // In a pipeline it would hold up what comes behind it, where the upstream would not.
+            // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
+            // released join another refill: of a key that is written all the time, readers would wait for ever.
             if behind_write && core.outbox.waiting() > 0 {
                 return None;
             }
