@@ -8,7 +8,7 @@
 //!   or after it (the invalidation voids the lease, or drops the entry). Generations are striped: a
 //!   collision costs one refill, never a stale entry.
 //! - **Fences.** From [`Cache::fence`] until the [`Fence`] is dropped, its keys have no entry, no hit and no
-//!   new lease. All this is done under the shard's lock, so no lookup sees half of it.
+//!   new lease but that of the write's own read, sent behind it. All this is done under the shard's lock, so no lookup sees half of it.
 //! - **Coverage.** An entry is served only while its coverage stands and its watermark is not older than
 //!   `max-staleness`. See [`coverage`].
 //! - **Single flight.** Lookups of a reply that is being fetched join its flight; the fill serves them all.

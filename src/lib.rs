@@ -11,8 +11,8 @@
 //!    the fewest clients. [`session::Worker`] runs `session::connection::serve` for it.
 //! 3. `Connection::poll` reads once, handles every complete request in the buffer, and writes once.
 //!    [`resp::framer::RequestFramer`] finds where each request ends; its bytes stay where they are.
-//! 4. `Core::admit` asks the [`command::Table`] for the command's row: what it does, where it may run, whether its
-//!    reply may be cached. A `GET` becomes `Act::Read`. A request that must wait for earlier replies is not admitted.
+//! 4. `Connection::execute` asks the [`command::Table`] for the command's row: what it does, where it may run, whether
+//!    its reply may be cached. `Core::admit` makes of a `GET` an `Act::Read`. A request that must wait for earlier replies is not admitted.
 //! 5. `session::read` asks [`cache::Cache::lookup`], which answers in one of four ways:
 //!    - `Hit`: the reply is copied to the session's `Outbox`, and that is all.
 //!    - `Miss`: here is a [`cache::Lease`]. `fetch` sends the request's own bytes and a `PTTL` on the

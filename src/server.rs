@@ -224,10 +224,10 @@ async fn drained(
     Ok(())
 }
 
-/// Frees void entries bit by bit, a sixth of the time at most: a flush of a million does not keep a processor
-/// from the workers.
+/// Frees void entries bit by bit, about a sixth of the time: a flush of a million does not keep a processor from
+/// the workers.
 async fn sweep(shared: Arc<Shared>) {
-    /// How many of one shard in a row, for how long, and how long not.
+    /// How many of each shard in a row, after how long it rests, and how long.
     const BATCH: usize = 16;
     const SLICE: Duration = Duration::from_micros(200);
     const REST: Duration = Duration::from_millis(1);

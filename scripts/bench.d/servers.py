@@ -98,7 +98,10 @@ def redis():
     unix = os.path.join(folder, f"redis-{port}.sock")
     words = ["--port", str(port), "--unixsocket", unix, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
              "--tracking-table-max-keys", "0", "--maxclients", "10000", "--dir", folder, "--daemonize", "no"]
-    return Server("redis-server", ["redis-server", *words], port, unix)
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not program:
+        raise SystemExit("neither redis-server nor valkey-server is installed (Debian: redis-server)")
+    return Server("redis-server", [program, *words], port, unix)
 
 
 def nearside(upstream, *flags, workers=1, under=()):

@@ -21,7 +21,7 @@ enum Over {
 
 impl<W: Waiter> Cache<W> {
     /// Drops the entries of `keys`, voids their leases, and refuses hits and new leases for them until the
-    /// fence is dropped. Keys that share a stripe with one of them are refused too, which costs a miss.
+    /// fence is dropped, but for the lease of the write's own read. Keys that share a stripe with one of them are refused too, which costs a miss.
     pub fn fence<'k>(
         self: &Arc<Self>,
         keys: impl IntoIterator<Item = &'k [u8]>,

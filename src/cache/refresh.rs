@@ -62,7 +62,7 @@ impl<W: Waiter> Cache<W> {
     }
 
     /// The lease to fetch `wanted` of `key` anew, as a refresh. `None` if somebody fetches it already (a refresh is
-    /// followed by another then), if it is there again, or if it must not be kept. Not a read: it counts as none.
+    /// followed by another then), if it is there again, or if it must not be kept. Not a read: it counts neither as a hit nor as a miss.
     pub fn lease_refresh(
         self: &Arc<Self>,
         key: &[u8],
