@@ -267,23 +267,21 @@ impl Core {
     }
 
     fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Act> {
-        match row.cache(request) {
-            CacheRule::Single | CacheRule::Mget if self.is_doubtful() => {
-                return (!self.outbox.has_joined()).then_some(Act::ReadPast(Reason::User));
-            }
-            // What waits for another's flight may yet be read anew, and then knows more than what was read meanwhile.
-            CacheRule::Single if self.outbox.has_joined_for(request.arg(1)) => return None,
-            CacheRule::Single => return Some(Act::Read),
-            CacheRule::Mget if self.outbox.has_joined() => return None,
-            CacheRule::Mget => return Some(Act::Mget),
-            _ if self.outbox.has_joined() => return None,
-            CacheRule::Unwanted => return Some(Act::ReadPast(Reason::Unwanted)),
-            CacheRule::Never => {}
+        let rule = row.cache(request);
+        if self.outbox.has_joined() {
+            // What waits for another's flight may yet be read anew, and then knows more than what overtook it. So
+            // only cached reads of other keys go on.
+            let overtakes = self.is_doubtful() || self.outbox.has_joined_for(request.get(1)?);
+            return (rule == CacheRule::Single && !overtakes).then_some(Act::Read);
         }
-        Some(match row.access {
-            Access::Write => Act::Write,
-            _ if row.name == "info" => Act::Info,
-            _ => Act::Forward,
+        Some(match rule {
+            CacheRule::Single | CacheRule::Mget if self.is_doubtful() => Act::ReadPast(Reason::User),
+            CacheRule::Single => Act::Read,
+            CacheRule::Mget => Act::Mget,
+            CacheRule::Unwanted => Act::ReadPast(Reason::Unwanted),
+            CacheRule::Never if row.access == Access::Write => Act::Write,
+            CacheRule::Never if row.name == "info" => Act::Info,
+            CacheRule::Never => Act::Forward,
         })
     }
 

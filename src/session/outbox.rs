@@ -209,10 +209,8 @@ impl Outbox {
     /// anew, so no later read of the key may overtake it.
     pub fn has_joined_for(&self, key: &[u8]) -> bool {
         let inner = self.0.borrow();
-        let same = |hash: u64| {
-            inner.slots.iter().any(|slot| slot.joined.as_ref().is_some_and(|(_, of)| *of == hash))
-        };
-        inner.joined > 0 && same(hash(key))
+        let hash = hash(key);
+        inner.slots.iter().any(|slot| slot.joined.as_ref().is_some_and(|(_, of)| *of == hash))
     }
 
     /// Answers the next request at once.
