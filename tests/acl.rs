@@ -214,21 +214,6 @@ fn while_nothing_is_changed_everything_stays() {
     assert!(nearside.stat("fills") <= fills + 1);
 }
 
-#[test]
-fn who_may_say_one_of_get_and_mget_is_not_served_by_the_other() {
-    for (denied, allowed) in [("GET", "MGET users/1 users/2"), ("MGET", "GET users/1")] {
-        let redis = Redis::start();
-        let nearside = started(&redis, Tracking::Keys);
-        assert_eq!(redis.connect().text(&format!("ACL SETUSER alice -{denied}")), "+OK\r\n");
-        let mut alice = logged_in(&nearside, "alice a");
-        for _ in 0..3 {
-            becomes_hit(&nearside, &mut alice, allowed);
-            let reply = alice.text(&format!("{denied} users/1"));
-            assert!(reply.starts_with("-NOPERM"), "-{denied}: {reply}");
-        }
-    }
-}
-
 /// Of its own login nearside assumes that it may say both, until it is refused one.
 #[test]
 fn get_and_mget_share_for_nearsides_own_login() {

@@ -1,8 +1,7 @@
 //! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`.
 //!
-//! What always holds: the reply has the upstream's bytes, element by element. An element is the reply to `GET` where
-//! both may be said ([`Shared::shares_gets`]), else it is kept as the reply to an `MGET` of its key alone: who may say
-//! one of them may not be served by the other. An element that `GET` would answer with an error (nil because of
+//! What always holds: the reply has the upstream's bytes, element by element. An element is kept as the reply to
+//! `GET`, or, where only one of both may be said ([`Shared::shares_gets`]), as that to an `MGET` of its key alone. An element that `GET` would answer with an error (nil because of
 //! another type) is never kept under `GET`.
 //!
 //! [`Shared::shares_gets`]: super::shared::Shared::shares_gets

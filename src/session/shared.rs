@@ -178,16 +178,18 @@ impl Shared {
         }
     }
 
-    /// Whether replies to `GET` may be the elements of `MGET`, and the other way round: only for nearside's own login,
-    /// and not if the upstream has refused it one of them. The rules of others may differ from command to command.
+    /// Whether replies to `GET` may be the elements of `MGET`, and the other way round: kept apart, one could be older
+    /// than the other. Not for nearside's own login once the upstream has refused it one of them. Of other users it is
+    /// not watched whether they may say both.
     pub fn shares_gets(&self, ident: &Ident) -> bool {
-        ident.user.is_none() && !self.refused.stands(self.cache.coverages())
+        ident.user.is_some() || !self.refused.stands(self.cache.coverages())
     }
 
-    /// The identity of this number was refused a `GET` or an `MGET`. What was shared goes; it is shared again when
+    /// The identity of this number was refused a `GET` or an `MGET`. If it is nearside's own, what was shared goes; it is shared again when
     /// users or their rules have changed.
     pub fn note_refused(&self, ident: u32) {
-        let shares = self.idents.get(ident).is_some_and(|ident| self.shares_gets(&ident));
+        let own = |ident: Ident| ident.user.is_none() && self.shares_gets(&ident);
+        let shares = self.idents.get(ident).is_some_and(own);
         if let (true, Some(_)) = (shares, self.cache.coverages().current(&self.feed)) {
             self.cache.flush(Reason::Users);
             self.cache.coverages().current(&self.feed).into_iter().for_each(|id| self.refused.note(id));
