@@ -21,6 +21,12 @@ def free_port():
         return s.getsockname()[1]
 
 
+def build():
+    """The program and the load, as they are released."""
+    command = ["cargo", "build", "--release", "--locked", "--target-dir", "target", "--bin", "nearside", "--example", "load"]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
 class Server:
     """A process, where it listens, and what it has used."""
 

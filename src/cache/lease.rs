@@ -169,10 +169,7 @@ impl<W: Waiter> Lease<W> {
         }
         let cache = self.cache.clone();
         let mut shard = cache.shards[self.place.shard].lock();
-        let generation = shard.stripes[self.place.stripe].generation;
-        let flight = shard.flights.iter().position(|flight| flight.id == self.flight);
-        let stands = flight.filter(|i| shard.flights[*i].generation == generation);
-        let Some(flight) = stands.filter(|_| cache.coverages.stands(self.coverage)) else {
+        let Some(flight) = self.standing(&shard) else {
             drop(shard);
             return Err(self.give_up(Reason::Voided, now));
         };
@@ -198,6 +195,13 @@ impl<W: Waiter> Lease<W> {
         Ok(())
     }
 
+    /// Where the flight is in its shard, if nothing happened to the key and the coverage meanwhile.
+    fn standing(&self, shard: &Shard<W>) -> Option<usize> {
+        let generation = shard.stripes[self.place.stripe].generation;
+        let mine = |flight: &Flight<W>| flight.id == self.flight && flight.generation == generation;
+        shard.flights.iter().position(mine).filter(|_| self.cache.coverages.stands(self.coverage))
+    }
+
     /// Does something to the flight, unless it has left already.
     pub(super) fn with_flight<T>(&self, act: impl FnOnce(&mut Flight<W>) -> T) -> Option<T> {
         let mut shard = self.cache.shards[self.place.shard].lock();
@@ -216,13 +220,9 @@ impl<W: Waiter> Lease<W> {
     /// [`Lease::fill`] does: else those of a reply that is never kept would read it one after another.
     pub fn pass_on(mut self, reply: &[u8], reason: Reason, now: Micros, max_staleness: Micros) -> Reason {
         let mut shard = self.cache.shards[self.place.shard].lock();
-        let generation = shard.stripes[self.place.stripe].generation;
-        let flight = shard.flights.iter_mut().find(|flight| flight.id == self.flight);
-        let stands = flight.filter(|flight| flight.generation == generation);
-        let good =
-            self.cache.coverages.stands(self.coverage) && now.saturating_sub(self.opened) <= max_staleness;
-        let waiters = match stands.filter(|_| good) {
-            Some(flight) => std::mem::take(&mut flight.waiters),
+        let in_time = now.saturating_sub(self.opened) <= max_staleness;
+        let waiters = match self.standing(&shard).filter(|_| in_time) {
+            Some(flight) => std::mem::take(&mut shard.flights[flight].waiters),
             None => Vec::new(),
         };
         drop(shard);

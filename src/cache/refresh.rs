@@ -62,7 +62,8 @@ impl<W: Waiter> Cache<W> {
     }
 
     /// The lease to fetch `wanted` of `key` anew, as a refresh. `None` if somebody fetches it already (a refresh is
-    /// followed by another then), if it is there again, or if it must not be kept. Not a read: it counts neither as a hit nor as a miss.
+    /// followed by another then), if it is there again, or if it must not be kept. Not a read: it counts neither as a
+    /// hit nor as a miss.
     pub fn lease_refresh(
         self: &Arc<Self>,
         key: &[u8],
@@ -87,6 +88,7 @@ impl<W: Waiter> Cache<W> {
         }
         let found = self.miss(&mut shard, &name, place, now, coverage, |_| None);
         let refresh = Refresh { followers: wanted.followers, again: false };
+        // Under the same lock, so that no update comes between; the last flight is the one that was opened.
         if let (Lookup::Miss(_), Some(flight)) = (&found, shard.flights.last_mut()) {
             flight.refresh = Some(refresh);
         }

@@ -7,6 +7,8 @@
 //! - A status or an error ends at the first CRLF, as for hiredis: a lone CR or LF, which a module may send,
 //!   is part of it.
 
+use std::ops::Range;
+
 use super::error::Garbage;
 use super::number;
 
@@ -320,6 +322,18 @@ impl ReplyScanner {
 fn is_integer(text: &[u8]) -> bool {
     let digits = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+/// Where the elements of an array lie that is all there; `None` if it is none.
+pub fn elements(array: &[u8]) -> Option<Vec<Range<usize>>> {
+    let header = memchr::memchr(b'\n', array).filter(|_| array.starts_with(b"*"))?;
+    let (mut start, mut scanner, mut elements) = (header + 1, ReplyScanner::new(), Vec::new());
+    while start < array.len() {
+        let Ok(Scan::Done { used, .. }) = scanner.scan(&array[start..]) else { return None };
+        elements.push(start..start + used);
+        start += used;
+    }
+    Some(elements)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::cache::Micros;
 use crate::command::Fields;
 use crate::resp::decode::decode;
 use crate::resp::encode;
-use crate::resp::scanner::{ReplyScanner, Scan};
+use crate::resp::scanner::elements;
 
 /// Writes the request that is to prove the fields' times, if one is needed.
 /// `rest` is what stands behind the key in the read, raw.
@@ -53,7 +53,11 @@ pub(super) fn judge(fields: Fields, answer: &[u8], reply: &[u8]) -> Option<Micro
 fn shortest(answer: &[u8], reply: &[u8]) -> Option<Micros> {
     let answer = decode(answer, 1).ok()?;
     let times = answer.as_array()?;
-    let values = elements(reply)?;
+    // One field is answered with its value, several with an array.
+    let values: Vec<&[u8]> = match reply.starts_with(b"*") {
+        true => elements(reply)?.into_iter().map(|element| &reply[element]).collect(),
+        false => vec![reply],
+    };
     if values.len() != times.len() {
         return None;
     }
@@ -67,23 +71,6 @@ fn shortest(answer: &[u8], reply: &[u8]) -> Option<Micros> {
         }
     }
     Some(shortest)
-}
-
-/// The elements of an array, or the one reply that it is.
-fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
-    if !reply.starts_with(b"*") {
-        return Some(vec![reply]);
-    }
-    let mut rest = reply.get(memchr::memchr(b'\n', reply)? + 1..)?;
-    let mut scanner = ReplyScanner::new();
-    let mut elements = Vec::new();
-    while !rest.is_empty() {
-        let Ok(Scan::Done { used, .. }) = scanner.scan(rest) else { return None };
-        let (element, behind) = rest.split_at(used);
-        elements.push(element);
-        rest = behind;
-    }
-    Some(elements)
 }
 
 #[cfg(test)]

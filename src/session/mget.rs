@@ -1,8 +1,8 @@
 //! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`.
 //!
 //! What always holds: the reply has the upstream's bytes, element by element. An element is kept as the reply to
-//! `GET`, or, where only one of both may be said ([`Shared::shares_gets`]), as that to an `MGET` of its key alone. An element that `GET` would answer with an error (nil because of
-//! another type) is never kept under `GET`.
+//! `GET`, or, where only one of both may be said ([`Shared::shares_gets`]), as that to an `MGET` of its key alone. One
+//! that `GET` would answer with an error (nil because of another type) is never kept under `GET`.
 //!
 //! [`Shared::shares_gets`]: super::shared::Shared::shares_gets
 
@@ -15,11 +15,11 @@ use super::core::Core;
 use super::expect::{CacheLease, What};
 use super::outbox::To;
 use super::peer::Peer;
-use super::read::{NO_PERMISSION, life};
+use super::read::life;
 use crate::cache::{Lookup, Micros, Name, Reason};
 use crate::resp::encode;
 use crate::resp::request::Request;
-use crate::resp::scanner::{Kind, ReplyScanner, Scan};
+use crate::resp::scanner::{Kind, elements};
 use crate::upstream::{At, Chunk, Outgoing};
 
 /// Missing keys of one request that are kept; what is beyond is only passed on.
@@ -153,9 +153,8 @@ impl Gather {
             self.fetched.extend_from_slice(&chunk);
             self.is_read = at.last;
             if at.last && (at.kind == Kind::Error || !self.find_elements()) {
-                if self.fetched.starts_with(NO_PERMISSION) {
-                    let lease = self.missing.iter().find_map(|missing| missing.lease.as_ref());
-                    lease.into_iter().for_each(|lease| peer.shared.note_refused(lease.name().ident));
+                if let Some(lease) = self.missing.iter().find_map(|missing| missing.lease.as_ref()) {
+                    peer.shared.note_error(lease.name().ident, &self.fetched);
                 }
                 self.refuse();
             }
@@ -174,17 +173,10 @@ impl Gather {
 
     /// Finds where each fetched element lies; false if it is not the array that was asked for.
     fn find_elements(&mut self) -> bool {
-        let Some(header) = memchr::memchr(b'\n', &self.fetched) else { return false };
-        if self.fetched[..=header] != *format!("*{}\r\n", self.missing.len()).as_bytes() {
+        let Some(elements) = elements(&self.fetched).filter(|all| all.len() == self.missing.len()) else {
             return false;
-        }
-        let mut start = header + 1;
-        let mut scanner = ReplyScanner::new();
-        for missing in &mut self.missing {
-            let Ok(Scan::Done { used, .. }) = scanner.scan(&self.fetched[start..]) else { return false };
-            missing.reply = start..start + used;
-            start += used;
-        }
+        };
+        self.missing.iter_mut().zip(elements).for_each(|(missing, reply)| missing.reply = reply);
         true
     }
 

@@ -144,9 +144,6 @@ pub(super) fn arguments(mut raw: &[u8]) -> usize {
     count
 }
 
-/// How the upstream's refusal of a command or a key begins.
-pub(super) const NO_PERMISSION: &[u8] = b"-NOPERM";
-
 /// A read and the questions for its end in flight.
 pub(super) struct Fill {
     /// `None` if nobody asked: a refresh.
@@ -212,9 +209,8 @@ impl Fill {
         self.read = at.last;
         let cache = &peer.shared.cache;
         if at.kind == Kind::Error {
-            let name = self.name().filter(|name| name.command == peer.shared.get);
-            if let (Some(name), true) = (name, chunk.starts_with(NO_PERMISSION)) {
-                peer.shared.note_refused(name.ident);
+            if let Some(name) = self.name().filter(|name| name.command == peer.shared.get) {
+                peer.shared.note_error(name.ident, &chunk);
             }
             self.give_up(peer, Reason::ErrorReply);
         } else if self.held.len() + chunk.len() > cache.max_value() {

@@ -91,7 +91,10 @@ pub struct Shared {
 impl Shared {
     pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
         let feed = cache.coverages().take()?;
-        let shared = Self {
+        let table = Table::builtin();
+        let (get, mget) = (table.number(b"get")?, table.number(b"mget")?);
+        Some(Self {
+            table: Arc::new(ArcSwap::from_pointee(narrowed(&settings, table))),
             settings,
             cache: Arc::new(cache),
             namespaces,
@@ -103,16 +106,13 @@ impl Shared {
             broadcasts: AtomicBool::new(false),
             users_watched: AtomicBool::new(false),
             unwatched_told: AtomicBool::new(false),
-            get: Table::builtin().number(b"get")?,
-            mget: Table::builtin().number(b"mget")?,
+            get,
+            mget,
             refused: Seen::default(),
             waiting: Mutex::default(),
-            table: Arc::new(ArcSwap::from_pointee(Table::builtin())),
             origin: Instant::now(),
             next_id: AtomicU64::new(1),
-        };
-        shared.set_table(Table::builtin());
-        Some(shared)
+        })
     }
 
     /// Now, in microseconds since the start; never 0.
@@ -156,11 +156,7 @@ impl Shared {
 
     /// Replaces the command table by this one, as far as its commands are to be cached.
     pub fn set_table(&self, table: Table) {
-        let table = match &self.settings.cache_commands {
-            Some(wanted) => table.narrow(wanted),
-            None => table,
-        };
-        self.table.store(Arc::new(table));
+        self.table.store(Arc::new(narrowed(&self.settings, table)));
     }
 
     /// Whether it is seen when somebody changes users or their rules upstream. If not, the replies of those who log
@@ -185,12 +181,12 @@ impl Shared {
         ident.user.is_some() || !self.refused.stands(self.cache.coverages())
     }
 
-    /// The identity of this number was refused a `GET` or an `MGET`. If it is nearside's own, what was shared goes; it is shared again when
-    /// users or their rules have changed.
-    pub fn note_refused(&self, ident: u32) {
+    /// The identity of this number was answered a `GET` or an `MGET` with this error. If nearside's own login was
+    /// refused it, what was shared goes; it is shared again when users or their rules have changed.
+    pub fn note_error(&self, ident: u32, error: &[u8]) {
         let own = |ident: Ident| ident.user.is_none() && self.shares_gets(&ident);
-        let shares = self.idents.get(ident).is_some_and(own);
-        if let (true, Some(_)) = (shares, self.cache.coverages().current(&self.feed)) {
+        let refused = error.starts_with(b"-NOPERM") && self.idents.get(ident).is_some_and(own);
+        if refused && self.cache.coverages().current(&self.feed).is_some() {
             self.cache.flush(Reason::Users);
             self.cache.coverages().current(&self.feed).into_iter().for_each(|id| self.refused.note(id));
         }
@@ -225,6 +221,14 @@ impl Shared {
 
     pub fn max_age(&self, namespace: Option<&Namespace>) -> Micros {
         micros(namespace.map_or(self.settings.max_age, |namespace| namespace.rules.max_age))
+    }
+}
+
+/// The table, as far as its commands are to be cached.
+fn narrowed(settings: &Settings, table: Table) -> Table {
+    match &settings.cache_commands {
+        Some(wanted) => table.narrow(wanted),
+        None => table,
     }
 }
 
