@@ -36,6 +36,7 @@ mod echo;
 mod entry;
 mod evict;
 mod fence;
+mod id;
 mod lease;
 mod reason;
 mod refresh;
@@ -45,6 +46,7 @@ mod stripe;
 
 pub use coverage::{CoverageId, CoverageSlot, Coverages, Seen};
 pub use fence::Fence;
+pub use id::{IdentId, LinkId, NO_LINK};
 pub use lease::{Lease, Life, NameBuf};
 pub use reason::{Class, Reason};
 pub use refresh::Wanted;
@@ -63,9 +65,6 @@ const SHARDS: usize = 64;
 /// Of each shard.
 const STRIPES: usize = 512;
 
-/// A link whose order relative to others is not known.
-pub const NO_LINK: u16 = 0;
-
 /// The longest key under which replies are kept, in bytes.
 pub const MAX_KEY: usize = u16::MAX as usize;
 
@@ -77,7 +76,7 @@ pub const MAX_REST: usize = 4096;
 pub struct Name<'a> {
     pub key: &'a [u8],
     /// The (user, database, protocol) of the session, as a number.
-    pub ident: u32,
+    pub ident: IdentId,
     /// The command, as a number.
     pub command: u16,
     /// What stands behind the key in the request, raw, with its argument boundaries; at most [`MAX_REST`].
@@ -217,7 +216,7 @@ impl<W: Waiter> Cache<W> {
         name: &Name<'_>,
         now: Micros,
         bounds: Bounds,
-        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
         join: impl FnOnce(bool) -> Option<W>,
         serve: impl FnOnce(&[u8]),
     ) -> Lookup<W> {
@@ -266,7 +265,7 @@ impl<W: Waiter> Cache<W> {
         name: &Name<'_>,
         place: Place,
         now: Micros,
-        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
         join: impl FnOnce(bool) -> Option<W>,
     ) -> Lookup<W> {
         let stripe = &mut shard.stripes[place.stripe];
@@ -340,7 +339,7 @@ impl<W: Waiter> Cache<W> {
     ///
     /// An entry that is there now may be older, so it goes. A flight on the same link is not: the upstream
     /// answers a link in order, so its read executes later. A flight on another link may be older.
-    pub fn read_past(&self, key: &[u8], link: u16, now: Micros) {
+    pub fn read_past(&self, key: &[u8], link: LinkId, now: Micros) {
         let place = self.place(key);
         let mut shard = self.shards[place.shard].lock();
         let older = |flight: &Flight<W>| (flight.link != link || link == NO_LINK) && flight.key() == key;

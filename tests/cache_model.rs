@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nearside::cache::{
-    Bounds, Cache, CoverageId, CoverageSlot, Fence, Lease, Life, Lookup, Micros, Name, Reason, Waiter,
+    Bounds, Cache, CoverageId, CoverageSlot, Fence, IdentId, Lease, Life, LinkId, Lookup, Micros, Name,
+    Reason, Waiter,
 };
 use proptest::prelude::*;
 
@@ -225,9 +226,9 @@ impl World {
                 let fence = self.cache.fence([NAMES[key]], Reason::Write, self.now);
                 self.fences[key] += 1;
                 let lease = refill.and_then(|command| {
-                    let name = Name { key: NAMES[key], ident: 0, command, rest: b"" };
+                    let name = Name { key: NAMES[key], ident: IdentId(0), command, rest: b"" };
                     let coverage = self.cache.coverages().current(&self.links[link]);
-                    let cover = || coverage.map(|id| (id, link as u16 + 1));
+                    let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
                     self.cache.lease_behind_write(&name, self.now, cover)
                 });
                 self.send(link, Work::Write { key, fence: Some(fence), all: false });
@@ -337,9 +338,9 @@ impl World {
     }
 
     fn lookup(&mut self, key: usize, command: u16, link: usize) {
-        let name = Name { key: NAMES[key], ident: 0, command, rest: b"" };
+        let name = Name { key: NAMES[key], ident: IdentId(0), command, rest: b"" };
         let coverage = self.cache.coverages().current(&self.links[link]);
-        let cover = || coverage.map(|id| (id, link as u16 + 1));
+        let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
         let number = self.joined.len();
         let mut behind_write = false;
         let join = |behind| {
@@ -427,12 +428,12 @@ impl World {
                     self.fill(lease, version, give_up, lives, link);
                 } else {
                     // Its reader has gone, or it goes on without the cache.
-                    self.cache.read_past(NAMES[key], link as u16 + 1, self.now);
+                    self.cache.read_past(NAMES[key], LinkId(link as u32 + 1), self.now);
                 }
                 self.check(key, command, floor, version);
             }
             Work::Past { key, command, floor } => {
-                self.cache.read_past(NAMES[key], link as u16 + 1, self.now);
+                self.cache.read_past(NAMES[key], LinkId(link as u32 + 1), self.now);
                 self.check(key, command, floor, version);
             }
             Work::Write { key, .. } => {

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use super::{Cache, Micros, NameBuf, Place, Reason, Shard, Waiter, release, store::Replies};
+use super::{Cache, LinkId, Micros, NameBuf, Place, Reason, Shard, Waiter, release, store::Replies};
 
 /// Announcements under way, in one shard at most; those beyond are heard like any other.
 const MAX_ECHOES: usize = 1024;
@@ -23,13 +23,13 @@ const MAX_ECHOES: usize = 1024;
 /// Announcements of one key that one link has sent and the feed has not brought back.
 pub(super) struct Echo {
     key: Box<[u8]>,
-    link: u16,
+    link: LinkId,
     count: u32,
 }
 
 impl<W> Shard<W> {
     /// To how many messages a lease that is opened now on `link` is deaf.
-    pub(super) fn echoes(&self, key: &[u8], link: u16) -> u32 {
+    pub(super) fn echoes(&self, key: &[u8], link: LinkId) -> u32 {
         let mut echoes = self.echoes.iter();
         echoes.find(|echo| echo.link == link && *echo.key == *key).map_or(0, |echo| echo.count)
     }
@@ -37,7 +37,7 @@ impl<W> Shard<W> {
 
 impl<W: Waiter> Cache<W> {
     /// An announcement of `key` is about to be sent on `link`, behind its write.
-    pub fn expect_echo(&self, key: &[u8], link: u16) {
+    pub fn expect_echo(&self, key: &[u8], link: LinkId) {
         let mut shard = self.shards[self.place(key).shard].lock();
         let echoes = &mut shard.echoes;
         match echoes.iter_mut().find(|echo| echo.link == link && *echo.key == *key) {
@@ -62,7 +62,7 @@ impl<W: Waiter> Cache<W> {
     }
 
     /// `link` was lost: echoes of what it had sent may never come.
-    pub fn no_echoes_of(&self, link: u16, now: Micros) {
+    pub fn no_echoes_of(&self, link: LinkId, now: Micros) {
         for shard in &self.shards {
             let lost = |echo: &mut Echo| echo.link == link;
             let lost: Vec<_> = shard.lock().echoes.extract_if(.., lost).collect();

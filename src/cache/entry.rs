@@ -6,14 +6,14 @@
 
 use std::mem::size_of;
 
-use super::{CoverageId, Life, Micros, Name};
+use super::{CoverageId, IdentId, Life, Micros, Name};
 
 /// What a lookup compares and judges.
 pub(super) struct Head {
     /// From when on it must not be served.
     pub(super) expires: Micros,
     generation: u32,
-    ident: u32,
+    ident: IdentId,
     /// The key's.
     pub(super) hash: u32,
     slot: u16,

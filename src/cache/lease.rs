@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::entry::Reply;
 use super::refresh::Refresh;
-use super::{Cache, CoverageId, Micros, Name, Place, Reason, Shard, Waiter, release};
+use super::{Cache, CoverageId, IdentId, LinkId, Micros, Name, Place, Reason, Shard, Waiter, release};
 
 /// The fetch of one reply.
 pub(super) struct Flight<W> {
@@ -19,7 +19,7 @@ pub(super) struct Flight<W> {
     /// The stripe's generation for which the reply is good.
     pub(super) generation: u32,
     pub(super) coverage: CoverageId,
-    pub(super) link: u16,
+    pub(super) link: LinkId,
     /// How many messages of the key were sent before the read is executed, and are still to come.
     pub(super) deaf: u32,
     pub(super) waiters: Vec<W>,
@@ -31,7 +31,7 @@ pub struct NameBuf {
     /// Key and rest, one behind the other.
     bytes: Box<[u8]>,
     key_len: usize,
-    ident: u32,
+    ident: IdentId,
     command: u16,
 }
 
@@ -83,7 +83,7 @@ pub struct Lease<W: Waiter> {
     place: Place,
     flight: u64,
     coverage: CoverageId,
-    link: u16,
+    link: LinkId,
     opened: Micros,
     ended: bool,
 }
@@ -95,7 +95,7 @@ impl<W: Waiter> Cache<W> {
         shard: &mut Shard<W>,
         name: &Name<'_>,
         place: Place,
-        (coverage, link): (CoverageId, u16),
+        (coverage, link): (CoverageId, LinkId),
         now: Micros,
     ) -> Lease<W> {
         shard.next_flight += 1;
@@ -125,7 +125,7 @@ impl<W: Waiter> Cache<W> {
         self: &Arc<Self>,
         name: &Name<'_>,
         now: Micros,
-        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
     ) -> Option<Lease<W>> {
         let place = self.place(name.key);
         let mut shard = self.shards[place.shard].lock();

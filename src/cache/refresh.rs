@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::entry::Reply;
 use super::lease::Flight;
-use super::{Cache, CoverageId, Lease, Lookup, Micros, Name, NameBuf, Reason, Shard, State, Waiter};
+use super::{
+    Cache, CoverageId, IdentId, Lease, LinkId, Lookup, Micros, Name, NameBuf, Reason, Shard, State, Waiter,
+};
 
 /// How many refreshes may follow one that was overtaken.
 const FOLLOWERS: u8 = 3;
@@ -16,7 +18,7 @@ const FOLLOWERS: u8 = 3;
 /// A reply of some key that is to be fetched anew.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    pub ident: u32,
+    pub ident: IdentId,
     pub command: u16,
     /// The request's bytes behind the key, raw.
     pub rest: Box<[u8]>,
@@ -70,7 +72,7 @@ impl<W: Waiter> Cache<W> {
         wanted: &Wanted,
         now: Micros,
         max_staleness: Micros,
-        coverage: impl FnOnce() -> Option<(CoverageId, u16)>,
+        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
     ) -> Option<Lease<W>> {
         if max_staleness == 0 {
             return None;

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::entry::{Entry, Head};
-use super::{Cache, Coverages, Event, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
+use super::{Cache, Coverages, Event, IdentId, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
 
 /// A cached reply as it is shown, and as it is fetched anew.
 #[derive(Clone, Debug)]
 pub struct CachedReply {
-    pub ident: u32,
+    pub ident: IdentId,
     pub command: u16,
     /// The request's bytes behind the key, raw.
     pub rest: Box<[u8]>,

@@ -247,12 +247,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::{CoverageId, Life, Micros};
+    use crate::cache::{CoverageId, IdentId, Life, Micros};
 
     const COVERAGE: CoverageId = CoverageId { slot: 0, generation: 1 };
 
     fn name<'a>(key: &'a [u8], rest: &'a [u8]) -> Name<'a> {
-        Name { key, ident: 1, command: 7, rest }
+        Name { key, ident: IdentId(1), command: 7, rest }
     }
 
     /// So few that different keys share one.
@@ -302,7 +302,7 @@ mod tests {
         put(&mut store, b"k", b"$2\r\n12\r\n$1\r\n3\r\n", b"two");
         assert_eq!(get(&mut store, &name(b"k", b"$1\r\n1\r\n$2\r\n23\r\n")).unwrap(), b"one");
         assert_eq!(get(&mut store, &name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n")).unwrap(), b"two");
-        let other_user = Name { ident: 2, ..name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n") };
+        let other_user = Name { ident: IdentId(2), ..name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n") };
         assert!(get(&mut store, &other_user).is_none());
     }
 

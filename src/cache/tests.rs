@@ -1,6 +1,8 @@
 use super::*;
 use parking_lot::Mutex;
 
+const LINK: LinkId = LinkId(1);
+
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<Option<Bytes>>>>);
 
@@ -36,8 +38,8 @@ impl Fixture {
     }
 
     fn lookup_in(&self, key: &[u8], bounds: Bounds) -> (Lookup<Told>, Option<Vec<u8>>) {
-        let name = Name { key, ident: 0, command: 1, rest: b"" };
-        let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, 1));
+        let name = Name { key, ident: IdentId(0), command: 1, rest: b"" };
+        let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, LINK));
         let mut hit = None;
         let join = |_| Some(self.told.clone());
         let serve = |reply: &[u8]| hit = Some(reply.to_vec());
@@ -231,14 +233,14 @@ fn a_reply_larger_than_the_limit_is_not_kept() {
 fn a_read_past_the_cache_drops_what_may_be_older() {
     let f = Fixture::new(1 << 20);
     f.fill(b"k", b"v");
-    f.cache.read_past(b"k", 1, f.now);
+    f.cache.read_past(b"k", LINK, f.now);
     assert!(f.hit(b"k").is_none(), "what the link read before is older");
 
     let later = f.lease(b"same");
-    f.cache.read_past(b"same", 1, f.now);
+    f.cache.read_past(b"same", LINK, f.now);
     later.fill(b"v", FOREVER, f.now, SECOND).unwrap();
 
-    for past in [2, NO_LINK] {
+    for past in [LinkId(2), NO_LINK] {
         let other = f.lease(b"other");
         f.cache.read_past(b"other", past, f.now);
         assert_eq!(other.fill(b"v", FOREVER, f.now, SECOND), Err(Reason::Voided));
@@ -273,7 +275,7 @@ fn only_replies_that_were_read_are_refreshed() {
 #[test]
 fn an_echo_does_not_void_what_was_read_after_its_write() {
     let f = Fixture::new(1 << 20);
-    f.cache.expect_echo(b"k", 1);
+    f.cache.expect_echo(b"k", LINK);
     let lease = f.lease(b"k");
     f.cache.heard(b"k", Reason::Tracking, f.now);
     f.cache.heard(b"k", Reason::Update, f.now);
@@ -282,7 +284,7 @@ fn an_echo_does_not_void_what_was_read_after_its_write() {
     f.cache.heard(b"k", Reason::Update, f.now);
     assert!(f.hit(b"k").is_none(), "the second message is somebody else's");
 
-    f.cache.expect_echo(b"k", 1);
+    f.cache.expect_echo(b"k", LINK);
     f.fill(b"k", b"v");
     f.cache.heard(b"k", Reason::Update, f.now);
     assert!(f.hit(b"k").is_some(), "the echo came after the fill");
@@ -293,12 +295,12 @@ fn an_echo_does_not_void_what_was_read_after_its_write() {
 #[test]
 fn an_echo_voids_what_another_link_reads_and_what_a_fence_overtook() {
     let f = Fixture::new(1 << 20);
-    f.cache.expect_echo(b"k", 2);
+    f.cache.expect_echo(b"k", LinkId(2));
     let lease = f.lease(b"k");
     f.cache.heard(b"k", Reason::Update, f.now);
     assert!(lease.fill(b"v", FOREVER, f.now, SECOND).is_err());
 
-    f.cache.expect_echo(b"k", 1);
+    f.cache.expect_echo(b"k", LINK);
     let lease = f.lease(b"k");
     drop(f.cache.fence([&b"k"[..]], Reason::Write, f.now));
     assert!(lease.fill(b"v", FOREVER, f.now, SECOND).is_err());
@@ -308,10 +310,10 @@ fn an_echo_voids_what_another_link_reads_and_what_a_fence_overtook() {
 fn nothing_stays_deaf_when_an_echo_will_not_come() {
     let f = Fixture::new(1 << 20);
     for lose in [&|cache: &Cache<Told>| cache.no_echo(b"k", 1) as _, &|cache: &Cache<Told>| {
-        cache.no_echoes_of(1, 1) as _
+        cache.no_echoes_of(LINK, 1) as _
     }] as [&dyn Fn(&Cache<Told>); 2]
     {
-        f.cache.expect_echo(b"k", 1);
+        f.cache.expect_echo(b"k", LINK);
         f.fill(b"k", b"v");
         lose(&f.cache);
         assert!(f.hit(b"k").is_none());
@@ -319,7 +321,7 @@ fn nothing_stays_deaf_when_an_echo_will_not_come() {
         f.cache.heard(b"k", Reason::Update, f.now);
         assert!(f.hit(b"k").is_none());
     }
-    f.cache.expect_echo(b"k", 1);
+    f.cache.expect_echo(b"k", LINK);
     f.cache.forget_echoes();
     f.fill(b"k", b"v");
     f.cache.heard(b"k", Reason::Update, f.now);
@@ -332,7 +334,7 @@ fn a_refresh_of_what_is_there_again_is_no_read() {
     f.fill(b"k", b"v");
     f.hit(b"k").unwrap();
     let wanted = f.cache.heard_for_refresh(b"k", Reason::Update, f.now).pop().unwrap();
-    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, 1));
+    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
     let refresh = || f.cache.lease_refresh(b"k", &wanted, f.now, SECOND, cover);
     let lease = refresh().unwrap();
     assert!(refresh().is_none(), "one is under way");
@@ -348,8 +350,8 @@ fn a_refresh_of_what_is_there_again_is_no_read() {
 #[test]
 fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
     let f = Fixture::new(1 << 20);
-    let name = Name { key: b"k", ident: 0, command: 1, rest: b"" };
-    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, 1));
+    let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: b"" };
+    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
     let fence = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
     assert_eq!(kind(&f.lookup(b"k").0), "fenced");
     let lease = f.cache.lease_behind_write(&name, f.now, cover).unwrap();

@@ -23,7 +23,7 @@ use super::peer::Peer;
 use super::shared::{Ident, Shared};
 use super::worker::Worker;
 use super::write::Touched;
-use crate::cache::{Bounds, Micros, Reason};
+use crate::cache::{Bounds, IdentId, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row, Table};
 use crate::namespace::Namespace;
 use crate::resp::Protocol;
@@ -82,7 +82,7 @@ pub(super) struct Core {
     pub(super) id: u64,
     pub(super) ident: Ident,
     /// The identity's number in the cache.
-    pub(super) number: u32,
+    pub(super) number: IdentId,
     pub(super) login: Option<Login>,
     pub(super) name: Vec<u8>,
     pub(super) link: Link<Peer>,

@@ -20,7 +20,7 @@ use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
-use crate::cache::{Micros, Reason};
+use crate::cache::{IdentId, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
@@ -156,7 +156,7 @@ impl Dedicated {
     }
 
     /// Gives the connection to the next session, if it is fit for that.
-    pub(super) fn end(self, worker: &Worker, ident: u32) {
+    pub(super) fn end(self, worker: &Worker, ident: IdentId) {
         if self.link.client().is_clean() {
             worker.give_back(ident, self.link);
         }

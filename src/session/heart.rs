@@ -14,7 +14,7 @@ use tracing::warn;
 use super::expect::{Expect, What};
 use super::peer::Peer;
 use super::worker::{UNUSED, Worker, is_active};
-use crate::cache::Micros;
+use crate::cache::{IdentId, Micros};
 use crate::upstream::{Link, Pace};
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -50,7 +50,7 @@ impl Worker {
         }
     }
 
-    fn shared_links(&self) -> Vec<(u32, Link<Peer>)> {
+    fn shared_links(&self) -> Vec<(IdentId, Link<Peer>)> {
         self.links.borrow().iter().map(|known| (known.ident, known.link.clone())).collect()
     }
 
@@ -63,14 +63,14 @@ impl Worker {
 
     /// Closes replaced links on which nothing is expected any more, though idle sessions still hold them.
     fn close_replaced(&self) {
-        let over = |(_, link): &mut (u32, Link<Peer>)| !link.is_up() || link.in_flight() == 0;
+        let over = |(_, link): &mut (IdentId, Link<Peer>)| !link.is_up() || link.in_flight() == 0;
         let over: Vec<_> = self.replaced.borrow_mut().extract_if(.., over).collect();
         for (_, link) in over.iter().filter(|(_, link)| link.is_up()) {
             link.close("another link has taken its place");
         }
     }
 
-    fn leave_silent(self: &Rc<Self>, ident: u32, link: &Link<Peer>) {
+    fn leave_silent(self: &Rc<Self>, ident: IdentId, link: &Link<Peer>) {
         link.client().fall_silent();
         let coverages = self.shared.cache.coverages();
         let proven = coverages.current(&self.shared.feed).map(|feed| coverages.watermark(feed));
@@ -82,7 +82,7 @@ impl Worker {
             return;
         };
         warn!(
-            link = link.client().number,
+            link = link.client().number.0,
             "a link gives no answer, though the upstream lives: making another"
         );
         link.client().be_replaced();

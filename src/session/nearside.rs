@@ -9,7 +9,7 @@ use super::core::{Core, Raw};
 use super::errors;
 use super::expect::{Change, What};
 use super::shared::{Ident, Shared};
-use crate::cache::{Micros, Reason, Stats};
+use crate::cache::{IdentId, Micros, Reason, Stats};
 use crate::namespace::Tracking;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
@@ -158,7 +158,7 @@ pub(super) fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
     lines
 }
 
-fn identity(shared: &Shared, number: u32) -> String {
+fn identity(shared: &Shared, number: IdentId) -> String {
     match shared.idents.get(number) {
         Some(Ident { db, protocol, user }) => {
             let user = user.map_or("nearside's own user".into(), |user| {

@@ -18,7 +18,7 @@ use super::expect::{Change, Expect, What, Write};
 use super::outbox::{Outbox, To};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::cache::{CoverageSlot, Micros, NO_LINK, Reason};
+use crate::cache::{CoverageSlot, LinkId, Micros, NO_LINK, Reason};
 use crate::namespace::Event;
 use crate::resp::decode::decode;
 use crate::resp::pubsub::{self, is_confirmation, message_word};
@@ -30,7 +30,7 @@ pub(super) struct Peer {
     pub(super) shared: Arc<Shared>,
     pub(super) worker: Weak<Worker>,
     /// The link's number; its order is known to itself. [`NO_LINK`] for a dedicated link.
-    pub(super) number: u16,
+    pub(super) number: LinkId,
     /// The coverage of what is read on the link; `None` for a dedicated link.
     pub(super) coverage: Option<CoverageSlot>,
     /// The session of a dedicated link.
@@ -64,7 +64,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(worker: &Rc<Worker>, number: u16, owner: Option<Rc<Outbox>>) -> Self {
+    pub(super) fn new(worker: &Rc<Worker>, number: LinkId, owner: Option<Rc<Outbox>>) -> Self {
         let shared = worker.shared.clone();
         let coverage = if number == NO_LINK { None } else { shared.cache.coverages().take() };
         Self {
@@ -336,7 +336,7 @@ impl Client for Peer {
         self.shared.metrics.upstream_links.inc();
         self.up.set(true);
         if self.told.replace(false) {
-            info!(upstream = %self.shared.settings.upstream.address, link = self.number, "link is up again");
+            info!(upstream = %self.shared.settings.upstream.address, link = self.number.0, "link is up again");
         }
         if let Some(worker) = self.worker.upgrade() {
             worker.link_up(self.number);
@@ -365,7 +365,7 @@ impl Client for Peer {
         let refused = matches!(loss.cause, ConnectError::Refused(_));
         if self.number != NO_LINK && !refused && !self.told.replace(true) {
             let upstream = &self.shared.settings.upstream.address;
-            warn!(%upstream, link = self.number, cause = %loss.cause, "link is down");
+            warn!(%upstream, link = self.number.0, cause = %loss.cause, "link is down");
         }
         if let Some(owner) = &*self.owner.borrow() {
             owner.lose_link();

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::gate::Password;
 use super::worker::Ticket;
-use crate::cache::{Cache, CoverageId, CoverageSlot, Micros, Reason, Seen};
+use crate::cache::{Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, Seen};
 use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
@@ -183,7 +183,7 @@ impl Shared {
 
     /// The identity of this number was answered a `GET` or an `MGET` with this error. If nearside's own login was
     /// refused it, what was shared goes; it is shared again when users or their rules have changed.
-    pub fn note_error(&self, ident: u32, error: &[u8]) {
+    pub fn note_error(&self, ident: IdentId, error: &[u8]) {
         let own = |ident: Ident| ident.user.is_none() && self.shares_gets(&ident);
         let refused = error.starts_with(b"-NOPERM") && self.idents.get(ident).is_some_and(own);
         if refused && self.cache.coverages().current(&self.feed).is_some() {
@@ -252,20 +252,20 @@ pub struct Ident {
 pub struct Idents(RwLock<Vec<Ident>>);
 
 impl Idents {
-    pub fn number(&self, ident: &Ident) -> u32 {
+    pub fn number(&self, ident: &Ident) -> IdentId {
         if let Some(i) = self.0.read().iter().position(|known| known == ident) {
-            return i as u32;
+            return IdentId(i as u32);
         }
         let mut all = self.0.write();
         let i = all.iter().position(|known| known == ident).unwrap_or_else(|| {
             all.push(ident.clone());
             all.len() - 1
         });
-        i as u32
+        IdentId(i as u32)
     }
 
-    pub fn get(&self, number: u32) -> Option<Ident> {
-        self.0.read().get(number as usize).cloned()
+    pub fn get(&self, number: IdentId) -> Option<Ident> {
+        self.0.read().get(number.0 as usize).cloned()
     }
 }
 
@@ -285,8 +285,9 @@ mod tests {
         ];
         let first = idents.number(&base);
         for (i, other) in others.iter().enumerate() {
-            assert_eq!(idents.number(other), i as u32 + 1);
-            assert_eq!(idents.get(i as u32 + 1).as_ref(), Some(other));
+            let number = IdentId(i as u32 + 1);
+            assert_eq!(idents.number(other), number);
+            assert_eq!(idents.get(number).as_ref(), Some(other));
         }
         assert_eq!(idents.number(&base), first);
     }

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +20,7 @@ use super::expect::{Expect, What};
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::shared::{CachedTable, FeedUp, Ident, Shared};
-use crate::cache::{Micros, NO_LINK, Waiter, Wanted};
+use crate::cache::{IdentId, LinkId, Micros, NO_LINK, Waiter, Wanted};
 use crate::namespace::Tracking;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{Identity, Link, Login, Stream, server_id};
@@ -119,7 +119,7 @@ impl Waiter for Ticket {
 
 /// A link that all sessions of one identity share.
 pub(super) struct SharedLink {
-    pub(super) ident: u32,
+    pub(super) ident: IdentId,
     pub(super) login: Option<Login>,
     pub(super) link: Link<Peer>,
     used: Cell<Instant>,
@@ -132,8 +132,8 @@ pub struct Worker {
     pub(super) links: RefCell<Vec<SharedLink>>,
     /// Links that gave no answer and were replaced: they end with what is in flight on them. At most one of
     /// an identity.
-    pub(super) replaced: RefCell<Vec<(u32, Link<Peer>)>>,
-    pool: RefCell<Vec<(u32, Link<Peer>)>>,
+    pub(super) replaced: RefCell<Vec<(IdentId, Link<Peer>)>>,
+    pool: RefCell<Vec<(IdentId, Link<Peer>)>>,
     sessions: RefCell<HashMap<u64, Rc<Outbox>>>,
     /// The read buffer of whichever session is reading, so that idle sessions need none.
     pub(super) scratch: RefCell<BytesMut>,
@@ -142,9 +142,6 @@ pub struct Worker {
     pub(super) table: RefCell<CachedTable>,
     draining: Cell<bool>,
 }
-
-/// Numbers links in the whole process.
-static NEXT_LINK: AtomicU16 = AtomicU16::new(1);
 
 impl Worker {
     pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>) -> Rc<Self> {
@@ -274,25 +271,22 @@ impl Worker {
     }
 
     /// The shared link of an identity that is in use on this worker.
-    pub(super) fn known_link(&self, ident: u32) -> Option<Link<Peer>> {
+    pub(super) fn known_link(&self, ident: IdentId) -> Option<Link<Peer>> {
         let links = self.links.borrow();
         links.iter().find(|known| known.ident == ident).map(|known| known.link.clone())
     }
 
-    pub(super) fn has_link(&self, ident: u32, login: &Option<Login>) -> bool {
+    pub(super) fn has_link(&self, ident: IdentId, login: &Option<Login>) -> bool {
         self.links.borrow().iter().any(|known| known.ident == ident && known.login == *login)
     }
 
     /// A shared link that nobody shares yet.
     pub(super) fn new_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
-        let number = std::iter::repeat_with(|| NEXT_LINK.fetch_add(1, Ordering::Relaxed))
-            .find(|number| *number != NO_LINK)
-            .unwrap_or(NO_LINK);
-        self.connect(Peer::new(self, number, None), ident, login)
+        self.connect(Peer::new(self, LinkId::next(), None), ident, login)
     }
 
     /// Makes `link` the one that sessions of this identity share from now on.
-    pub(super) fn adopt(&self, ident: u32, login: &Option<Login>, link: &Link<Peer>) {
+    pub(super) fn adopt(&self, ident: IdentId, login: &Option<Login>, link: &Link<Peer>) {
         let mut links = self.links.borrow_mut();
         links.retain(|known| known.ident != ident);
         let used = Cell::new(Instant::now());
@@ -324,7 +318,7 @@ impl Worker {
     }
 
     /// Takes back a dedicated connection that holds no state of its session.
-    pub(super) fn give_back(&self, ident: u32, link: Link<Peer>) {
+    pub(super) fn give_back(&self, ident: IdentId, link: Link<Peer>) {
         let mut pool = self.pool.borrow_mut();
         if link.is_up() && pool.len() < POOL {
             link.client().disown();
@@ -347,7 +341,7 @@ impl Worker {
     }
 
     /// A shared link has connected.
-    pub(super) fn link_up(&self, number: u16) {
+    pub(super) fn link_up(&self, number: LinkId) {
         let links = self.links.borrow();
         let known = links.iter().find(|known| known.link.client().number == number);
         let link = known.map(|known| known.link.clone());
@@ -358,7 +352,7 @@ impl Worker {
     }
 
     /// A shared link was lost: it is made anew without waiting for somebody to ask.
-    pub(super) fn link_lost(&self, number: u16) {
+    pub(super) fn link_lost(&self, number: LinkId) {
         let links = self.links.borrow();
         let Some(known) = links.iter().find(|known| known.link.client().number == number) else { return };
         let link = known.link.clone();

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use tracing::{debug, warn};
 
 use super::Peer;
-use crate::cache::{CoverageId, Micros};
+use crate::cache::{CoverageId, LinkId, Micros};
 use crate::namespace::{Namespace, Tracking};
 use crate::resp::scanner::Kind;
 
 impl Peer {
     /// The coverage under which a read on this link would be filled now, and the link's number.
-    pub(in crate::session) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, u16)> {
+    pub(in crate::session) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, LinkId)> {
         let feed = || self.shared.cache.coverages().current(&self.shared.feed);
         let id = match self.shared.tracking(namespace) {
             Tracking::Keys => self.tracked()?,
@@ -30,7 +30,7 @@ impl Peer {
     pub(in crate::session) fn fall_silent(&self) {
         if !self.silent.replace(true) {
             warn!(
-                link = self.number,
+                link = self.number.0,
                 "a link gave no answer within max-staleness: what was read on it is void"
             );
             self.disarm();
