@@ -14,6 +14,7 @@
 
 mod connect;
 mod link;
+mod ours;
 mod outgoing;
 mod pings;
 mod reader;
@@ -21,6 +22,7 @@ pub mod server_id;
 
 pub use connect::{Address, ConnectError, Identity, Login, Stream};
 pub use link::{At, Chunk, Client, Link, Loss, Settings};
+pub use ours::Ours;
 pub use outgoing::{LARGE, Outgoing};
 pub use pings::{Pace, Pings};
 pub use server_id::ServerId;

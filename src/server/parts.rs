@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
 use crate::session::{FeedUp, Inbox, Message, Password, Settings, Shared, Ticket, is_active};
-use crate::upstream::{self, Address, Login, ServerId};
+use crate::upstream::{self, Address, Login, Ours, ServerId};
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
     let password = upstream.password.as_ref()?;
@@ -30,6 +30,7 @@ pub(super) fn settings(config: &Config) -> Settings {
             address,
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
+            ours: Ours::default(),
         },
         login: login(&config.upstream),
         db: config.upstream.db,

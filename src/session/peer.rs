@@ -41,7 +41,7 @@ pub(super) struct Peer {
     listening: Cell<bool>,
     /// Everything that comes belongs to no request (`MONITOR`).
     raw: Cell<bool>,
-    /// Its id upstream, if that was asked.
+    /// What the upstream calls the connection, if it told.
     id: Cell<Option<i64>>,
     /// What the connection is called upstream, if it was ever given a session's name.
     name: RefCell<Option<Vec<u8>>>,
@@ -331,7 +331,8 @@ impl Client for Peer {
         }
     }
 
-    fn up(&self) {
+    fn up(&self, id: Option<i64>) {
+        self.id.set(id);
         self.shared.metrics.upstream_connects.inc();
         self.shared.metrics.upstream_links.inc();
         self.up.set(true);

@@ -13,6 +13,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::ours::{Ours, Own};
+use crate::resp::decode::decode;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 use crate::resp::{Protocol, encode};
 
@@ -110,6 +112,14 @@ impl Stream {
         }
     }
 
+    /// The near end's address, of a TCP connection.
+    fn local_address(&self) -> Option<String> {
+        match self {
+            Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.to_string()),
+            Stream::Unix(_) => None,
+        }
+    }
+
     /// Opens a connection, without a handshake.
     pub async fn open(address: &Address) -> io::Result<Stream> {
         match address {
@@ -145,19 +155,23 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// Opens a connection and gives it its identity, within `timeout`.
-pub async fn connect(
+/// Opens a connection and gives it its identity, within `timeout`. It is one of `ours` as long as what comes with
+/// it stands.
+pub(super) async fn connect(
     address: &Address,
     identity: &Identity,
     timeout: Duration,
-) -> Result<Stream, ConnectError> {
+    ours: &Ours,
+) -> Result<(Stream, Own), ConnectError> {
     let handshake = async {
         let mut stream = Stream::open(address).await?;
+        let mut own = ours.note(stream.local_address());
         let mut out = BytesMut::new();
         let steps = greet(&mut out, identity);
         stream.write_all(&out).await?;
-        read_steps(&mut stream, &steps).await?;
-        Ok(stream)
+        let id = read_steps(&mut stream, &steps).await?;
+        id.into_iter().for_each(|id| own.is_called(id));
+        Ok((stream, own))
     };
     match tokio::time::timeout(timeout, handshake).await {
         Ok(result) => result,
@@ -189,10 +203,13 @@ fn greet(out: &mut BytesMut, identity: &Identity) -> Vec<bool> {
     // So that `CLIENT LIST` upstream tells whose connection it is; a server or an ACL may not allow it.
     encode::command(out, &[b"CLIENT", b"SETNAME", b"nearside"]);
     steps.push(false);
+    encode::command(out, &[b"CLIENT", b"ID"]);
+    steps.push(false);
     steps
 }
 
-async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<(), ConnectError> {
+/// Gives the connection's id, which the last step asks for, if the upstream told it.
+async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, ConnectError> {
     let mut scanner = ReplyScanner::new();
     let mut buf = BytesMut::with_capacity(4096);
     let mut reply = Vec::new();
@@ -222,5 +239,5 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<(), ConnectEr
             return Err(ConnectError::Refused(reply.as_slice().into()));
         }
     }
-    Ok(())
+    Ok(decode(&reply, 0).ok().and_then(|id| id.as_int()))
 }

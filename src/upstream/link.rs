@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::connect::{Address, ConnectError, Identity, Stream, connect};
+use super::ours::Ours;
 use super::outgoing::{LARGE, Outgoing};
 use super::reader::Reader;
 use crate::resp::scanner::Kind;
@@ -42,8 +43,8 @@ pub trait Client: 'static {
     /// The link was lost before all replies came.
     fn lost(&self, expect: Self::Expect, loss: &Loss);
 
-    /// The connection stands, and nothing was sent on it yet.
-    fn up(&self) {}
+    /// The connection stands, and nothing was sent on it yet; what the upstream calls it, if it told.
+    fn up(&self, _id: Option<i64>) {}
 
     /// The connection is gone, or could not be made; called before the requests in flight are told.
     fn down(&self, _was_up: bool, _loss: &Loss) {}
@@ -112,6 +113,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a reply may be in coming; zero is for ever.
     pub reply_timeout: Duration,
+    /// Where the connections are noted as long as they stand.
+    pub ours: Ours,
 }
 
 /// The first delay after a failure, and the longest.
@@ -255,9 +258,9 @@ impl<C: Client> Link<C> {
         let weak = Rc::downgrade(&self.0);
         let (identity, settings) = (self.0.identity.clone(), self.0.settings.clone());
         tokio::task::spawn_local(async move {
-            let connecting = connect(&settings.address, &identity, settings.connect_timeout);
+            let connecting = connect(&settings.address, &identity, settings.connect_timeout, &settings.ours);
             let cause = match current.or_over(connecting).await {
-                Some(Ok(stream)) => run(stream, &weak, &current).await,
+                Some(Ok((stream, own))) => run(stream, own.id(), &weak, &current).await,
                 Some(Err(cause)) => Some(cause),
                 None => None,
             };
@@ -418,6 +421,7 @@ impl Current {
 /// Serves one connection until it is lost; says why, or `None` if it was closed from our side.
 async fn run<C: Client>(
     mut stream: Stream,
+    id: Option<i64>,
     weak: &Weak<Inner<C>>,
     current: &Current,
 ) -> Option<ConnectError> {
@@ -427,7 +431,7 @@ async fn run<C: Client>(
         state.phase = Phase::Up;
         std::mem::take(&mut state.waiting)
     };
-    inner.client.up();
+    inner.client.up(id);
     waiting.into_iter().for_each(Waker::wake);
     drop(inner);
     let mut reader = Reader::default();
