@@ -1,7 +1,11 @@
 //! Counters, gauges and histograms that are not the cache's own. Plain atomics: cheap to count, read when
 //! somebody asks.
 
+mod seldom;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use seldom::Seldom;
 
 /// A number that only grows, or, as a gauge, goes up and down.
 #[derive(Debug, Default)]
@@ -68,6 +72,9 @@ pub struct Metrics {
     pub clients_refused: Counter,
     /// Closed because they sent what is not RESP, or more than allowed.
     pub clients_malformed: Counter,
+    /// Closed because they spoke HTTP.
+    pub clients_http: Counter,
+    pub http_told: Seldom,
     /// Closed because they did not take their replies.
     pub clients_stalled: Counter,
     pub requests: Counter,

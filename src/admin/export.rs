@@ -132,6 +132,7 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
             vec![
                 ("max_clients", m.clients_refused.get()),
                 ("malformed", m.clients_malformed.get()),
+                ("http", m.clients_http.get()),
                 ("stalled", m.clients_stalled.get()),
             ],
         ),

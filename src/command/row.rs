@@ -39,6 +39,15 @@ pub enum Kind {
     Connection,
 }
 
+impl Kind {
+    /// Whether nothing of such a request is ever passed on as it came.
+    pub fn is_answered_here(self) -> bool {
+        use Local::{ClientGetName, ClientId, ClientSetName, Http, Nearside, Quit, Reset};
+        let here = [ClientId, ClientGetName, ClientSetName, Http, Nearside, Quit, Reset];
+        matches!(self, Kind::Local(local) if here.contains(&local))
+    }
+}
+
 /// The commands that nearside answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {
@@ -46,6 +55,8 @@ pub enum Local {
     Auth,
     Select,
     Quit,
+    /// `POST` and `Host:`, which no Redis client says: HTTP.
+    Http,
     Reset,
     ClientId,
     ClientGetName,
@@ -235,7 +246,7 @@ mod tests {
             ("CLIENT SOMETHING", Kind::Connection),
             ("CLIENT LIST", Kind::Plain),
             ("SSUBSCRIBE c", Kind::Subscribe),
-            ("POST / HTTP/1.1", Kind::Connection),
+            ("POST / HTTP/1.1", Kind::Local(Local::Http)),
             ("NEARSIDE STATS", Kind::Local(Local::Nearside)),
         ] {
             assert_eq!(kind(&table, line), expected, "{line}");

@@ -3,7 +3,7 @@
 //! What always holds: a look-up allocates nothing and takes no lock; a built-in row's id is its index.
 
 use super::name::Short;
-use super::row::{Row, Shape};
+use super::row::{Kind, KindRule, Local, Row, Shape};
 use super::rows;
 use crate::resp::request::Request;
 use std::collections::HashMap;
@@ -68,13 +68,20 @@ impl Table {
     #[inline]
     pub fn lookup(&self, req: &Request<'_>) -> Option<&Row> {
         let name = req.arg(0);
-        let row = self.find(name)?;
+        let Some(row) = self.find(name) else { return self.http(name) };
         match row.shape {
             Shape::Command => Some(row),
             Shape::Container => Some(self.subcommand(name, req).unwrap_or(row)),
             // `client|id` as one word is no command.
             Shape::Subcommand => None,
         }
+    }
+
+    /// A browser's word up to a NUL: the one comparison that Redis makes of C strings (`processCommand`).
+    #[cold]
+    fn http(&self, name: &[u8]) -> Option<&Row> {
+        let row = self.find(&name[..memchr::memchr(0, name)?])?;
+        (row.kind == KindRule::Always(Kind::Local(Local::Http))).then_some(row)
     }
 
     #[inline(never)]
@@ -159,6 +166,9 @@ mod tests {
             (&["get\0"], None),
             (&["g@t"], None),
             (&["client|id"], None),
+            (&["Post", "/"], Some("post")),
+            (&["HOST:\0x"], Some("host:")),
+            (&["QUIT\0"], None),
             (&["client|"], None),
         ] {
             assert_eq!(name(&table, words).as_deref(), expected, "{words:?}");

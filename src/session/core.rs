@@ -255,6 +255,9 @@ impl Core {
             }
             (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Act::Dedicated(kind),
+            (Mode::Shared, kind) if is_heavy(request) && !kind.is_answered_here() => {
+                idle().then_some(Act::Dedicated(kind))?
+            }
             // Wrong in any case: the upstream says how.
             (Mode::Shared, _) if !valid => Act::Forward,
             (Mode::Shared, Kind::Plain) => self.admit_plain(row?, request)?,
@@ -418,6 +421,15 @@ impl Core {
         }
         keys
     }
+}
+
+/// Whether a server with tight limits might close the connection because of this request: it does so with an argument
+/// above `proto-max-bulk-len`, which is 1 MB at least, and up to Redis 6 with more than 1,048,576 arguments.
+#[inline]
+fn is_heavy(request: &Request<'_>) -> bool {
+    const ALWAYS_TAKEN: usize = 1 << 20;
+    let heavy = || request.len() > ALWAYS_TAKEN || request.args().any(|arg| arg.len() > ALWAYS_TAKEN);
+    request.raw().len() > ALWAYS_TAKEN && heavy()
 }
 
 /// Sends on `link`; if it is away, whoever waits is told at once, and the answer is false.

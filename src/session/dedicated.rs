@@ -169,7 +169,7 @@ impl Dedicated {
             && self.replies == Replies::On
             && !self.link.client().is_raw();
         match local {
-            Local::Quit | Local::Reset => true,
+            Local::Quit | Local::Http | Local::Reset => true,
             Local::Hello | Local::Auth | Local::Select | Local::ClientSetInfo => false,
             Local::ClientGetName | Local::ClientSetName => plain && !self.named,
             Local::ClientId | Local::Nearside => plain,

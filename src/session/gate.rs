@@ -2,7 +2,8 @@
 //!
 //! What always holds:
 //! - A client that has not given it is locked: nothing that it says goes upstream, and it is refused in the words
-//!   and in the order of Redis' `processCommand`. `AUTH`, `HELLO`, `QUIT` and `RESET` are allowed.
+//!   and in the order of Redis' `processCommand`. `AUTH`, `HELLO`, `QUIT` and `RESET` are allowed,
+//!   and HTTP ends the connection.
 //! - Whoever has given it acts with the rights of nearside's own login; there is one user, `default`. No `AUTH` of a
 //!   client reaches the upstream, on a connection of its own neither.
 
@@ -53,7 +54,7 @@ impl Password {
 
 /// Whether a locked client may say this.
 pub(super) fn allows(row: &Row) -> bool {
-    matches!(&*row.name, "auth" | "hello" | "quit" | "reset")
+    matches!(&*row.name, "auth" | "hello" | "quit" | "reset" | "post" | "host:")
 }
 
 /// Refuses what a locked client has said.
@@ -62,11 +63,6 @@ pub(super) fn refuse(core: &mut Core, row: Option<&Row>, request: &Request<'_>) 
         None => errors::unknown_command(request),
         Some(row) if row.is_container() && request.len() > 1 => errors::unknown_subcommand(request),
         Some(row) if !row.takes(request.len()) => errors::wrong_arity(&row.name),
-        // A browser that was made to speak to a Redis: sent away without a word.
-        Some(row) if matches!(&*row.name, "post" | "host:") => {
-            core.quit = true;
-            return;
-        }
         Some(_) => errors::NOAUTH.into(),
     };
     core.outbox.reply(&errors::line(&text));

@@ -47,6 +47,7 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
             }
             core.quit = true;
         }
+        Local::Http => turn_away(core),
         Local::Reset => {
             core.drop_dedicated();
             core.become_ident(core.worker.default_ident(Protocol::Resp2), core.shared.settings.login.clone());
@@ -85,6 +86,22 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
         },
         Local::Hello => hello(core, request),
         Local::Nearside => super::nearside::answer(core, request),
+    }
+}
+
+/// A health check that means the admin port, or a browser that was made to speak to a Redis: nothing is said to it, and
+/// what stands behind is not looked at.
+fn turn_away(core: &mut Core) {
+    core.quit = true;
+    // As from Redis, not even what is only just answered.
+    core.outbox.cut();
+    core.shared.metrics.clients_http.inc();
+    if let Some(untold) = core.shared.metrics.http_told.now() {
+        tracing::warn!(
+            client = core.id,
+            untold,
+            "closed: a client speaks HTTP; /livez, /readyz and /metrics are on the admin port"
+        );
     }
 }
 

@@ -329,6 +329,13 @@ impl Outbox {
         self.0.borrow_mut().lost_link = false;
     }
 
+    /// Ends the connection with nothing more said.
+    pub fn cut(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.out = Outgoing::default();
+        inner.broken = true;
+    }
+
     /// Wakes the session's task.
     pub fn wake(&self) {
         self.0.borrow().wake();

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod chaos;
+pub mod program;
 pub mod relay;
 pub mod scripted;
 

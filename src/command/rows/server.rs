@@ -3,7 +3,7 @@
 //! Commands that may replace the whole data set (DEBUG, REPLICAOF, CLUSTER RESET …) are writes of unknown keys, though the
 //! server flags them neither way; so are those that change who may see what (ACL SETUSER …), since nothing that was cached
 //! before them may be served after them. `post` and `host:` are no commands but make the server close the
-//! connection (`securityWarningCommand`), so they must not reach a shared one.
+//! connection (`securityWarningCommand`); nearside does so itself.
 
 use super::super::row::Local;
 use super::*;
@@ -120,7 +120,7 @@ pub(super) const ROWS: &[Spec] = &[
     write("flushall", -1).keys(UNTOLD),
     write("flushdb", -1).keys(UNTOLD),
     plain("hello", -1).kind(Kind::Local(Local::Hello)),
-    plain("host:", -1).kind(Kind::Connection),
+    plain("host:", -1).kind(Kind::Local(Local::Http)),
     plain("hotkeys", -2),
     plain("hotkeys|get", 2),
     plain("hotkeys|help", 2),
@@ -155,7 +155,7 @@ pub(super) const ROWS: &[Spec] = &[
     plain("multi", 1).kind(Kind::Multi),
     plain("nearside", -1).kind(Kind::Local(Local::Nearside)),
     plain("ping", -1),
-    plain("post", -1).kind(Kind::Connection),
+    plain("post", -1).kind(Kind::Local(Local::Http)),
     plain("psubscribe", -2).kind(Kind::Subscribe),
     plain("psync", -3).kind(Kind::Connection),
     plain("publish", 3),

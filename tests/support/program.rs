@@ -1,0 +1,97 @@
+//! The program itself, as a process with its log.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use super::{Conn, SOON, eventually, free_port};
+
+/// The program, and what it has logged so far.
+pub struct Program {
+    pub child: Child,
+    pub port: u16,
+    pub admin: u16,
+    log: mpsc::Receiver<String>,
+    pub seen: String,
+}
+
+impl Program {
+    pub fn start(upstream: u16, more: &[&str]) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let upstream = format!("redis://127.0.0.1:{upstream}");
+        let (listen, admin_at) = (port.to_string(), admin.to_string());
+        let mut arguments = vec!["--listen", &listen, "--admin", &admin_at, "--upstream", &upstream];
+        arguments.extend(["--workers", "2", "--namespace", "users"]);
+        arguments.extend(more);
+        let mut program = Self::run(&arguments, port, admin);
+        program.wait_for("ready for clients");
+        program
+    }
+
+    pub fn run(arguments: &[&str], port: u16, admin: u16) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nearside"));
+        for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("NEARSIDE_")) {
+            command.env_remove(name);
+        }
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the program");
+        let (sender, log) = mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, port, admin, log, seen: String::new() }
+    }
+
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + SOON;
+        while !self.seen.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) => self.seen += &(line + "\n"),
+                Err(_) => panic!("{text:?} is not logged: {}", self.seen),
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Waits until it has ended, and reads the rest of its log.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.seen.extend(self.log.iter().map(|line| line + "\n"));
+        status.unwrap()
+    }
+
+    pub fn connect(&self) -> Conn {
+        Conn::to(([127, 0, 0, 1], self.port).into())
+    }
+
+    /// The status of an admin page; `None` if nobody answers.
+    pub fn status(&self, path: &str) -> Option<u16> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
