@@ -97,6 +97,12 @@ pub struct Metrics {
     pub feed_connects: Counter,
     /// How often the feed was lost, or gave no answer within the bound.
     pub feed_lapses: Counter,
+    /// Questions of nearside's own that were answered by "not now" (`-BUSY`, `-LOADING` …).
+    pub put_off: Counter,
+    pub put_off_told: Seldom,
+    /// `CLIENT TRACKING` that was refused to a link.
+    pub tracking_refused: Counter,
+    pub tracking_refused_told: Seldom,
     /// Connections of the feed that were not allowed to look for `SWAPDB`.
     pub swaps_unchecked: Counter,
     /// Connections of the feed that were not allowed to ask which server they are on.

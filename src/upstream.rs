@@ -12,17 +12,21 @@
 //!
 //! A link belongs to one thread. What is to be done with replies is the [`Client`]'s affair (`session`, `feed`).
 
+mod backoff;
 mod connect;
 mod link;
 mod ours;
 mod outgoing;
 mod pings;
 mod reader;
+mod said;
 pub mod server_id;
 
+pub use backoff::backoff;
 pub use connect::{Address, ConnectError, Identity, Login, Stream};
-pub use link::{At, Chunk, Client, Link, Loss, Settings};
+pub use link::{At, Chunk, Client, Link, Loss, Settings, can_connect};
 pub use ours::Ours;
 pub use outgoing::{LARGE, Outgoing};
 pub use pings::{Pace, Pings};
+pub use said::Said;
 pub use server_id::ServerId;

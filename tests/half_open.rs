@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nearside::cache::{Cache, CoverageId, CoverageSlot, Micros, Waiter, Wanted};
 use nearside::command::ServerCommand;
 use nearside::config::Config;
-use nearside::feed::{Feed, Hooks};
+use nearside::feed::{Feed, Hooks, Told};
 use nearside::metrics::Metrics;
 use nearside::namespace::Namespaces;
 use nearside::upstream::{Address, Ours, ServerId, Settings};
@@ -171,6 +171,7 @@ impl Hooks for Alone {
     fn down(&self) {}
     fn broadcasts(&self, _granted: bool) {}
     fn commands(&self, _commands: &[ServerCommand]) {}
+    fn rights_changed(&self) {}
     fn watches_users(&self, _watched: bool) {}
     fn refresh(&self, _key: &[u8], _wanted: Vec<Wanted>) {}
     fn is_active(&self, _now: Micros) -> bool {
@@ -206,8 +207,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
             bound: BOUND,
             tracking: true,
             broadcast: Vec::new(),
-            refused: false.into(),
-            blind: false.into(),
+            told: Told::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {

@@ -153,9 +153,15 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         gauge("feed_up", "1 while the feed is subscribed", m.feed_up.get() as f64),
         counter("feed_connects", "Connections of the feed", m.feed_connects.get()),
         counter("feed_lapses", "How often the feed was lost or gave no answer in time", m.feed_lapses.get()),
+        counter(
+            "put_off_questions",
+            "Questions of nearside's own that were answered by -BUSY, -LOADING and the like, and asked again",
+            m.put_off.get(),
+        ),
+        counter("refused_trackings", "CLIENT TRACKING refused to a link", m.tracking_refused.get()),
         by(
             "refused_checks",
-            "Connections of the feed on which the upstream did not allow INFO",
+            "Connections of the feed on which the upstream did not allow INFO at first",
             "check",
             vec![("server", m.server_unchecked.get()), ("swapdb", m.swaps_unchecked.get())],
         ),

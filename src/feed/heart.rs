@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use super::questions::ask_again;
 use super::{Expect, Feed, FeedClient, Hooks};
 use crate::cache::Waiter;
-use crate::resp::Protocol;
 use crate::upstream::{Link, Pace};
 
 const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
@@ -19,7 +19,7 @@ pub(super) fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: boo
     let client = link.client();
     let sent = client.feed.hooks.now();
     client.pings.sent(sent);
-    if client.protocol == Protocol::Resp3 && !client.blind.get() {
+    if client.questions.looks() {
         let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Calls);
     }
     let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
@@ -36,7 +36,15 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
         let pace = Pace { patience, ..within };
         let left = link.client().pings.left(pace, feed.hooks.now());
         let overdue = left.map(|left| Instant::now() + left);
-        sleep_until(overdue.map_or(beat, |overdue| overdue.min(beat))).await;
+        let questions = &link.client().questions;
+        let next = [overdue, questions.due()].into_iter().flatten().fold(beat, Instant::min);
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = questions.changed() => continue,
+        }
+        if questions.due().is_some_and(|due| due <= Instant::now()) && link.is_up() {
+            ask_again(link);
+        }
         // If this process was held up, the answer may have come and waits to be read.
         tokio::task::yield_now().await;
         if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {

@@ -1,13 +1,12 @@
 //! From the configuration to the parts that run: what each room is told, in its own words.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
-use crate::feed::{Feed, Hooks};
+use crate::feed::{Feed, Hooks, Told};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
@@ -79,10 +78,9 @@ pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]
         login: login(&config.upstream),
         settings: shared.settings.upstream.clone(),
         bound: super::bound(shared),
-        tracking: shared.tracks(Tracking::Keys),
+        tracking: shared.wants(Tracking::Keys),
         broadcast: broadcast(shared),
-        refused: Cell::new(false),
-        blind: Cell::new(false),
+        told: Told::default(),
     }
 }
 
@@ -128,6 +126,10 @@ impl Hooks for Process {
 
     fn broadcasts(&self, granted: bool) {
         self.shared.broadcasts.store(granted, Ordering::Relaxed);
+    }
+
+    fn rights_changed(&self) {
+        self.shared.feed_up.send_modify(|_| ());
     }
 
     fn watches_users(&self, sees: bool) {

@@ -62,7 +62,11 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
             }
             None => core.outbox.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]")),
         },
-        (b"WHY", 3) => lines(&why(&core.shared, request.arg(2))),
+        (b"WHY", 3) => {
+            let mut known = why(&core.shared, request.arg(2));
+            known.extend(untracked(core, request.arg(2)));
+            lines(&known);
+        }
         (b"FLUSH", 2) => {
             core.shared.cache.flush(Reason::Flushed);
             core.outbox.reply(b"+OK\r\n");
@@ -152,10 +156,29 @@ pub(super) fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
             None => format!("last {what}: none that is remembered"),
         });
     }
-    if namespace.is_none() && shared.tracking(None) == Tracking::Off {
-        lines.push("note: without CLIENT TRACKING only keys in namespaces are cached".into());
-    }
     lines
+}
+
+/// That the key is not tracked for this session, and why.
+fn untracked(core: &Core, key: &[u8]) -> Option<String> {
+    let namespace = core.shared.namespaces.find(key);
+    let why = match core.shared.wanted_tracking(namespace) {
+        Tracking::Keys => core
+            .link
+            .client()
+            .refusal()
+            .map(|said| format!("CLIENT TRACKING is refused to this user: {said}")),
+        Tracking::Prefix if !core.shared.tracks(Tracking::Prefix) => {
+            Some("CLIENT TRACKING is refused to nearside".into())
+        }
+        Tracking::Off if namespace.is_none() => Some("tracking is off".into()),
+        Tracking::Prefix | Tracking::Off => None,
+    };
+    let so = match namespace {
+        Some(_) => "of its changes only announcements tell",
+        None => "only keys in namespaces are cached",
+    };
+    why.map(|why| format!("note: {why}; {so}"))
 }
 
 fn identity(shared: &Shared, number: IdentId) -> String {

@@ -13,6 +13,8 @@ use std::task::Context;
 use bytes::{Bytes, BytesMut};
 use tracing::{debug, info, warn};
 
+use cover::Arming;
+
 use super::errors;
 use super::expect::{Change, Expect, What, Write};
 use super::outbox::{Outbox, To};
@@ -23,7 +25,7 @@ use crate::namespace::Event;
 use crate::resp::decode::decode;
 use crate::resp::pubsub::{self, is_confirmation, message_word};
 use crate::resp::scanner::Kind;
-use crate::upstream::{At, Chunk, Client, ConnectError, Loss, Pings, ServerId};
+use crate::upstream::{At, Chunk, Client, ConnectError, Loss, Pings};
 
 /// The client of shared and dedicated links.
 pub(super) struct Peer {
@@ -61,6 +63,9 @@ pub(super) struct Peer {
     silent: Cell<bool>,
     /// Another link has taken its place.
     replaced: Cell<bool>,
+    arming: Arming,
+    /// It logs in as nearside itself.
+    pub(super) own: bool,
 }
 
 impl Peer {
@@ -83,6 +88,8 @@ impl Peer {
             pings: Pings::default(),
             silent: Cell::default(),
             replaced: Cell::default(),
+            arming: Arming::default(),
+            own: false,
             subscribed: Cell::default(),
             listening: Cell::default(),
             raw: Cell::default(),
@@ -304,9 +311,7 @@ impl Client for Peer {
                     return again(What::Server(feed, server));
                 }
                 let reply = self.read.take();
-                if ServerId::of(&reply).is_some_and(|here| here != server) {
-                    self.leave_feed(feed);
-                }
+                self.leads(feed, server, &reply, at.kind);
                 None
             }
             What::Arm(feed) => {
@@ -354,6 +359,7 @@ impl Client for Peer {
         self.read.take();
         self.pings.forget();
         self.silent.set(false);
+        self.ask_anew();
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();

@@ -68,8 +68,8 @@ pub struct Shared {
     /// The feed's coverage.
     pub feed: CoverageSlot,
     pub feed_up: watch::Sender<Option<FeedUp>>,
-    /// The upstream or its ACL does not allow links to be tracked.
-    pub tracking_refused: AtomicBool,
+    /// Why the upstream does not track what is read with nearside's own login, if it does not.
+    pub own_refusal: Mutex<Option<Box<str>>>,
     /// The feed is told of all changes of the keys that are tracked by prefix.
     pub broadcasts: AtomicBool,
     /// Changes of users and their rules are seen; not yet known is no.
@@ -102,7 +102,7 @@ impl Shared {
             idents: Idents::default(),
             feed,
             feed_up: watch::Sender::new(None),
-            tracking_refused: AtomicBool::new(false),
+            own_refusal: Mutex::default(),
             broadcasts: AtomicBool::new(false),
             users_watched: AtomicBool::new(false),
             unwatched_told: AtomicBool::new(false),
@@ -192,20 +192,25 @@ impl Shared {
         }
     }
 
-    /// How the upstream tells of changes of a key, as far as it allows that.
-    pub fn tracking(&self, namespace: Option<&Namespace>) -> Tracking {
-        let wanted = namespace.map_or(self.settings.tracking, |namespace| namespace.rules.tracking);
-        match wanted {
-            Tracking::Keys if self.tracking_refused.load(Ordering::Relaxed) => Tracking::Off,
-            Tracking::Prefix if !self.broadcasts.load(Ordering::Relaxed) => Tracking::Off,
-            wanted => wanted,
-        }
+    /// How the upstream is to tell of changes of a key.
+    pub fn wanted_tracking(&self, namespace: Option<&Namespace>) -> Tracking {
+        namespace.map_or(self.settings.tracking, |namespace| namespace.rules.tracking)
     }
 
-    /// Whether any key is tracked in this way.
-    pub fn tracks(&self, how: Tracking) -> bool {
+    /// Whether any key is to be tracked in this way.
+    pub fn wants(&self, how: Tracking) -> bool {
         let namespaces = self.namespaces.iter().map(Some);
-        namespaces.chain([None]).any(|namespace| self.tracking(namespace) == how)
+        namespaces.chain([None]).any(|namespace| self.wanted_tracking(namespace) == how)
+    }
+
+    /// Whether any key is tracked in this way now, for nearside's own login.
+    pub fn tracks(&self, how: Tracking) -> bool {
+        let granted = match how {
+            Tracking::Keys => self.own_refusal.lock().is_none(),
+            Tracking::Prefix => self.broadcasts.load(Ordering::Relaxed),
+            Tracking::Off => true,
+        };
+        granted && self.wants(how)
     }
 
     /// How stale a hit of such a key may be.

@@ -19,11 +19,10 @@ use super::connection;
 use super::expect::{Expect, What};
 use super::outbox::Outbox;
 use super::peer::Peer;
-use super::shared::{CachedTable, FeedUp, Ident, Shared};
+use super::shared::{CachedTable, Ident, Shared};
 use crate::cache::{IdentId, LinkId, Micros, NO_LINK, Waiter, Wanted};
-use crate::namespace::Tracking;
-use crate::resp::{Protocol, encode};
-use crate::upstream::{Identity, Link, Login, Stream, server_id};
+use crate::resp::Protocol;
+use crate::upstream::{Identity, Link, Login, Stream};
 
 /// Heartbeats go on for this long after the last read: an application that reads now and then still hits.
 const ACTIVE: Duration = Duration::from_secs(60);
@@ -326,7 +325,8 @@ impl Worker {
         }
     }
 
-    fn connect(&self, peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+    fn connect(&self, mut peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+        peer.own = ident.user.is_none();
         let identity = Identity { login: login.clone(), db: ident.db, protocol: ident.protocol };
         Link::new(peer, identity, Rc::new(self.shared.settings.upstream.clone()))
     }
@@ -340,59 +340,12 @@ impl Worker {
         }
     }
 
-    /// A shared link has connected.
-    pub(super) fn link_up(&self, number: LinkId) {
-        let links = self.links.borrow();
-        let known = links.iter().find(|known| known.link.client().number == number);
-        let link = known.map(|known| known.link.clone());
-        drop(links);
-        if let Some(link) = link {
-            self.arm(&link);
-        }
-    }
-
     /// A shared link was lost: it is made anew without waiting for somebody to ask.
     pub(super) fn link_lost(&self, number: LinkId) {
         let links = self.links.borrow();
         let Some(known) = links.iter().find(|known| known.link.client().number == number) else { return };
         let link = known.link.clone();
         tokio::task::spawn_local(async move { link.reconnect() });
-    }
-
-    /// Makes sure that `link` leads to the feed's server, and asks the upstream to track what is read on it.
-    /// Whatever is leased after the answer is covered:
-    /// its read comes behind this request on the same connection.
-    fn arm(&self, link: &Link<Peer>) {
-        let Some(FeedUp { coverage, client_id, server }) = *self.shared.feed_up.borrow() else { return };
-        let expect = |what| Expect { since: self.shared.now(), what };
-        if let Some(server) = server {
-            let _ = link.send(|out| out.copy(server_id::ASK), expect(What::Server(coverage, server)));
-        }
-        let Some(id) = client_id.filter(|_| self.shared.tracks(Tracking::Keys)) else { return };
-        let id = id.to_string();
-        let command: [&[u8]; 5] = [b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", id.as_bytes()];
-        let _ =
-            link.send(|out| out.with(|tail| encode::command(tail, &command)), expect(What::Arm(coverage)));
-    }
-
-    /// Arms all links anew whenever the feed comes up.
-    async fn follow_feed(&self) {
-        let mut feed = self.shared.feed_up.subscribe();
-        loop {
-            if feed.borrow_and_update().is_some() {
-                let links: Vec<_> = self.links.borrow().iter().map(|known| known.link.clone()).collect();
-                for link in links {
-                    match link.is_up() {
-                        true => self.arm(&link),
-                        // The upstream is there again: do not wait for somebody to ask.
-                        false => link.reconnect(),
-                    }
-                }
-            }
-            if feed.changed().await.is_err() {
-                return;
-            }
-        }
     }
 
     /// Closes links that nobody uses.

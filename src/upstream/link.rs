@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::backoff::backoff;
 use super::connect::{Address, ConnectError, Identity, Stream, connect};
 use super::ours::Ours;
 use super::outgoing::{LARGE, Outgoing};
@@ -115,6 +116,11 @@ pub struct Settings {
     pub reply_timeout: Duration,
     /// Where the connections are noted as long as they stand.
     pub ours: Ours,
+}
+
+/// Whether a connection of this identity can be made now.
+pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
+    connect(&settings.address, identity, settings.connect_timeout, &settings.ours).await.is_ok()
 }
 
 /// The first delay after a failure, and the longest.
@@ -346,7 +352,7 @@ impl<C: Client> Link<C> {
         let was_up = matches!(state.phase, Phase::Up);
         state.failures = if was_up { 0 } else { state.failures.saturating_add(1) };
         // A connection that stood may be made anew at once.
-        let until = if was_up { Instant::now() } else { Instant::now() + backoff(state.failures) };
+        let until = if was_up { Instant::now() } else { Instant::now() + backoff(BACKOFF, state.failures) };
         state.phase = Phase::Down { until, cause: cause.clone() };
         let written = std::mem::take(&mut state.written);
         state.queued = 0;
@@ -379,15 +385,6 @@ fn wake(task: &Cell<Option<Waker>>) {
     if let Some(waker) = task.take() {
         waker.wake();
     }
-}
-
-/// Doubles with each failure up to the bound; the upper half is random, so that many sidecars do not come
-/// back in step.
-fn backoff(failures: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    let full = first.saturating_mul(1 << failures.min(10)).min(longest);
-    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), failures);
-    full / 2 + (full / 2).mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
 }
 
 /// What a connection's task knows of whether it is still the link's.

@@ -67,6 +67,12 @@ impl Redis {
         }
     }
 
+    /// Starts another one, with these settings, on the same port.
+    pub fn become_another(&mut self, args: &[&str]) {
+        self.args = args.iter().map(ToString::to_string).collect();
+        self.restart();
+    }
+
     fn launch(&mut self) -> bool {
         let program = std::env::var("NEARSIDE_TEST_SERVER").unwrap_or_else(|_| "redis-server".into());
         let mut command = Command::new(program);
@@ -97,8 +103,10 @@ impl Redis {
         let asked = conn.stream.write_all(&request(&[b"INFO", b"server"]));
         let said = asked.and_then(|()| conn.try_reply()).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        // One that asks for a password does not say who it is.
-        said.starts_with("-NOAUTH") || said.contains(&format!("process_id:{pid}\r\n"))
+        // One that asks for a password does not say who it is, nor one that knows no INFO.
+        said.starts_with("-NOAUTH")
+            || said.starts_with("-ERR unknown command")
+            || said.contains(&format!("process_id:{pid}\r\n"))
     }
 
     /// `kill -9`.

@@ -34,6 +34,8 @@ struct State {
     asked: VecDeque<Asked>,
     /// Every request that came, in the order in which it was read.
     log: Vec<Vec<String>>,
+    /// Words with which a request begins, what is said to it, and how often yet.
+    rules: Vec<(String, String, usize)>,
 }
 
 struct Connection {
@@ -87,6 +89,16 @@ impl Scripted {
         let asked = self.next();
         assert_eq!(asked.words.join(" "), line);
         asked
+    }
+
+    /// From now on, the next `times` requests that begin with these words are answered so.
+    pub fn answers(&self, words: &str, reply: &str, times: usize) {
+        self.inner.lock().rules.push((words.into(), reply.into(), times));
+    }
+
+    /// How many requests with these words at their beginning are still to be answered by a rule.
+    pub fn left(&self) -> usize {
+        self.inner.lock().rules.iter().map(|(_, _, left)| left).sum()
     }
 
     /// Requests that wait for the test to look at them.
@@ -202,13 +214,20 @@ impl Inner {
 
     fn take(self: &Arc<Self>, connection: usize, words: Vec<String>) {
         let mut state = self.lock();
+        let said = words.join(" ");
+        let rule = state.rules.iter_mut().find(|(begin, _, left)| *left > 0 && said.starts_with(&**begin));
+        let ruled = rule.map(|(_, reply, left)| {
+            *left -= 1;
+            reply.clone()
+        });
+        let by_rule = ruled.is_some();
         let this = &mut state.connections[connection];
         let number = this.next;
         this.next += 1;
         this.replies.push_back((number, None));
-        match by_itself(connection, &words) {
+        match ruled.or_else(|| by_itself(connection, &words)) {
             Some(reply) => {
-                this.subscribed |= words[0] == "SUBSCRIBE";
+                this.subscribed |= words[0] == "SUBSCRIBE" && !by_rule;
                 this.answer(number, reply.into_bytes());
             }
             None => {

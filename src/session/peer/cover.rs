@@ -1,6 +1,8 @@
 //! What a shared link's coverage hangs on: its tracking, the feed, and whether it answers.
 
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tracing::{debug, warn};
 
@@ -8,17 +10,45 @@ use super::Peer;
 use crate::cache::{CoverageId, LinkId, Micros};
 use crate::namespace::{Namespace, Tracking};
 use crate::resp::scanner::Kind;
+use crate::upstream::{Said, ServerId, backoff};
+
+/// How long to wait before asking again what was answered by "not now".
+const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// And what was refused; as for the feed, so that it stays one entry of the upstream's `ACL LOG`.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(45));
+
+/// What stands between a link and its tracking.
+#[derive(Debug, Default)]
+pub(super) struct Arming {
+    /// The upstream's refusal to track it, if that was its last word.
+    refusal: RefCell<Option<Box<str>>>,
+    /// Whether it leads to the feed's server is not known: the answer was put off.
+    unsure: Cell<bool>,
+    /// How often in a row it was asked in vain.
+    turns: Cell<u32>,
+    /// It is going to be asked again.
+    due: Cell<bool>,
+}
 
 impl Peer {
-    /// The coverage under which a read on this link would be filled now, and the link's number.
+    /// The coverage under which a read on this link would be filled now, and the link's number. Where the upstream does
+    /// not track, it is that of the channels, which is for namespaces only.
     pub(in crate::session) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, LinkId)> {
         let feed = || self.shared.cache.coverages().current(&self.shared.feed);
-        let id = match self.shared.tracking(namespace) {
-            Tracking::Keys => self.tracked()?,
-            Tracking::Prefix => feed()?,
-            Tracking::Off => namespace.and_then(|_| feed())?,
+        let channels = || namespace.and_then(|_| feed());
+        if self.arming.unsure.get() {
+            return None;
+        }
+        let id = match self.shared.wanted_tracking(namespace) {
+            Tracking::Keys => self.tracked().or_else(|| {
+                // Not while it is only not in place yet: then more was promised.
+                self.arming.refusal.borrow().as_ref().and_then(|_| channels())
+            }),
+            Tracking::Prefix if self.shared.broadcasts.load(Ordering::Relaxed) => feed(),
+            Tracking::Prefix | Tracking::Off => channels(),
         };
-        Some((id, self.number))
+        Some((id?, self.number))
     }
 
     /// The coverage by the upstream's tracking.
@@ -76,24 +106,108 @@ impl Peer {
         self.shared.cache.coverages().end_period(&self.shared.feed, feed, self.shared.now());
     }
 
-    pub(super) fn armed(&self, feed: CoverageId, since: Micros, chunk: &[u8], kind: Kind) {
+    /// Which server the link is on.
+    pub(super) fn leads(&self, feed: CoverageId, server: ServerId, reply: &[u8], kind: Kind) {
+        let put_off = Said::of(kind, reply) == Said::NotNow;
+        self.arming.unsure.set(put_off);
+        if put_off {
+            self.put_off("INFO", reply);
+        } else if ServerId::of(reply).is_some_and(|here| here != server) {
+            self.leave_feed(feed);
+        } else if !self.shared.wants(Tracking::Keys) {
+            self.arming.turns.set(0);
+        }
+    }
+
+    /// What became of the link's tracking.
+    pub(super) fn armed(&self, feed: CoverageId, since: Micros, reply: &[u8], kind: Kind) {
         let Some(slot) = &self.coverage else { return };
-        if kind == Kind::Error {
-            let said = String::from_utf8_lossy(chunk);
-            if said.contains("does not exist") {
-                self.leave_feed(feed);
-                return;
+        match Said::of(kind, reply) {
+            Said::NotNow => return self.put_off("CLIENT TRACKING", reply),
+            Said::Refused => {
+                let said = String::from_utf8_lossy(reply);
+                if said.contains("does not exist") {
+                    return self.leave_feed(feed);
+                }
+                self.refuse(said.trim_end());
+                return self.again(REFUSED);
             }
-            if !self.shared.tracking_refused.swap(true, Ordering::Relaxed) {
-                warn!(
-                    reply = said.trim_end(),
-                    "the upstream does not allow CLIENT TRACKING: only keys in namespaces are cached"
-                );
-            }
-            return;
+            // Asked again together with what was put off.
+            Said::Answer if self.arming.unsure.get() => return,
+            Said::Answer => {}
+        }
+        self.arming.turns.set(0);
+        self.arming.refusal.replace(None);
+        if self.own {
+            self.shared.own_refusal.lock().take();
         }
         if self.shared.cache.coverages().arm(slot, Some(feed), since).is_none() {
             debug!("the feed went before tracking was in place");
         }
+    }
+
+    /// The upstream does not track what is read on this link.
+    pub(in crate::session) fn refuse(&self, said: &str) {
+        self.shared.metrics.tracking_refused.inc();
+        if self.own {
+            self.shared.own_refusal.lock().replace(said.into());
+        }
+        let is_new = self.arming.refusal.replace(Some(said.into())).is_none();
+        if !is_new {
+            return;
+        }
+        if let Some(untold) = self.shared.metrics.tracking_refused_told.now() {
+            let who = if self.own { "nearside's own user" } else { "a client's user" };
+            warn!(
+                reply = said,
+                untold,
+                "the upstream does not allow CLIENT TRACKING to {who}: only keys in namespaces are cached"
+            );
+        }
+    }
+
+    /// Why the upstream does not track what is read on this link.
+    pub(in crate::session) fn refusal(&self) -> Option<Box<str>> {
+        self.arming.refusal.borrow().clone()
+    }
+
+    fn put_off(&self, question: &str, reply: &[u8]) {
+        let metrics = &self.shared.metrics;
+        metrics.put_off.inc();
+        if let Some(untold) = metrics.put_off_told.now() {
+            let reply = String::from_utf8_lossy(reply);
+            warn!(
+                question,
+                reply = reply.trim_end(),
+                untold,
+                "the upstream does not answer now: it is asked again, and nothing is served from the cache without proof"
+            );
+        }
+        self.again(PUT_OFF);
+    }
+
+    fn again(&self, between: (Duration, Duration)) {
+        let Some(worker) = self.worker.upgrade().filter(|_| !self.arming.due.replace(true)) else { return };
+        let turns = self.arming.turns.get();
+        self.arming.turns.set(turns.saturating_add(1));
+        worker.arm_later(self.number, backoff(between, turns));
+    }
+
+    /// The time has come to ask again: whether that is still of use.
+    pub(in crate::session) fn is_due(&self) -> bool {
+        self.arming.due.set(false);
+        self.lacks_tracking()
+    }
+
+    /// Whether something is still to be asked.
+    pub(in crate::session) fn lacks_tracking(&self) -> bool {
+        let untracked = self.shared.wants(Tracking::Keys) && self.tracked().is_none();
+        self.arming.unsure.get() || untracked
+    }
+
+    /// The connection is gone, and what was put off with it.
+    pub(super) fn ask_anew(&self) {
+        self.arming.unsure.set(false);
+        self.arming.turns.set(0);
     }
 }
