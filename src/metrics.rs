@@ -103,6 +103,7 @@ pub struct Metrics {
     /// `CLIENT TRACKING` that was refused to a link.
     pub tracking_refused: Counter,
     pub tracking_refused_told: Seldom,
+    pub ttl_refused_told: Seldom,
     /// Connections of the feed that were not allowed to look for `SWAPDB`.
     pub swaps_unchecked: Counter,
     /// Connections of the feed that were not allowed to ask which server they are on.

@@ -140,6 +140,22 @@ fn without_subscribe_nothing_is_cached_and_nothing_hangs() {
 }
 
 #[test]
+fn without_pttl_nothing_is_cached_and_that_is_said() {
+    let redis = without(&["PTTL"]);
+    let nearside = Nearside::with(redis.address(), bounded);
+    let mut client = nearside.connect();
+    client.cmd("MSET users/1 v users/2 w");
+    for _ in 0..3 {
+        assert_eq!(client.value("users/1").as_deref(), Some("v"));
+        assert_eq!(client.text("MGET users/1 users/2"), "*2\r\n$1\r\nv\r\n$1\r\nw\r\n");
+    }
+    assert_eq!((nearside.stat("hits"), nearside.stat("entries")), (0, 0));
+    assert_eq!(nearside.stat("reason_ttl_refused"), 9, "{}", nearside.stats());
+    let why = nearside.why("users/1");
+    assert!(why.contains("ttl_refused") && why.contains("does not allow PTTL"), "{why}");
+}
+
+#[test]
 fn an_upgrade_in_place_is_noticed() {
     let mut redis = without(&["HELLO", "CLIENT"]);
     let nearside = Nearside::with(redis.address(), bounded);

@@ -41,6 +41,8 @@ pub enum Reason {
     ErrorReply,
     /// The upstream did not say when the key expires, or the key changed between the two replies.
     TtlUnknown,
+    /// The upstream does not allow `PTTL`, or does not know it.
+    TtlRefused,
     /// A field of the hash may end before the key does, and the upstream did not say when.
     FieldTtl,
     /// An invalidation, a fence or the end of the coverage came between request and reply.
@@ -118,6 +120,7 @@ impl Reason {
         Reason::TooLarge,
         Reason::ErrorReply,
         Reason::TtlUnknown,
+        Reason::TtlRefused,
         Reason::FieldTtl,
         Reason::Voided,
         Reason::GivenUp,
@@ -156,6 +159,7 @@ impl Reason {
             Reason::TooLarge => "too_large",
             Reason::ErrorReply => "error_reply",
             Reason::TtlUnknown => "ttl_unknown",
+            Reason::TtlRefused => "ttl_refused",
             Reason::FieldTtl => "field_ttl",
             Reason::Voided => "voided",
             Reason::GivenUp => "given_up",
@@ -194,6 +198,7 @@ impl Reason {
             Reason::InFlight => "another request was fetching it",
             Reason::TooLarge => "the reply was larger than max-value",
             Reason::ErrorReply => "the upstream answered with an error",
+            Reason::TtlRefused => "the upstream does not allow PTTL, so its time to live is not known",
             Reason::TtlUnknown => "its time to live could not be learnt with the reply",
             Reason::FieldTtl => "a field of the hash may have a time to live of its own",
             Reason::Voided => "it changed while it was being read",

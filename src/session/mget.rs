@@ -15,7 +15,7 @@ use super::core::Core;
 use super::expect::{CacheLease, What};
 use super::outbox::To;
 use super::peer::Peer;
-use super::read::life;
+use super::read::{life, not_kept};
 use crate::cache::{Lookup, Micros, Name, Reason};
 use crate::resp::encode;
 use crate::resp::request::Request;
@@ -206,7 +206,7 @@ impl Gather {
         let reply = [self.kept.lead, reply].concat();
         match life(ttl, &reply, opened, max_age) {
             Some(life) if fits => drop(lease.fill(&reply, life, now, max_staleness)),
-            _ => drop(lease.give_up(Reason::TtlUnknown, now)),
+            _ => drop(lease.give_up(not_kept(&peer.shared, ttl), now)),
         }
     }
 

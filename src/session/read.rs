@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use smallvec::smallvec;
+use tracing::warn;
 
 use super::core::{Core, Raw, send_on};
 use super::expect::{CacheLease, Past, What};
@@ -16,7 +17,7 @@ use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
 use crate::resp::request::Request;
 use crate::resp::scanner::Kind;
-use crate::upstream::{At, Chunk, Link, Outgoing};
+use crate::upstream::{At, Chunk, Link, Outgoing, Said};
 
 /// Answers a read from the cache, or lets it fill the cache.
 pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
@@ -247,7 +248,7 @@ impl Fill {
                 let life = life.at_most(lease.opened().saturating_add(last));
                 let _ = lease.fill(&reply, life, now, self.max_staleness);
             }
-            (None, _) => drop(lease.pass_on(&reply, Reason::TtlUnknown, now, self.max_staleness)),
+            (None, _) => drop(lease.pass_on(&reply, not_kept(&peer.shared, ttl), now, self.max_staleness)),
             (_, None) => drop(lease.pass_on(&reply, Reason::FieldTtl, now, self.max_staleness)),
         }
         if let (Some((key, wanted)), Some(worker)) = (again, peer.worker.upgrade()) {
@@ -257,6 +258,23 @@ impl Fill {
             to.piece(reply, true);
         }
     }
+}
+
+/// Why a reply is not kept whose time to live was answered so. That the upstream refuses to tell it is logged, for then
+/// nothing is kept for as long.
+pub(super) fn not_kept(shared: &Shared, ttl: &[u8]) -> Reason {
+    let is_error = ttl.starts_with(b"-") || ttl.starts_with(b"!");
+    if !is_error || Said::of(Kind::Error, ttl) != Said::Refused {
+        return Reason::TtlUnknown;
+    }
+    if let Some(untold) = shared.metrics.ttl_refused_told.now() {
+        let reply = String::from_utf8_lossy(ttl);
+        warn!(
+            reply = reply.trim_end(),
+            untold, "the upstream does not allow PTTL: without a time to live nothing is cached"
+        );
+    }
+    Reason::TtlRefused
 }
 
 /// How long `reply` may be served, as the reply to `PTTL` tells, which was executed right after the read.
