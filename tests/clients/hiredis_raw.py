@@ -5,10 +5,12 @@ import sys
 
 import hiredis
 
+from step import step
+
 host, port = sys.argv[1], int(sys.argv[2])
 
 
-def talk(commands, expected, step):
+def talk(commands, expected, piece):
     reader = hiredis.Reader()
     with socket.create_connection((host, port)) as s:
         s.settimeout(10)
@@ -17,7 +19,7 @@ def talk(commands, expected, step):
         while len(got) < len(expected):
             reply = reader.gets()
             if reply is False:
-                chunk = s.recv(step)
+                chunk = s.recv(piece)
                 assert chunk, "closed"
                 reader.feed(chunk)
                 continue
@@ -25,12 +27,17 @@ def talk(commands, expected, step):
     assert got == expected, (got, expected)
 
 
-for step in (1, 7, 65536):
+for piece in (1, 7, 65536):
     talk(
         [("FLUSHALL",), ("SET", "users/a", "1"), ("GET", "users/a"), ("GET", "users/a"), ("LPUSH", "users/a", "x"),
          ("HSET", "h", "f", "v"), ("HGETALL", "h"), ("MULTI",), ("GET", "users/a"), ("EXEC",), ("GET", "none")],
         [b"OK", b"OK", b"1", b"1", "WRONGTYPE Operation against a key holding the wrong kind of value",
          1, [b"f", b"v"], b"OK", b"QUEUED", [b"1"], None],
-        step,
+        piece,
     )
+    talk([("SET", "read", "1")], [b"OK"], piece)
+    step("reading")
+    for _ in range(3):
+        talk([("GET", "read")], [b"1"], piece)
+    step("read")
 print("hiredis", hiredis.__version__)

@@ -1,11 +1,21 @@
-// ioredis: values, pipelines, transactions, pub/sub, blocking, scripts, scans, streams, keyPrefix, RESP2.
+// ioredis and iovalkey: hits, values, pipelines, transactions, pub/sub, blocking, scripts, scans, streams, keyPrefix, restarts.
 const assert = require("node:assert");
-const Redis = require("ioredis");
-const [host, port] = [process.argv[2], Number(process.argv[3])];
-const soon = (ms) => new Promise((done) => setTimeout(done, ms));
+const [host, port, name] = [process.argv[2], Number(process.argv[3]), process.argv[4]];
+const Redis = require(name);
+const { step, soon, again } = require("step.js");
+
+async function hits(r) {
+  await r.set("read", "1");
+  await step("reading");
+  for (let i = 0; i < 3; i++) assert.equal(await r.get("read"), "1");
+  await step("read");
+}
 
 (async () => {
   const r = new Redis({ host, port });
+  // It connects anew by itself; without a listener it would log each try.
+  r.on("error", () => {});
+  await hits(r);
   await r.flushall();
   await r.set("users/a", "1");
   assert.equal(await r.get("users/a"), "1");
@@ -58,11 +68,25 @@ const soon = (ms) => new Promise((done) => setTimeout(done, ms));
   assert.equal(await named.client("GETNAME"), "me");
   assert.equal(await r.get("items/x"), null);
   const monitor = await r.duplicate().monitor();
-  const monitored = new Promise((done) => monitor.on("monitor", (time, args) => args[1] === "monitored" && done()));
-  await r.set("monitored", 1);
-  await monitored;
-  [r, other, sub, named, monitor].forEach((client) => client.disconnect());
-  console.log("ioredis", require("ioredis/package.json").version);
+  // Version 4 says that it monitors before it is told so.
+  let monitored = false;
+  monitor.on("monitor", (time, args) => (monitored ||= args[1] === "monitored"));
+  while (!monitored) await r.set("monitored", 1).then(() => soon(5));
+  const big = "x".repeat(5_000_000);
+  await r.set("big", big);
+  for (let i = 0; i < 2; i++) assert.equal(await r.get("big"), big);
+  await hits(r);
+  [other, sub, named, monitor].forEach((client) => client.disconnect());
+  const many = Array.from({ length: 20 }, () => new Redis({ host, port }));
+  for (const one of many) assert.equal(await one.get("read"), "1");
+  await step("many");
+  many.forEach((one) => one.disconnect());
+  for (const which of ["nearside", "upstream"]) {
+    await step(`restart ${which}`);
+    await again(() => r.set("read", "1"));
+    await hits(r);
+  }
+  console.log(name.replace(/\d/, ""), require(`${name}/package.json`).version);
   // The client that MONITOR was asked of makes another for itself, and stays open.
   process.exit(0);
 })().catch((error) => {

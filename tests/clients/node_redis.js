@@ -1,13 +1,23 @@
-// node-redis (the version is named by the third argument: redis4, redis5, redis): RESP2, and RESP3 from v5 on.
+// node-redis 4 and later (the version is named by the third argument: redis4, redis5, redis): default settings, and
+// each protocol from v5 on.
 const assert = require("node:assert");
 const [host, port, name] = [process.argv[2], Number(process.argv[3]), process.argv[4]];
 const { createClient, WatchError } = require(name);
 const version = require(`${name}/package.json`).version;
-const soon = (ms) => new Promise((done) => setTimeout(done, ms));
+const { step, soon, again } = require("step.js");
+
+async function hits(r) {
+  await r.set("read", "1");
+  await step("reading");
+  for (let i = 0; i < 3; i++) assert.equal(await r.get("read"), "1");
+  await step("read");
+}
 
 async function check(RESP) {
-  const options = { socket: { host, port }, ...(RESP === 3 ? { RESP } : {}) };
-  const r = await createClient(options).on("error", (error) => { throw error; }).connect();
+  const options = { socket: { host, port }, ...(RESP ? { RESP } : {}) };
+  let calm = true;
+  const r = await createClient(options).on("error", (error) => { if (calm) throw error; }).connect();
+  await hits(r);
   await r.flushAll();
   await r.set("users/a", "1");
   assert.equal(await r.get("users/a"), "1");
@@ -56,13 +66,29 @@ async function check(RESP) {
   await other.set("users/a", "db2");
   assert.equal(await other.get("users/a"), "db2");
   assert.equal(await r.get("users/a"), "2");
-  for (const client of [r, other, alone, sub]) await (client.destroy ? client.destroy() : client.disconnect());
+  const big = "x".repeat(5_000_000);
+  await r.set("big", big);
+  for (let i = 0; i < 2; i++) assert.equal(await r.get("big"), big);
+  await hits(r);
+  const leave = (client) => (client.destroy ? client.destroy() : client.disconnect());
+  for (const client of [other, alone, sub]) await leave(client);
+  const many = await Promise.all(Array.from({ length: 20 }, () => createClient(options).connect()));
+  for (const one of many) assert.equal(await one.get("read"), "1");
+  await step("many");
+  for (const one of many) await leave(one);
+  calm = false;
+  for (const which of ["nearside", "upstream"]) {
+    await step(`restart ${which}`);
+    await again(() => r.set("read", "1"));
+    await hits(r);
+  }
+  await leave(r);
 }
 
 (async () => {
-  await check(2);
-  if (!version.startsWith("4.")) await check(3);
+  for (const RESP of version.startsWith("4.") ? [undefined] : [undefined, 2, 3]) await check(RESP);
   console.log("node-redis", version);
+  process.exit(0);
 })().catch((error) => {
   console.error(error);
   process.exit(1);

@@ -5,7 +5,19 @@ host=$1 port=$2
 cli() { redis-cli -h "$host" -p "$port" "$@"; }
 is() { [ "$1" = "$2" ] || { echo "expected '$2', got '$1'" >&2; exit 1; }; }
 
+# Asks the one who runs this script (see run).
+step() { echo "@ $1"; read -r _ || :; }
+hits() {
+    cli "$@" set read 1 >/dev/null
+    step reading
+    for _ in 1 2 3; do is "$(cli "$@" get read)" 1; done
+    step read
+}
+
 is "$(cli flushall)" OK
+hits
+hits -3
+hits -2
 is "$(cli set users/a 1)" OK
 is "$(cli get users/a)" 1
 is "$(cli -3 get users/a)" 1
@@ -25,7 +37,7 @@ while [ $i -lt 20000 ]; do printf '*3\r\n$3\r\nSET\r\n$%d\r\npipe/%d\r\n$1\r\nv\
     cli --pipe | grep -q 'errors: 0, replies: 20000'
 is "$(cli --scan --pattern 'pipe/*' | sort -u | wc -l | tr -d ' ')" 20000
 cli --bigkeys -i 0 | grep -q 'Biggest string found'
-cli --memkeys -i 0 | grep -q 'sampled 20004 keys\|Sampled 20004 keys'
+cli --memkeys -i 0 | grep -q '[sS]ampled 20005 keys'
 out=$(mktemp)
 trap 'rm -f "$out"; kill $pid 2>/dev/null || :' EXIT
 cli monitor >"$out" & pid=$!
@@ -37,4 +49,5 @@ n=0
 until grep -q hello "$out"; do cli publish news hello >/dev/null; n=$((n + 1)); [ $n -lt 500 ]; done
 kill $pid
 cli --no-raw nosuch 2>&1 | grep -q 'ERR unknown command'
+hits
 redis-cli --version

@@ -1,16 +1,43 @@
-"""redis-py, asyncio: many tasks at once, pipelines, transactions, pub/sub, blocking, locks; RESP2 and RESP3."""
+"""redis-py and valkey-py, asyncio: hits, tasks at once, pipelines, transactions, pub/sub, blocking, locks, restarts.
+
+With default settings, and from version 5 on with each protocol asked for.
+"""
 
 import asyncio
+import importlib
 import sys
 
-import redis
-import redis.asyncio
+from step import again_async, step
 
 host, port = sys.argv[1], int(sys.argv[2])
+redis = importlib.import_module(sys.argv[3])
+library = importlib.import_module(sys.argv[3] + ".asyncio")
+Client = getattr(library, "Redis", None) or library.Valkey
+major = int(redis.__version__.split(".")[0])
 
 
-async def check(protocol):
-    r = redis.asyncio.Redis(host=host, port=port, protocol=protocol, decode_responses=True)
+async def hits(r):
+    await r.set("read", "1")
+    step("reading")
+    assert [await r.get("read") for _ in range(3)] == ["1"] * 3
+    step("read")
+
+
+async def restarts(r):
+    for which in ("nearside", "upstream"):
+        await r.set("read", "old")
+        step(f"restart {which}")
+        await again_async(lambda: r.set("read", "1"), (redis.ConnectionError, redis.TimeoutError, redis.ResponseError))
+        await hits(r)
+
+
+async def close(r):
+    await (r.aclose() if hasattr(r, "aclose") else r.close())
+
+
+async def check(**options):
+    r = Client(host=host, port=port, decode_responses=True, **options)
+    await hits(r)
     await r.flushall()
 
     async def own(i):
@@ -66,9 +93,16 @@ async def check(protocol):
     assert sorted([key async for key in r.scan_iter("users/1*")]) == sorted(
         f"users/{i}" for i in range(50) if str(i).startswith("1")
     )
-    await r.aclose()
+    await hits(r)
+    many = [Client(host=host, port=port, decode_responses=True, **options) for _ in range(20)]
+    assert await asyncio.gather(*(one.get("read") for one in many)) == ["1"] * 20
+    step("many")
+    for one in many:
+        await close(one)
+    await restarts(r)
+    await close(r)
 
 
-for protocol in (2, 3):
-    asyncio.run(check(protocol))
-print("redis-py asyncio", redis.__version__)
+for options in [{}] + ([{"protocol": 2}, {"protocol": 3}] if major >= 5 else []):
+    asyncio.run(check(**options))
+print(sys.argv[3], "asyncio", redis.__version__)
