@@ -2,7 +2,7 @@
 //!
 //! A request's way: [`connection`] reads it and frames it, [`core`] decides, and then it is a [`read`] from
 //! the cache, a [`write`] with its fence and its announcements, something [`local`], or a relay; on the
-//! link that all sessions of the identity share, or on a [`dedicated`] one. [`expect`] says what is done with its reply, [`peer`] does it, and
+//! link that all sessions of the identity share, or on a [`dedicated`] one as long as it has [`state`] there. [`expect`] says what is done with its reply, [`peer`] does it, and
 //! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread,
 //! and its [`heart`] looks after the links.
 
@@ -21,10 +21,12 @@ mod mget;
 mod nearside;
 mod outbox;
 mod peer;
+mod pushes;
 mod read;
 mod refill;
 mod refresh;
 mod shared;
+mod state;
 mod worker;
 mod write;
 

@@ -131,9 +131,11 @@ fn unknown(id: u16, name: String, server: &ServerCommand) -> Row {
         if server.arity.unsigned_abs() >= 2 { Kind::Subscribe } else { Kind::Unsubscribe }
     } else if flags.blocking {
         Kind::Blocking
-    } else if flags.no_script {
-        // What a script may not call mostly speaks of the connection.
+    } else if flags.no_script && !(flags.about_data || flags.admin && !name.starts_with("client|")) {
+        // What a script may not call mostly speaks of the connection, unless it is about data or the server.
         Kind::Connection
+    } else if flags.no_script {
+        Kind::Blocking
     } else {
         Kind::Plain
     };
@@ -163,6 +165,8 @@ struct Flags {
     blocking: bool,
     pubsub: bool,
     no_script: bool,
+    admin: bool,
+    about_data: bool,
     nondeterministic: bool,
 }
 
@@ -177,6 +181,8 @@ impl Flags {
             blocking: has("blocking"),
             pubsub: has("pubsub"),
             no_script: has("noscript") || has("no_script"),
+            admin: has("admin"),
+            about_data: has("readonly") || has("write"),
             nondeterministic: tip("nondeterministic_output"),
         }
     }
@@ -250,7 +256,10 @@ mod tests {
             server("mod.free", -1, "write", (0, 0, 0)),
             server("mod.unsaid", -1, "", (0, 0, 0)),
             server("mod.wait", -1, "write blocking noscript", (1, 1, 1)),
-            server("mod.state", -1, "noscript readonly", (0, 0, 0)),
+            server("mod.state", -1, "noscript", (0, 0, 0)),
+            server("mod.data", -1, "noscript readonly", (0, 0, 0)),
+            server("mod.server", -1, "noscript admin", (0, 0, 0)),
+            server("client|new", -3, "noscript admin", (0, 0, 0)),
             server("mod.listen", -2, "pubsub noscript", (1, -1, 1)),
             server("mod.odd", -2, "write", (1, i64::MAX, 0)),
             server("mod.zero", -2, "write", (1, -1, 0)),
@@ -275,6 +284,9 @@ mod tests {
         assert_eq!(kind(&table, "mod.read a"), Kind::Plain);
         assert_eq!(kind(&table, "mod.wait a"), Kind::Blocking);
         assert_eq!(kind(&table, "mod.state"), Kind::Connection);
+        assert_eq!(kind(&table, "mod.data"), Kind::Blocking, "leaves nothing");
+        assert_eq!(kind(&table, "mod.server"), Kind::Blocking, "leaves nothing");
+        assert_eq!(kind(&table, "client new x"), Kind::Connection);
         assert_eq!(kind(&table, "mod.listen c"), Kind::Subscribe);
     }
 

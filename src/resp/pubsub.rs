@@ -20,10 +20,16 @@ pub fn count(frame: &[u8]) -> Option<i64> {
     std::str::from_utf8(&line[start + 1..]).ok()?.parse().ok()
 }
 
+/// The word, if it begins the confirmation of a (un)subscription.
+pub fn confirmation(word: &[u8]) -> Option<&'static [u8]> {
+    [&b"subscribe"[..], b"unsubscribe", b"psubscribe", b"punsubscribe", b"ssubscribe", b"sunsubscribe"]
+        .into_iter()
+        .find(|known| *known == word)
+}
+
 /// Whether the word begins the confirmation of a (un)subscription.
 pub fn is_confirmation(word: &[u8]) -> bool {
-    [&b"subscribe"[..], b"unsubscribe", b"psubscribe", b"punsubscribe", b"ssubscribe", b"sunsubscribe"]
-        .contains(&word)
+    confirmation(word).is_some()
 }
 
 /// Whether the word begins a message.

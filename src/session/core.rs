@@ -253,7 +253,7 @@ impl Core {
                 let done = local != Local::Reset || dedicated.is_done(now);
                 (idle() && done).then_some(Act::Local(local))?
             }
-            (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(kind) && !idle() => return None,
+            (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(row, kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Act::Dedicated(kind),
             (Mode::Shared, kind) if is_heavy(request) && !kind.is_answered_here() => {
                 idle().then_some(Act::Dedicated(kind))?
@@ -373,9 +373,7 @@ impl Core {
                 self.mode = Mode::Dedicated(dedicated);
                 return;
             }
-            if let Some(db) = dedicated.chosen_db() {
-                self.become_ident(Ident { db, ..self.ident.clone() }, self.login.clone());
-            }
+            self.follow(dedicated.became());
             dedicated.end(&self.worker, self.number);
         }
         self.outbox.forget_lost_link();

@@ -5,8 +5,11 @@
 //!   the cache; writes take their fences and make their announcements all the same. A transaction's are
 //!   taken and made with its `EXEC`.
 //! - The connection is used again only if nothing of the session is left on it; else it is closed.
+//! - What keeps the session here is what the server has accepted, see [`state`](super::state).
 
-use std::cell::{Cell, RefCell};
+mod silence;
+
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,13 +20,15 @@ use super::expect::{Change, Past, Transaction, What, Write};
 use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
+use super::pushes::{Awaited, Pushes};
 use super::shared::Shared;
+use super::state::{Became, Effect, Leaves, State, WATCH};
 use super::worker::Worker;
 use super::write::Touched;
 use crate::cache::{IdentId, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row};
+use crate::resp::encode;
 use crate::resp::request::Request;
-use crate::resp::{Protocol, encode};
 use crate::upstream::Link;
 
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
@@ -56,22 +61,15 @@ pub(super) struct Dedicated {
     link: Link<Peer>,
     /// The open transaction.
     transaction: Option<Rc<RefCell<Transaction>>>,
-    watching: bool,
+    /// All else that is left on the connection.
+    state: Rc<State>,
     /// Has ever subscribed.
     subscribes: bool,
-    /// The connection has state that is not followed here: it stays until the session ends or is reset.
-    sticky: bool,
-    /// Commands that nobody knows: those that the server has taken may have left anything, those that are
-    /// open may do so. One that it refuses is taken off.
-    unknown: Rc<Cell<u32>>,
     replies: Replies,
     /// Written while the client wants no replies.
     unanswered: Touched,
-    /// The server knows better than we what the session is called, and which protocol it speaks.
-    named: bool,
     /// Was asked to wait for something.
     waits: Option<Waits>,
-    db: Rc<Cell<Option<u32>>>,
 }
 
 impl Dedicated {
@@ -79,15 +77,11 @@ impl Dedicated {
         Self {
             link,
             transaction: None,
-            watching: false,
+            state: Rc::default(),
             subscribes: false,
-            sticky: false,
-            unknown: Rc::default(),
             replies: Replies::On,
             unanswered: Touched::default(),
-            named: false,
             waits: None,
-            db: Rc::default(),
         }
     }
 
@@ -99,22 +93,22 @@ impl Dedicated {
         self.transaction.is_some()
     }
 
-    fn is_sticky(&self) -> bool {
-        self.sticky || self.unknown.get() > 0
+    fn pushes(&self) -> &Pushes {
+        &self.link.client().pushes
     }
 
     /// Whether the connection holds state of the session.
     pub(super) fn has_state(&self) -> bool {
         self.transaction.is_some()
-            || self.watching
-            || self.is_sticky()
+            || self.state.holds()
             || self.replies != Replies::On
-            || self.link.client().is_subscribed()
+            || self.pushes().is_subscribed()
+            || self.pushes().is_raw()
     }
 
     /// Whether what is open here may never be answered.
     pub(super) fn may_wait(&self) -> bool {
-        self.waits.is_some() || self.is_sticky() || self.link.client().is_subscribed()
+        self.waits.is_some() || self.state.holds() || self.pushes().is_subscribed()
     }
 
     /// Whether nothing of the session is left here.
@@ -128,7 +122,7 @@ impl Dedicated {
     /// Whether all that was written here is carried out, also what the client wants no replies to. If not, that is
     /// asked for, and the session is woken when it is: what comes next may go another way.
     pub(super) fn is_done(&mut self, now: Micros) -> bool {
-        if self.link.client().is_raw() {
+        if self.pushes().is_raw() {
             // Its replies cannot be told from what else comes.
             return true;
         }
@@ -150,14 +144,14 @@ impl Dedicated {
         }
     }
 
-    /// The database that the session has selected meanwhile.
-    pub(super) fn chosen_db(&self) -> Option<u32> {
-        self.db.get()
+    /// Who the session has become here.
+    pub(super) fn became(&self) -> Became {
+        self.state.became()
     }
 
     /// Gives the connection to the next session, if it is fit for that.
     pub(super) fn end(self, worker: &Worker, ident: IdentId) {
-        if self.link.client().is_clean() {
+        if self.pushes().is_clean() && self.state.is_clean() {
             worker.give_back(ident, self.link);
         }
     }
@@ -165,21 +159,21 @@ impl Dedicated {
     /// Whether such a command is answered by nearside even now.
     pub(super) fn answers_here(&self, local: Local) -> bool {
         let plain = self.transaction.is_none()
-            && !self.link.client().is_subscribed()
+            && !self.pushes().is_subscribed()
             && self.replies == Replies::On
-            && !self.link.client().is_raw();
+            && !self.pushes().is_raw();
         match local {
             Local::Quit | Local::Http | Local::Reset => true,
             Local::Hello | Local::Auth | Local::Select | Local::ClientSetInfo => false,
-            Local::ClientGetName | Local::ClientSetName => plain && !self.named,
+            Local::ClientGetName | Local::ClientSetName => plain && !self.state.is_named(),
             Local::ClientId | Local::Nearside => plain,
         }
     }
 
     /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
     /// hangs on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
-    pub(super) fn holds_back(&self, kind: Kind) -> bool {
-        if matches!(kind, Kind::Local(_)) {
+    pub(super) fn holds_back(&self, row: Option<&Row>, kind: Kind) -> bool {
+        if matches!(kind, Kind::Local(_)) || is_reply_command(row) {
             return true;
         }
         let unsure = |transaction: &Rc<RefCell<Transaction>>| !transaction.borrow().answered;
@@ -194,9 +188,7 @@ impl Dedicated {
 
     /// Tells the server what the session is called, for what it will say itself.
     fn tell_name(&mut self, core: &Core) {
-        // A subscriber in RESP2 may not be named, and says what counts as named all the same.
-        let known = self.named && self.link.client().is_called();
-        if known || self.replies != Replies::On || !self.link.client().call(&core.name) {
+        if self.state.is_named() || self.replies != Replies::On || !self.link.client().call(&core.name) {
             return;
         }
         let command: [&[u8]; 3] = [b"CLIENT", b"SETNAME", &core.name];
@@ -211,14 +203,14 @@ impl Dedicated {
         request: &Request<'_>,
         raw: Raw<'_>,
     ) {
-        let quiet = self.replies != Replies::On || self.link.client().is_raw();
+        let quiet = self.replies != Replies::On || self.pushes().is_raw();
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
         if self.transaction.as_ref().is_some_and(refused) && core.outbox.waiting() == 0 {
             self.drop_refused(core);
         }
         let raw = match kind {
             Kind::Local(local @ (Local::Auth | Local::Hello)) => {
-                let within = self.within(core, quiet);
+                let within = self.within(quiet);
                 match gate::on_dedicated(core, local, &within, request, raw) {
                     Some(raw) => raw,
                     None => return,
@@ -226,72 +218,67 @@ impl Dedicated {
             }
             _ => raw,
         };
+        let seq = self.state.count();
+        let effect = match kind {
+            Kind::Local(local) => Effect::of_local(local, request, core.password().is_some()),
+            Kind::Connection | Kind::Watch | Kind::Unwatch | Kind::Discard => Effect::of(row, request, seq),
+            Kind::Subscribe | Kind::Unsubscribe => Some(Effect::Confirm),
+            _ => None,
+        };
         if let Some(transaction) = &self.transaction
             && !matches!(kind, Kind::Exec | Kind::Discard)
         {
-            transaction.borrow_mut().touched.add_queued(&core.shared, row, request);
+            let mut queued = transaction.borrow_mut();
+            queued.touched.add_queued(&core.shared, row, request);
+            queued.add(kind, effect.clone());
+            drop(queued);
             self.count_read(core, row, request);
-            let odd =
-                !matches!(kind, Kind::Plain | Kind::Blocking | Kind::Multi | Kind::Watch | Kind::Unwatch);
-            if odd {
-                self.sticky |= row.is_some();
-                self.named = true;
-            }
             // Of a refused transaction it is carried out, else with EXEC.
-            return match kind {
-                Kind::Subscribe | Kind::Unsubscribe if self.replies == Replies::On => {
-                    self.link.client().listen();
-                    self.subscribe(core, kind, request, raw);
+            return match (kind, effect) {
+                (Kind::Subscribe | Kind::Unsubscribe, _) if self.replies == Replies::On => {
+                    self.pushes().listen();
+                    self.subscribe(core, row, request, raw);
                 }
-                Kind::Connection if row.is_none() && self.replies == Replies::On => {
-                    let unknown = self.count_unknown();
-                    self.send(core, raw, |to| What::Write(Box::new(Write::unknown(to, unknown))));
-                }
-                _ => self.relay(core, raw),
+                (_, Some(effect)) => self.leave(core, effect, raw),
+                (_, None) => self.relay(core, raw),
             };
         }
-        match kind {
-            Kind::Connection if is_reply_command(row) => self.reply_command(core, request, raw),
-            _ if quiet => self.unanswered(core, row, kind, request, raw),
-            Kind::Multi => {
+        match (kind, effect) {
+            (Kind::Connection, _) if is_reply_command(row) => self.reply_command(core, request, raw),
+            (_, effect) if quiet => self.unanswered(core, row, kind, effect, request, raw),
+            (Kind::Multi, _) => {
                 self.tell_name(core);
                 let transaction = Rc::<RefCell<Transaction>>::default();
                 self.transaction = Some(transaction.clone());
                 self.send(core, raw, |to| What::Multi(to, transaction));
             }
-            Kind::Exec => {
-                self.watching &= self.transaction.is_none();
-                let touched = match self.transaction.take() {
-                    Some(transaction) => std::mem::take(&mut transaction.borrow_mut().touched),
-                    None => Touched::default(),
+            (Kind::Exec, _) => {
+                let (mut touched, effects) = match self.transaction.take() {
+                    Some(transaction) => std::mem::take(&mut *transaction.borrow_mut()).into_parts(),
+                    None => Default::default(),
                 };
+                touched.leave(Leaves::exec(&self.state, effects));
                 self.write(core, touched, raw);
             }
-            Kind::Discard => {
-                self.watching &= self.transaction.is_none();
+            (Kind::Discard, Some(effect)) => {
                 self.transaction = None;
-                self.relay(core, raw);
+                self.leave(core, effect, raw);
             }
-            Kind::Watch => {
-                self.watching = true;
-                self.relay(core, raw);
+            (Kind::Watch | Kind::Unwatch, Some(effect)) => self.leave(core, effect, raw),
+            (Kind::Subscribe | Kind::Unsubscribe, _) => self.subscribe(core, row, request, raw),
+            (Kind::Monitor, _) => self.send(core, raw, What::Monitor),
+            (Kind::Connection, Some(effect)) if row.is_some() => {
+                self.count_read(core, row, request);
+                self.leave(core, effect, raw);
             }
-            Kind::Unwatch => {
-                // In RESP2 a subscriber may not say it.
-                self.watching &= self.subscribes;
-                self.relay(core, raw);
+            (Kind::Connection, Some(effect)) => {
+                let mut touched = Touched::default();
+                touched.add(&core.shared, row, request);
+                touched.leave(Leaves::one(&self.state, effect));
+                self.write(core, touched, raw);
             }
-            Kind::Subscribe | Kind::Unsubscribe => self.subscribe(core, kind, request, raw),
-            Kind::Monitor => {
-                self.sticky = true;
-                self.send(core, raw, What::Monitor);
-            }
-            Kind::Connection => {
-                self.sticky |= row.is_some();
-                self.plain(core, row, request, raw);
-            }
-            Kind::Local(local) => self.local(core, local, request, raw),
-            Kind::Blocking => {
+            (Kind::Local(local), effect) => self.local(core, local, effect, raw),
+            (Kind::Blocking, _) => {
                 self.note_waiting(core);
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
@@ -301,7 +288,7 @@ impl Dedicated {
                 }
                 self.plain(core, row, request, raw);
             }
-            Kind::Plain => {
+            _ => {
                 let raw = super::local::unblocking(core, row, request).map_or(raw, Raw::Own);
                 self.plain(core, row, request, raw);
             }
@@ -309,23 +296,13 @@ impl Dedicated {
     }
 
     /// What hangs on it when the client logs in here.
-    fn within(&self, core: &Core, quiet: bool) -> Within {
+    fn within(&self, quiet: bool) -> Within {
         match self.transaction {
             _ if quiet => Within::Silence,
             Some(_) => Within::Transaction,
-            None if self.is_restricted(core) => Within::Subscription,
+            None if self.pushes().is_restricted() => Within::Subscription,
             None => Within::Nothing,
         }
-    }
-
-    /// Whether the client is a subscriber in RESP2, who may say little.
-    fn is_restricted(&self, core: &Core) -> bool {
-        self.link.client().is_subscribed() && core.ident.protocol == Protocol::Resp2 && !self.named
-    }
-
-    fn count_unknown(&self) -> Rc<Cell<u32>> {
-        self.unknown.set(self.unknown.get() + 1);
-        self.unknown.clone()
     }
 
     /// From now on `CLIENT UNBLOCK` finds the session.
@@ -344,12 +321,12 @@ impl Dedicated {
     }
 
     /// A confirmation comes for each channel. Of UNSUBSCRIBE without arguments there is one for each that the
-    /// connection has, or one if there is none: the first ends the request, and the others pass as messages do.
-    fn subscribe(&mut self, core: &mut Core, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
+    /// connection has, or one if there is none.
+    fn subscribe(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
         self.subscribes = true;
-        let named = request.len() - 1;
-        let confirmations = if kind == Kind::Subscribe { named } else { named.max(1) };
-        self.send(core, raw, |to| What::Subscribe(to, confirmations));
+        self.pushes().listen();
+        let awaited = Awaited::of(row.map_or("", |row| &row.name), request.len() - 1);
+        self.send(core, raw, |to| What::Subscribe(to, awaited));
     }
 
     fn plain(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
@@ -365,10 +342,6 @@ impl Dedicated {
             row => {
                 let mut touched = Touched::default();
                 touched.add(&core.shared, row, request);
-                if row.is_none() {
-                    // It may be anything under another name, MULTI even. If it is refused, it was nothing.
-                    touched.unstick(self.count_unknown());
-                }
                 self.write(core, touched, raw);
             }
         }
@@ -380,7 +353,7 @@ impl Dedicated {
         core.shared.cache.count(match row.cache(request) {
             CacheRule::Never => Reason::Uncacheable,
             _ if self.transaction.is_some() => Reason::Transaction,
-            _ if self.watching => Reason::Watching,
+            _ if self.state.may_have(WATCH) => Reason::Watching,
             _ if self.subscribes => Reason::Subscribed,
             _ => Reason::Dedicated,
         });
@@ -406,82 +379,30 @@ impl Dedicated {
         let _ = send_on(&self.link, core.now, |out| raw.write(out), what(to));
     }
 
-    /// A request to which the server will say nothing.
-    fn unanswered(
-        &mut self,
-        core: &mut Core,
-        row: Option<&Row>,
-        kind: Kind,
-        request: &Request<'_>,
-        raw: Raw<'_>,
-    ) {
-        if kind == Kind::Multi && !self.link.client().is_raw() {
-            self.transaction = Some(Rc::default());
+    /// Sends what changes the connection's state if the server accepts it.
+    fn leave(&mut self, core: &mut Core, effect: Effect, raw: Raw<'_>) {
+        if self.replies != Replies::On {
             return self.relay(core, raw);
         }
-        let mut touched = match self.transaction.take() {
-            Some(transaction) => std::mem::take(&mut transaction.borrow_mut().touched),
-            None => Touched::default(),
-        };
-        if row.is_none_or(|row| row.access == Access::Write) {
-            touched.add(&core.shared, row, request);
-        }
-        self.count_read(core, row, request);
-        match std::mem::replace(&mut self.replies, Replies::On) {
-            Replies::Skip => {
-                touched.send_skipped(&core.shared, &self.link, core.now, raw);
-            }
-            replies => {
-                self.replies = replies;
-                self.unanswered.add_keys(&touched);
-                touched.send_unanswered(&core.shared, &self.link, core.now, raw);
-            }
-        }
+        let leaves = Leaves::one(&self.state, effect);
+        self.send(core, raw, |to| What::Leave(to, leaves));
     }
 
-    /// `CLIENT REPLY ON|OFF|SKIP`.
-    fn reply_command(&mut self, core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
-        self.sticky = true;
-        self.tell_name(core);
-        self.named = true;
-        let is = |word: &[u8]| request.get(2).is_some_and(|arg| arg.eq_ignore_ascii_case(word));
-        if request.len() == 3 && is(b"on") {
-            self.replies = Replies::On;
-            // Its reply says that what was written before is done.
-            let touched = std::mem::take(&mut self.unanswered);
-            return self.write(core, touched, raw);
-        }
-        let skip = is(b"skip");
-        if request.len() != 3 || !(is(b"off") || skip) {
-            return self.relay(core, raw);
-        }
-        if self.replies == Replies::On || !skip {
-            self.replies = if skip { Replies::Skip } else { Replies::Off };
-        }
-        self.link.send_unanswered(|out| raw.write(out));
-    }
-
-    fn local(&mut self, core: &mut Core, local: Local, request: &Request<'_>, raw: Raw<'_>) {
-        if self.is_restricted(core) {
+    fn local(&mut self, core: &mut Core, local: Local, effect: Option<Effect>, raw: Raw<'_>) {
+        if self.pushes().is_restricted() {
             // Not allowed there: the server says so, and nothing changes.
             return self.relay(core, raw);
         }
         self.tell_name(core);
-        self.named |= !matches!(local, Local::Select | Local::ClientSetInfo);
-        let what = |to| match local {
-            Local::Hello => What::Changed(to, BytesMut::new(), Change::HelloId(core.id)),
-            Local::Select => match request.get(1).and_then(super::local::number) {
-                Some(db) => What::Changed(to, BytesMut::new(), Change::Select(self.db.clone(), db)),
-                None => What::Relay(to),
-            },
-            _ => What::Relay(to),
-        };
-        if !matches!(local, Local::Select | Local::ClientSetInfo | Local::ClientId) {
-            // Who the connection is now is its own affair.
-            self.sticky = true;
+        match (local, effect) {
+            (Local::Hello, effect) => {
+                let leaves = effect.map(|effect| Leaves::one(&self.state, effect));
+                let change = Change::HelloId(core.id, leaves);
+                self.send(core, raw, |to| What::Changed(to, BytesMut::new(), change));
+            }
+            (_, Some(effect)) => self.leave(core, effect, raw),
+            (_, None) => self.relay(core, raw),
         }
-        let what = what(core.to(core.outbox.open()));
-        let _ = send_on(&self.link, core.now, |out| raw.write(out), what);
     }
 }
 

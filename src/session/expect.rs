@@ -2,7 +2,7 @@
 //!
 //! Whoever sends a request says it here; [`peer`](super::peer) does it when the replies come.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -11,10 +11,13 @@ use smallvec::SmallVec;
 use super::audit::Audit;
 use super::mget::Gather;
 use super::outbox::To;
+use super::pushes::Awaited;
 use super::read::Fill;
 use super::shared::Shared;
+use super::state::{Effect, Leaves};
 use super::write::Touched;
 use crate::cache::{CoverageId, Fence, Lease, Micros, NameBuf};
+use crate::command::Kind;
 use crate::upstream::ServerId;
 
 pub(super) type CacheFence = Fence<super::worker::Ticket>;
@@ -37,8 +40,10 @@ pub(super) enum What {
     Gather(Box<Gather>),
     /// One reply, passed on when it is whole and changed.
     Changed(To, BytesMut, Change),
-    /// This many confirmations, or one reply of another kind.
-    Subscribe(To, usize),
+    /// One reply, passed on; if it is no error, the request has left something on its connection.
+    Leave(To, Box<Leaves>),
+    /// Confirmations, or one reply of another kind.
+    Subscribe(To, Awaited),
     /// `MULTI`: one reply, and if that is an error there is no transaction.
     Multi(To, Rc<RefCell<Transaction>>),
     /// `MONITOR`: one reply, and from then on whatever comes.
@@ -61,7 +66,7 @@ impl What {
     /// Whoever waits for the reply, if it will not come because nothing was sent. What is held is let go.
     pub(super) fn give_up(self) -> Option<To> {
         match self {
-            What::Relay(to) | What::ReadPast(to, _) | What::Changed(to, ..) => Some(to),
+            What::Relay(to) | What::ReadPast(to, _) | What::Changed(to, ..) | What::Leave(to, _) => Some(to),
             What::Subscribe(to, _) | What::Monitor(to) | What::Multi(to, _) => Some(to),
             What::Fill(fill) => fill.into_to(),
             What::Gather(gather) => Some(gather.into_to()),
@@ -109,21 +114,15 @@ pub(super) struct Write {
     pub(super) echoed: Vec<Box<[u8]>>,
     /// Announcements for another link, to be sent when the write is answered: their commands and number.
     pub(super) announce: Option<(Bytes, usize)>,
-    /// One is taken off if the upstream refuses the command: it has left no state on the connection then.
-    pub(super) unknown: Option<Rc<Cell<u32>>>,
+    /// What it leaves on its connection.
+    pub(super) leaves: Option<Box<Leaves>>,
 }
 
 impl Write {
     /// One reply that nobody wants.
     pub(super) fn unwanted() -> Self {
         let echoed = Vec::new();
-        Self { to: None, fence: None, announced: 1, echoed, announce: None, unknown: None }
-    }
-
-    /// A command that nobody knows, in a transaction: if it is refused, it was nothing.
-    pub(super) fn unknown(to: To, unknown: Rc<Cell<u32>>) -> Self {
-        let echoed = Vec::new();
-        Self { to: Some(to), fence: None, announced: 0, echoed, announce: None, unknown: Some(unknown) }
+        Self { to: None, fence: None, announced: 1, echoed, announce: None, leaves: None }
     }
 }
 
@@ -133,11 +132,29 @@ pub(super) struct Transaction {
     pub(super) touched: Touched,
     /// The server has answered the `MULTI`.
     pub(super) answered: bool,
+    /// Commands that the server has queued, or has refused and will refuse the transaction for.
+    queued: usize,
+    /// What they leave on the connection, with their places among them.
+    effects: Vec<(usize, Effect)>,
     /// The server refused the `MULTI`, so what came behind it was carried out: fenced until all is answered.
     pub(super) refused: Option<CacheFence>,
 }
 
 impl Transaction {
+    /// Another command, which leaves this if it is carried out.
+    pub(super) fn add(&mut self, kind: Kind, effect: Option<Effect>) {
+        // These are answered at once, with an error.
+        if matches!(kind, Kind::Multi | Kind::Watch) {
+            return;
+        }
+        self.effects.extend(effect.map(|effect| (self.queued, effect)));
+        self.queued += 1;
+    }
+
+    pub(super) fn into_parts(self) -> (Touched, Vec<(usize, Effect)>) {
+        (self.touched, self.effects)
+    }
+
     /// The reply to `MULTI` has come; those to what came behind it are not yet delivered.
     pub(super) fn answer(&mut self, refused: bool, shared: &Shared) {
         self.answered = true;
@@ -151,8 +168,6 @@ impl Transaction {
 pub(super) enum Change {
     /// `INFO` gains our section.
     Info,
-    /// `HELLO`: the connection's id is the session's.
-    HelloId(u64),
-    /// `SELECT` on a dedicated link.
-    Select(Rc<Cell<Option<u32>>>, u32),
+    /// `HELLO`: the connection's id is the session's; on a connection of its own it may leave something.
+    HelloId(u64, Option<Box<Leaves>>),
 }

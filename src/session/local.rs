@@ -16,7 +16,8 @@ use super::expect::{Change, What};
 use super::gate;
 use super::outbox::To;
 use super::peer::Peer;
-use super::shared::Ident;
+use super::shared::{Ident, Shared};
+use super::state::Became;
 use crate::command::{Local, Row};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
@@ -167,19 +168,20 @@ fn hello(core: &mut Core, request: &Request<'_>) {
 
 /// Becomes the user of `login`, if the upstream takes it.
 fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
-    let own = &core.shared.settings.login;
-    let same = |own: &Login| {
-        let user = |login: &Login| login.user.clone().unwrap_or_else(|| b"default".to_vec());
-        user(own) == user(&login) && own.password == login.password
-    };
-    // Nearside's own login is nearside's own identity, however it is written.
-    let user = match own.as_ref().is_some_and(same) {
-        true => None,
-        false => Some(login.user.clone().unwrap_or_else(|| b"default".to_vec())),
-    };
+    let (user, login) = user_of(&core.shared, login);
     let ident = Ident { db: core.ident.db, protocol, user };
-    let login = if ident.user.is_none() { own.clone() } else { Some(login) };
     change(core, ident, login, true, then);
+}
+
+/// The user of a login for an identity, and the login with which its links log in.
+fn user_of(shared: &Shared, login: Login) -> (Option<Vec<u8>>, Option<Login>) {
+    let own = &shared.settings.login;
+    let user = |login: &Login| login.user.clone().unwrap_or_else(|| b"default".to_vec());
+    // Nearside's own login is nearside's own identity, however it is written.
+    match own {
+        Some(own) if user(own) == user(&login) && own.password == login.password => (None, Some(own.clone())),
+        _ => (Some(user(&login)), Some(login)),
+    }
 }
 
 fn change(core: &mut Core, ident: Ident, login: Option<Login>, fresh: bool, then: Then) {
@@ -194,6 +196,21 @@ fn change(core: &mut Core, ident: Ident, login: Option<Login>, fresh: bool, then
 }
 
 impl Core {
+    /// Is who the session has become on its own connection.
+    pub(super) fn follow(&mut self, became: Became) {
+        if let Some(name) = became.name.clone() {
+            self.name = name;
+        }
+        let mut ident = became.ident(&self.ident);
+        let mut login = self.login.clone();
+        if let Some(new) = became.login {
+            (ident.user, login) = user_of(&self.shared, new);
+        }
+        if ident != self.ident || login != self.login {
+            self.become_ident(ident, login);
+        }
+    }
+
     /// Goes on with a change of identity. Says whether it came to an end.
     pub(super) fn poll_changing(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(changing) = &self.changing else { return false };
@@ -217,7 +234,7 @@ impl Core {
             Then::Hello(name) => {
                 self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
                 let version = version(self.ident.protocol);
-                let what = What::Changed(to, BytesMut::new(), Change::HelloId(self.id));
+                let what = What::Changed(to, BytesMut::new(), Change::HelloId(self.id, None));
                 self.send(|out| out.with(|tail| encode::command(tail, &[b"HELLO", version])), what);
             }
         }

@@ -18,12 +18,14 @@ use cover::Arming;
 use super::errors;
 use super::expect::{Change, Expect, What, Write};
 use super::outbox::{Outbox, To};
+use super::pushes::Pushes;
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::cache::{CoverageSlot, LinkId, Micros, NO_LINK, Reason};
 use crate::namespace::Event;
+use crate::resp::Protocol;
 use crate::resp::decode::decode;
-use crate::resp::pubsub::{self, is_confirmation, message_word};
+use crate::resp::pubsub::{self, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, Client, ConnectError, Loss, Pings};
 
@@ -37,12 +39,8 @@ pub(super) struct Peer {
     pub(super) coverage: Option<CoverageSlot>,
     /// The session of a dedicated link.
     owner: RefCell<Option<Rc<Outbox>>>,
-    /// Channels and shard channels to which a dedicated link is subscribed, as last confirmed.
-    subscribed: Cell<[i64; 2]>,
-    /// Was ever subscribed, so its arrays may be messages.
-    listening: Cell<bool>,
-    /// Everything that comes belongs to no request (`MONITOR`).
-    raw: Cell<bool>,
+    /// What comes unasked on a dedicated link.
+    pub(super) pushes: Pushes,
     /// What the upstream calls the connection, if it told.
     id: Cell<Option<i64>>,
     /// What the connection is called upstream, if it was ever given a session's name.
@@ -69,7 +67,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(worker: &Rc<Worker>, number: LinkId, owner: Option<Rc<Outbox>>) -> Self {
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        number: LinkId,
+        owner: Option<Rc<Outbox>>,
+        protocol: Protocol,
+    ) -> Self {
         let shared = worker.shared.clone();
         let coverage = if number == NO_LINK { None } else { shared.cache.coverages().take() };
         Self {
@@ -90,9 +93,7 @@ impl Peer {
             replaced: Cell::default(),
             arming: Arming::default(),
             own: false,
-            subscribed: Cell::default(),
-            listening: Cell::default(),
-            raw: Cell::default(),
+            pushes: Pushes::new(protocol),
         }
     }
 
@@ -115,19 +116,6 @@ impl Peer {
         self.owner.replace(None);
     }
 
-    pub(super) fn is_subscribed(&self) -> bool {
-        self.subscribed.get() != [0, 0]
-    }
-
-    /// From now on arrays may be messages.
-    pub(super) fn listen(&self) {
-        self.listening.set(true);
-    }
-
-    pub(super) fn is_raw(&self) -> bool {
-        self.raw.get()
-    }
-
     pub(super) fn id(&self) -> Option<i64> {
         self.id.get()
     }
@@ -139,16 +127,6 @@ impl Peer {
             self.name.replace(Some(name.to_vec()));
         }
         !known
-    }
-
-    /// Whether the connection has a session's name, as far as was heard.
-    pub(super) fn is_called(&self) -> bool {
-        self.name.borrow().is_some()
-    }
-
-    /// Whether the connection was never put into a state of its own.
-    pub(super) fn is_clean(&self) -> bool {
-        !self.listening.get() && !self.raw.get()
     }
 
     /// What the cache may serve, by `stale-if-error`, for a read that was lost with its link.
@@ -194,22 +172,19 @@ impl Client for Peer {
     }
 
     fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
-        if self.raw.get() {
-            return true;
+        if self.number != NO_LINK {
+            return kind == Kind::Push;
         }
-        if kind != Kind::Push && !(self.listening.get() && kind == Kind::Aggregate) {
-            return false;
-        }
-        let word = message_word(start);
-        if is_confirmation(word) {
-            return !matches!(front, Some(Expect { what: What::Subscribe(..), .. }));
-        }
-        kind == Kind::Push || pubsub::is_message(word)
+        let awaited = match front {
+            Some(Expect { what: What::Subscribe(_, awaited), .. }) => Some(awaited),
+            _ => None,
+        };
+        self.pushes.is_push(awaited, kind, start)
     }
 
     fn push(&self, chunk: Chunk<'_>, at: At) {
         if at.first && at.last {
-            self.note_confirmation(&chunk);
+            self.pushes.note(&chunk);
             self.note_announcement(&chunk);
         }
         match &*self.owner.borrow() {
@@ -256,16 +231,24 @@ impl Client for Peer {
                 self.change(&to, held, at.kind, change);
                 None
             }
-            What::Subscribe(to, left) => {
-                let left = left - usize::from(at.last);
+            What::Leave(to, mut leaves) => {
+                leaves.reply(&chunk, at, &self.pushes);
+                self.relay(to, since, chunk, at).and_then(|to| again(What::Leave(to, leaves)))
+            }
+            What::Subscribe(to, awaited) => {
                 // An error, or `QUEUED` in a transaction: that is all that comes.
                 if !matches!(at.kind, Kind::Push | Kind::Aggregate) {
-                    to.piece(chunk.into_bytes(), at.last);
-                    return if at.last { None } else { again(What::Subscribe(to, left)) };
+                    return self
+                        .relay(to, since, chunk, at)
+                        .and_then(|to| again(What::Subscribe(to, awaited)));
                 }
-                self.note_confirmation(&chunk);
-                to.piece(chunk.into_bytes(), left == 0);
-                if left > 0 { again(What::Subscribe(to, left)) } else { None }
+                if !at.last {
+                    to.piece(chunk.into_bytes(), false);
+                    return again(What::Subscribe(to, awaited));
+                }
+                let left = self.pushes.confirmed(awaited, &chunk);
+                to.piece(chunk.into_bytes(), left.is_none());
+                left.and_then(|left| again(What::Subscribe(to, left)))
             }
             What::Multi(to, transaction) => {
                 if at.first {
@@ -275,7 +258,7 @@ impl Client for Peer {
             }
             What::Monitor(to) => {
                 if at.kind != Kind::Error {
-                    self.raw.set(true);
+                    self.pushes.be_raw();
                 }
                 self.relay(to, since, chunk, at).and_then(|to| again(What::Monitor(to)))
             }
@@ -428,10 +411,8 @@ impl Peer {
 
     fn write_reply(&self, mut write: Box<Write>, since: Micros, chunk: Chunk<'_>, at: At) -> Option<What> {
         if let Some(to) = write.to.take() {
-            if at.kind == Kind::Error
-                && let Some(unknown) = write.unknown.take()
-            {
-                unknown.set(unknown.get().saturating_sub(1));
+            if let Some(leaves) = &mut write.leaves {
+                leaves.reply(&chunk, at, &self.pushes);
             }
             if at.last {
                 write.fence = None;
@@ -456,11 +437,15 @@ impl Peer {
     }
 
     fn change(&self, to: &To, mut reply: BytesMut, kind: Kind, change: Change) {
-        if kind != Kind::Error {
-            match change {
-                Change::Info => reply = super::nearside::with_section(&self.shared, reply),
-                Change::HelloId(id) => reply = super::local::with_id(reply, id),
-                Change::Select(db, chosen) => db.set(Some(chosen)),
+        match change {
+            Change::Info if kind != Kind::Error => {
+                reply = super::nearside::with_section(&self.shared, reply);
+            }
+            Change::Info => {}
+            Change::HelloId(id, leaves) => {
+                let whole = At { kind, first: true, last: true };
+                leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes));
+                reply = super::local::with_id(reply, id);
             }
         }
         to.piece(reply.freeze(), true);
@@ -469,19 +454,5 @@ impl Peer {
     fn observe(&self, since: Micros) {
         let micros = self.heard.get().saturating_sub(since);
         self.shared.metrics.upstream_latency.observe(micros, 1);
-    }
-
-    /// Takes in how many channels are left, as a confirmation says.
-    fn note_confirmation(&self, frame: &[u8]) {
-        if self.number != NO_LINK {
-            return;
-        }
-        let word = message_word(frame);
-        if let Some(count) = pubsub::count(frame).filter(|_| is_confirmation(word)) {
-            self.listening.set(true);
-            let mut subscribed = self.subscribed.get();
-            subscribed[usize::from(word.starts_with(b"ss") || word.starts_with(b"sunsub"))] = count;
-            self.subscribed.set(subscribed);
-        }
     }
 }

@@ -281,7 +281,7 @@ impl Worker {
 
     /// A shared link that nobody shares yet.
     pub(super) fn new_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
-        self.connect(Peer::new(self, LinkId::next(), None), ident, login)
+        self.connect(Peer::new(self, LinkId::next(), None, ident.protocol), ident, login)
     }
 
     /// Makes `link` the one that sessions of this identity share from now on.
@@ -313,7 +313,7 @@ impl Worker {
             }
         }
         drop(pool);
-        self.connect(Peer::new(self, NO_LINK, Some(owner.clone())), ident, login)
+        self.connect(Peer::new(self, NO_LINK, Some(owner.clone()), ident.protocol), ident, login)
     }
 
     /// Takes back a dedicated connection that holds no state of its session.

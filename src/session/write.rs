@@ -4,7 +4,6 @@
 //! the same connection in the same packet. Only a session with a login of its own announces later, over
 //! nearside's own link, when its write is answered: it may be allowed to write and not to publish.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -15,6 +14,7 @@ use super::outbox::To;
 use super::peer::Peer;
 use super::refill;
 use super::shared::{Ident, Shared};
+use super::state::Leaves;
 use super::worker::Worker;
 use crate::cache::{Micros, NO_LINK, Reason};
 use crate::command::{Access, KeySet, KeyUse, Row};
@@ -36,7 +36,7 @@ pub(super) struct Touched {
     all: bool,
     publish: BytesMut,
     announcements: usize,
-    unknown: Option<Rc<Cell<u32>>>,
+    leaves: Option<Box<Leaves>>,
 }
 
 impl Touched {
@@ -87,9 +87,9 @@ impl Touched {
         }
     }
 
-    /// Lets one be taken off `unknown` if the upstream refuses the command.
-    pub(super) fn unstick(&mut self, unknown: Rc<Cell<u32>>) {
-        self.unknown = Some(unknown);
+    /// What the request leaves on its connection, if the server accepts it.
+    pub(super) fn leave(&mut self, leaves: Box<Leaves>) {
+        self.leaves = Some(leaves);
     }
 
     fn announce(&mut self, shared: &Shared, key: &[u8], event: Event) {
@@ -137,8 +137,8 @@ impl Touched {
         };
         echoed.iter().for_each(|key| shared.cache.expect_echo(key, number));
         let leases = refill::lease(shared, link, &refills, now);
-        let unknown = self.unknown.take();
-        let what = What::Write(Box::new(Write { to: Some(to), fence, announced, echoed, announce, unknown }));
+        let leaves = self.leaves.take();
+        let what = What::Write(Box::new(Write { to: Some(to), fence, announced, echoed, announce, leaves }));
         if send_on(link, now, write, what) {
             refill::send(shared, link, leases, now);
         }
@@ -155,7 +155,7 @@ impl Touched {
             announced: self.announcements.max(1),
             echoed: Vec::new(),
             announce: None,
-            unknown: None,
+            leaves: None,
         }));
         let write = |out: &mut Outgoing| {
             raw.write(out);

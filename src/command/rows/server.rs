@@ -46,6 +46,8 @@ pub(super) const ROWS: &[Spec] = &[
     plain("client|info", 2).kind(Kind::Blocking),
     plain("client|kill", -3).kind(Kind::Blocking),
     plain("client|list", -2),
+    // Of Redis' managed services; elsewhere an error.
+    plain("client|maint_notifications", -3).kind(Kind::Connection),
     plain("client|no-evict", 3).kind(Kind::Connection),
     plain("client|no-touch", 3).kind(Kind::Connection),
     plain("client|pause", -3),
