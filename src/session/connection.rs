@@ -109,6 +109,12 @@ impl Connection {
                     return Poll::Pending;
                 }
             }
+            if self.core.is_lost() {
+                // A plain connection would be closed with the state that it had. What was asked is told so; nothing
+                // more is asked, least of all on another connection, where it would be done as if nothing was lost.
+                self.end_input();
+                self.framed = None;
+            }
             let read = self.poll_read(stream, cx)?;
             let Handled { any: handled, starved } = self.handle(cx);
             let left = self.outbox.write(stream, cx, &self.worker.spare)?;
@@ -117,11 +123,6 @@ impl Connection {
                 // The rest of a reply that was cut off cannot be sent; and what may never be answered is
                 // not waited for when its client has gone.
                 return Poll::Ready(Ok(()));
-            }
-            if self.core.is_lost() {
-                // A plain connection would be closed with the state that it had.
-                self.end_input();
-                self.framed = None;
             }
             let over = self.input == Input::Ended || self.worker.is_draining() && self.core.may_leave();
             if over && !handled && left.drained && self.core.is_flushed(cx) {

@@ -375,6 +375,10 @@ impl Client for Peer {
         }
     }
 
+    fn reconnects(&self) -> bool {
+        self.number != NO_LINK
+    }
+
     fn may_wait(&self, _expect: &Expect) -> bool {
         self.patient.get()
     }

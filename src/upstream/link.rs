@@ -55,6 +55,11 @@ pub trait Client: 'static {
         true
     }
 
+    /// Whether a connection that was lost may be replaced by another: not if somebody has state on it.
+    fn reconnects(&self) -> bool {
+        true
+    }
+
     /// Whether the reply may be long in coming, as that of a blocking command.
     fn may_wait(&self, _expect: &Self::Expect) -> bool {
         false
@@ -254,7 +259,9 @@ impl<C: Client> Link<C> {
         let mut state = self.0.state.borrow_mut();
         match &state.phase {
             Phase::Up | Phase::Connecting => return Ok(()),
-            Phase::Down { until, cause } if Instant::now() < *until => return Err(cause.clone()),
+            Phase::Down { until, cause } if Instant::now() < *until || !self.0.client.reconnects() => {
+                return Err(cause.clone());
+            }
             Phase::Down { .. } | Phase::Idle => {}
         }
         state.phase = Phase::Connecting;
