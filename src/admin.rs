@@ -2,11 +2,14 @@
 
 mod export;
 
+use std::cell::Cell;
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -15,54 +18,80 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::debug;
 
 use crate::session::Shared;
 
-/// Connections at once; those beyond wait.
-const MAX_CONNECTIONS: usize = 64;
-
-/// How long a client may take to send its request.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to send its request, the first and each further one.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves the pages until the task is aborted.
+/// Serves the pages until the task is aborted, to at most `most` connections at once: one more takes the place of the
+/// one that has asked for nothing for longest.
 pub fn serve(
     listener: std::net::TcpListener,
     shared: Arc<Shared>,
     draining: Arc<AtomicBool>,
+    most: usize,
 ) -> io::Result<JoinHandle<()>> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     Ok(tokio::task::spawn_local(async move {
+        let mut open: Vec<Open> = Vec::new();
+        // A file descriptor for when there is no other: a probe is answered even then.
+        let mut spare = File::open("/dev/null").ok();
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     debug!(%error, "the admin port cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if spare.take().is_none() {
+                        close_idle(&mut open).await;
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
                     continue;
                 }
             };
-            let (shared, draining) = (shared.clone(), draining.clone());
+            spare = spare.or_else(|| File::open("/dev/null").ok());
+            open.retain(|open| !open.task.is_finished());
+            if open.len() >= most {
+                close_idle(&mut open).await;
+            }
+            let asked = Rc::new(Cell::new(Instant::now()));
+            let (shared, draining, last) = (shared.clone(), draining.clone(), asked.clone());
             let pages = service_fn(move |request| {
+                last.set(Instant::now());
                 let response = answer(&request, &shared, &draining);
                 async move { Ok::<_, Infallible>(response) }
             });
-            tokio::task::spawn_local(async move {
+            let task = tokio::task::spawn_local(async move {
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
                 if let Err(error) = http.serve_connection(TokioIo::new(stream), pages).await {
                     debug!(%error, "an admin connection ended");
                 }
-                drop(place);
             });
+            open.push(Open { asked, task });
         }
     }))
+}
+
+/// A connection.
+struct Open {
+    /// When it last asked for something, or came.
+    asked: Rc<Cell<Instant>>,
+    task: JoinHandle<()>,
+}
+
+/// Closes the connection that has asked for nothing for longest.
+async fn close_idle(open: &mut Vec<Open>) {
+    let longest = open.iter().enumerate().min_by_key(|(_, open)| open.asked.get());
+    if let Some((i, _)) = longest {
+        let Open { task, .. } = open.swap_remove(i);
+        task.abort();
+        let _ = task.await;
+    }
 }
 
 fn answer(request: &Request<Incoming>, shared: &Shared, draining: &AtomicBool) -> Response<Full<Bytes>> {

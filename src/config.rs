@@ -16,6 +16,7 @@ mod password;
 mod settings;
 mod value;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 pub use address::{Address, HostPort, Listen, Secret, Upstream};
@@ -88,7 +89,7 @@ impl ConfigError {
                 if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
             }
             ConfigError::Invalid(_) => {
-                eprintln!("{self}");
+                let _ = writeln!(std::io::stderr(), "{self}");
                 ExitCode::from(2)
             }
         }

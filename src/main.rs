@@ -25,7 +25,10 @@ fn main() -> ExitCode {
         let _ = std::io::stdout().write_all(invocation.report().as_bytes());
         return ExitCode::SUCCESS;
     }
-    logging::init(&invocation.config);
+    let _log = match logging::init(&invocation.config) {
+        Ok(log) => log,
+        Err(_) => return ExitCode::FAILURE,
+    };
     match run(invocation) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,6 +11,12 @@ pub use seldom::Seldom;
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
+/// Lines of the log that were dropped because nobody took them.
+pub static LOST_LINES: Counter = Counter(AtomicU64::new(0));
+
+/// Panics of any thread or task: faults in nearside. Of the process, for a panic tells no more.
+pub static PANICS: Counter = Counter(AtomicU64::new(0));
+
 impl Counter {
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
@@ -70,6 +76,7 @@ pub struct Metrics {
     pub clients_accepted: Counter,
     /// Refused because of `max-clients`.
     pub clients_refused: Counter,
+    pub refused_told: Seldom,
     /// Closed because they sent what is not RESP, or more than allowed.
     pub clients_malformed: Counter,
     /// Closed because they spoke HTTP.

@@ -7,6 +7,8 @@
 //! [`Shutdown::by_hand`].
 
 mod accept;
+mod alarm;
+mod files;
 mod parts;
 
 use std::net::SocketAddr;
@@ -24,7 +26,9 @@ use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::session::{Inbox, Message, Shared, Worker, micros};
-use accept::Listener;
+use accept::{Door, Listener};
+use alarm::Alarm;
+use files::{Room, Spare};
 
 /// Why the server could not run.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,10 @@ pub enum ServerError {
     Start(#[from] std::io::Error),
     #[error("cannot start: the command table or the coverage table is broken")]
     Broken,
+    #[error("cannot start: a limit of {have} file descriptors leaves none for clients; raise it (ulimit -n)")]
+    Files { have: usize },
+    #[error("ended: a fault in nearside has stopped {0}, and nothing would be served right without it")]
+    Fault(String),
     #[error("ended by a second signal, before the drain was over")]
     Forced,
 }
@@ -76,12 +84,21 @@ impl Shutdown {
                 use tokio::signal::unix::{SignalKind, signal};
                 let mut term = signal(SignalKind::terminate())?;
                 let mut int = signal(SignalKind::interrupt())?;
-                for next in [Stop::Drain, Stop::Now] {
+                let mut hangup = signal(SignalKind::hangup())?;
+                let mut next = Stop::Drain;
+                loop {
                     tokio::select! {
                         _ = term.recv() => {}
                         _ = int.recv() => {}
+                        _ = hangup.recv() => {
+                            info!("SIGHUP changes nothing: settings and files are read at the start alone");
+                            continue;
+                        }
                     }
                     stop.send_replace(next);
+                    if std::mem::replace(&mut next, Stop::Now) == Stop::Now {
+                        break;
+                    }
                 }
             }
             Source::Hand(mut receiver) => {
@@ -102,12 +119,13 @@ pub struct Server {
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
     admin: Option<std::net::TcpListener>,
+    room: Room,
 }
 
 impl Server {
     /// Binds every port. Errors: which one could not be bound, and why.
     pub fn bind(config: Config) -> Result<Server, ServerError> {
-        accept::raise_file_limit(config.max_clients);
+        let room = files::make_room(config.max_clients, config.workers)?;
         let mut listeners = Vec::new();
         for listen in &config.listen {
             listeners.push(Listener::bind(listen)?);
@@ -122,7 +140,7 @@ impl Server {
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
         let shared = Shared::new(parts::settings(&config), cache, parts::namespaces(&config));
         let shared = Arc::new(shared.ok_or(ServerError::Broken)?);
-        Ok(Server { config, shared, listeners, admin })
+        Ok(Server { config, shared, listeners, admin, room })
     }
 
     /// Where clients can connect by TCP.
@@ -146,26 +164,33 @@ impl Server {
     }
 
     async fn serve(self, shutdown: Shutdown) -> Result<(), ServerError> {
-        let Server { config, shared, listeners, admin } = self;
+        let Server { config, shared, listeners, admin, room } = self;
         let (stop, mut stopped) = watch::channel(Stop::Not);
+        let alarm = Alarm::new();
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
                 let audits = config.audit.filter(|_| i == 0);
-                WorkerThread::start(i, shared.clone(), audits, stop.subscribe())
+                WorkerThread::start(i, shared.clone(), audits, stop.subscribe(), &alarm)
             })
             .collect::<Result<_, _>>()?;
         let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
-        let feed = tokio::task::spawn_local(parts::feed(&config, &shared, &inboxes).run());
-        let sweep = tokio::task::spawn_local(sweep(shared.clone()));
+        let feed = alarm.spawn("the feed", parts::feed(&config, &shared, &inboxes).run());
+        let sweep = alarm.spawn("the sweep", sweep(shared.clone()));
         let draining = Arc::new(AtomicBool::new(false));
-        let admin = admin.map(|admin| admin::serve(admin, shared.clone(), draining.clone())).transpose()?;
+        let admin = admin
+            .map(|admin| admin::serve(admin, shared.clone(), draining.clone(), room.admin))
+            .transpose()?;
         for listener in &listeners {
             info!("listening on {listener}");
         }
         info!(upstream = %config.upstream, workers = config.workers, "ready for clients");
         let accepting: Vec<_> = listeners
             .into_iter()
-            .map(|listener| listener.accept(shared.clone(), inboxes.clone(), config.max_clients))
+            .map(|listener| {
+                let (shared, workers) = (shared.clone(), inboxes.clone());
+                let (keepalive, spare) = (config.tcp_keepalive, Spare::new());
+                listener.accept(Door { shared, workers, room, keepalive, spare }, &alarm)
+            })
             .collect::<Result<_, _>>()?;
 
         let follow = shutdown.follow(&stop);
@@ -176,6 +201,10 @@ impl Server {
         tokio::select! {
             followed = &mut follow => followed?,
             () = drain => {}
+            part = alarm.rung() => {
+                stop.send_replace(Stop::Now);
+                return Err(ServerError::Fault(part));
+            }
         }
         draining.store(true, Ordering::Relaxed);
         let clients = shared.metrics.clients.get();
@@ -260,11 +289,14 @@ impl WorkerThread {
         shared: Arc<Shared>,
         audits: Option<Duration>,
         mut stop: watch::Receiver<Stop>,
+        alarm: &Alarm,
     ) -> std::io::Result<Self> {
+        let guard = alarm.guard(format_args!("worker {i}"));
         let inbox = Arc::new(Inbox::default());
         let theirs = inbox.clone();
         let (ready, built) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("worker-{i}")).spawn(move || {
+            let _guard = guard;
             let runtime = match runtime() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(ready.send(Err(error))),

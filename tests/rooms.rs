@@ -31,7 +31,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("upstream", &["resp"]),
     ("command", &["resp"]),
     ("dev", &["config"]),
-    ("logging", &["config"]),
+    ("logging", &["config", "metrics"]),
     ("cache", &[]),
     ("config", &[]),
     ("metrics", &[]),

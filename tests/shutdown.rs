@@ -201,3 +201,83 @@ fn a_port_in_use_is_told_before_anything_runs() {
         assert_eq!(program.seen.lines().count(), 1, "one clear line: {}", program.seen);
     }
 }
+
+#[test]
+fn a_hangup_changes_nothing_and_says_so() {
+    let redis = Redis::start();
+    let mut program = Program::start(redis.port, &[]);
+    let mut client = program.connect();
+    assert_eq!(client.text("SET users/1 v"), "+OK\r\n");
+    for _ in 0..3 {
+        program.signal(rustix::process::Signal::HUP);
+    }
+    program.wait_for("SIGHUP changes nothing");
+    assert_eq!(client.value("users/1").as_deref(), Some("v"), "the connection lives on");
+    assert_eq!(program.connect().text("PING"), "+PONG\r\n");
+    program.terminate();
+    assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+}
+
+/// The program, with the reader of its log in our hand.
+fn with_log_pipe(redis: &Redis) -> (std::process::Child, u16) {
+    let (port, upstream) = (free_port(), format!("redis://127.0.0.1:{}", redis.port));
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_nearside"))
+        .args([
+            "--listen",
+            &port.to_string(),
+            "--admin",
+            "off",
+            "--upstream",
+            &upstream,
+            "--log-level",
+            "trace",
+        ])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("it serves", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    (child, port)
+}
+
+/// Clients that come and go, and one that is sent away with a warning: all of it is logged at this level.
+fn goes_on(port: u16) {
+    for i in 0..2000 {
+        let mut client = support::Conn::to(([127, 0, 0, 1], port).into());
+        match i % 2 {
+            0 => assert_eq!(client.text("PING"), "+PONG\r\n"),
+            _ => client.send(b"POST / HTTP/1.1\r\n\r\n"),
+        }
+    }
+    let mut client = support::Conn::to(([127, 0, 0, 1], port).into());
+    assert_eq!(client.text("SET users/1 v"), "+OK\r\n");
+}
+
+fn stops(mut child: std::process::Child) {
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut status = None;
+    eventually("it ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_log_whose_reader_is_gone_stops_nothing() {
+    let redis = Redis::start();
+    let (mut child, port) = with_log_pipe(&redis);
+    drop(child.stderr.take());
+    goes_on(port);
+    stops(child);
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let redis = Redis::start();
+    let (mut child, port) = with_log_pipe(&redis);
+    let unread = child.stderr.take();
+    goes_on(port);
+    stops(child);
+    drop(unread);
+}

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::cache::{Class, Reason};
-use crate::metrics::{BUCKETS, Histogram};
+use crate::metrics::{BUCKETS, Histogram, LOST_LINES, PANICS};
 use crate::session::Shared;
 
 /// What is known at one moment, as a page.
@@ -150,6 +150,8 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),
         counter("announcements", "Changes announced to the namespaces' channels", m.announcements.get()),
         counter("failed_announcements", "Announcements refused or lost", m.announcements_failed.get()),
+        counter("lost_log_lines", "Lines of the log that nobody took in time", LOST_LINES.get()),
+        counter("panics", "Faults in nearside: must stay 0", PANICS.get()),
         gauge("feed_up", "1 while the feed is subscribed", m.feed_up.get() as f64),
         counter("feed_connects", "Connections of the feed", m.feed_connects.get()),
         counter("feed_lapses", "How often the feed was lost or gave no answer in time", m.feed_lapses.get()),

@@ -132,6 +132,8 @@ settings! {
     client_output_limit: usize = SIZE "64mb";
     /// How long a client whose replies are at that limit may go without reading, before it is closed
     client_stall_timeout: Duration = TIME_ABOVE_ZERO "5s";
+    /// After how long without a word a client is asked whether it is still there; 0 never asks
+    tcp_keepalive: Option<Duration> = TIME_OR_FOREVER "300s";
     /// Longest wait for a connection to the upstream
     connect_timeout: Duration = TIME_ABOVE_ZERO "2s";
     /// Longest wait for the upstream's reply, blocking commands aside; 0 waits for ever

@@ -9,37 +9,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::ServerError;
+use super::alarm::Alarm;
+use super::files::{Room, Spare, is_out_of_files};
 use crate::config::{HostPort, Listen};
 use crate::session::{Inbox, MAX_CLIENTS, Message, Shared, error_line};
 
 const BACKLOG: i32 = 1024;
 
-/// How long accepting pauses when the process is out of file descriptors.
+/// How long accepting pauses when there are no file descriptors and none can be freed.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// File descriptors beyond the clients': upstream links, listeners, log.
-const SPARE_FILES: u64 = 256;
-
-/// Asks the system for as many file descriptors as the clients may need; says if there are fewer.
-pub(super) fn raise_file_limit(max_clients: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = max_clients as u64 + SPARE_FILES;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|now| now >= wanted) {
-        return;
-    }
-    let granted = limit.maximum.map_or(wanted, |most| most.min(wanted));
-    let raised = Rlimit { current: Some(granted), maximum: limit.maximum };
-    if setrlimit(Resource::Nofile, raised).is_err() || granted < wanted {
-        let have = getrlimit(Resource::Nofile).current.unwrap_or(granted);
-        warn!(have, wanted, "fewer file descriptors than max-clients needs: raise the limit (ulimit -n)");
-    }
-}
 
 /// A bound port or socket.
 pub(super) enum Listener {
@@ -126,34 +109,35 @@ impl Listener {
     }
 
     /// Accepts until the task is aborted.
-    pub(super) fn accept(
-        self,
-        shared: Arc<Shared>,
-        workers: Vec<Arc<Inbox>>,
-        max_clients: usize,
-    ) -> io::Result<JoinHandle<()>> {
-        let door = Door { shared, workers, max_clients };
+    pub(super) fn accept(self, door: Door, alarm: &Alarm) -> io::Result<JoinHandle<()>> {
         Ok(match self {
             Listener::Tcp(listener) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                tokio::task::spawn_local(async move {
+                let keepalive = door.keepalive.map(|idle| {
+                    // As Redis does: three probes, and the client is gone.
+                    TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3)
+                });
+                alarm.spawn("a listener", async move {
                     loop {
-                        let accepted = listener.accept().await;
-                        let stream = accepted.and_then(|(stream, _)| {
+                        let accept = async || {
+                            let (stream, _) = listener.accept().await?;
                             stream.set_nodelay(true)?;
+                            if let Some(keepalive) = &keepalive {
+                                SockRef::from(&stream).set_tcp_keepalive(keepalive)?;
+                            }
                             stream.into_std()
-                        });
-                        door.admit(stream, Message::Client).await;
+                        };
+                        door.admit(accept, Message::Client).await;
                     }
                 })
             }
             Listener::Unix(listener, file) => {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
-                tokio::task::spawn_local(async move {
+                alarm.spawn("a listener", async move {
                     let _file = file;
                     loop {
-                        let stream = listener.accept().await.and_then(|(stream, _)| stream.into_std());
-                        door.admit(stream, Message::UnixClient).await;
+                        let accept = async || listener.accept().await?.0.into_std();
+                        door.admit(accept, Message::UnixClient).await;
                     }
                 })
             }
@@ -161,34 +145,62 @@ impl Listener {
     }
 }
 
-struct Door {
-    shared: Arc<Shared>,
-    workers: Vec<Arc<Inbox>>,
-    max_clients: usize,
+/// Who lets clients in.
+pub(super) struct Door {
+    pub(super) shared: Arc<Shared>,
+    pub(super) workers: Vec<Arc<Inbox>>,
+    pub(super) room: Room,
+    /// After how long without a word a client is asked whether it is still there.
+    pub(super) keepalive: Option<Duration>,
+    /// Given up for a moment when there is no other file descriptor, so that even then a client hears why.
+    pub(super) spare: Spare,
 }
 
 impl Door {
-    async fn admit<S: io::Write>(&self, stream: io::Result<S>, message: impl FnOnce(S) -> Message) {
+    /// Accepts one client, and hands it over or refuses it.
+    async fn admit<S: io::Read + io::Write>(
+        &self,
+        accept: impl AsyncFn() -> io::Result<S>,
+        message: impl FnOnce(S) -> Message,
+    ) {
         let metrics = &self.shared.metrics;
-        let mut stream = match stream {
+        let stream = match accept().await {
             Ok(stream) => stream,
-            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
-                warn!(%error, "cannot accept a client: raise the limit of file descriptors (ulimit -n)");
-                return tokio::time::sleep(PAUSE).await;
-            }
+            Err(error) if is_out_of_files(&error) => return self.refuse_without_files(accept).await,
             Err(error) => return debug!(%error, "a client left before it was accepted"),
         };
-        if metrics.clients.get() as usize >= self.max_clients {
-            metrics.clients_refused.inc();
-            debug!(max = self.max_clients, "a client was refused: max-clients");
-            // As Redis does: one attempt, and whether it arrives is the client's affair.
-            let _ = stream.write(&error_line(MAX_CLIENTS));
-            return;
+        let clients = metrics.clients.get() as usize;
+        if clients >= self.room.clients || clients + metrics.upstream_links.get() as usize >= self.room.files
+        {
+            return self.refuse(stream);
         }
         metrics.clients.inc();
         metrics.clients_accepted.inc();
         if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.clients()) {
             worker.send_client(message(stream));
+        }
+    }
+
+    /// As Redis does: one attempt, and whether it arrives is the client's affair.
+    fn refuse(&self, mut stream: impl io::Read + io::Write) {
+        let metrics = &self.shared.metrics;
+        metrics.clients_refused.inc();
+        if let Some(untold) = metrics.refused_told.now() {
+            warn!(clients = metrics.clients.get(), untold, "a client was refused: max-clients, or ulimit -n");
+        }
+        let _ = stream.write(&error_line(MAX_CLIENTS));
+        // What is left unread would make of the close a reset.
+        let _ = stream.read(&mut [0; 4096]);
+    }
+
+    async fn refuse_without_files<S: io::Read + io::Write>(&self, accept: impl AsyncFn() -> io::Result<S>) {
+        let free = self.spare.free();
+        if let Ok(Ok(stream)) = tokio::time::timeout(PAUSE, accept()).await {
+            self.refuse(stream);
+        }
+        drop(free);
+        if !self.spare.is_there() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

@@ -26,6 +26,16 @@ pub struct To {
     pub slot: u64,
 }
 
+/// A reply that a fault has lost never comes: better closed than waited for.
+impl Drop for To {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outbox.cut();
+            self.outbox.wake();
+        }
+    }
+}
+
 impl To {
     /// Adds a piece of the reply; `last` completes it.
     pub fn piece(&self, bytes: Bytes, last: bool) {

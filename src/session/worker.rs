@@ -3,6 +3,8 @@
 //! What always holds: sessions and links of a worker live on its thread and share nothing with other
 //! workers but the cache; whatever comes from elsewhere comes through the inbox.
 
+mod seat;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connection;
@@ -23,6 +26,7 @@ use super::shared::{CachedTable, Ident, Shared};
 use crate::cache::{IdentId, LinkId, Micros, NO_LINK, Waiter, Wanted};
 use crate::resp::Protocol;
 use crate::upstream::{Identity, Link, Login, Stream};
+use seat::Seat;
 
 /// Heartbeats go on for this long after the last read: an application that reads now and then still hits.
 const ACTIVE: Duration = Duration::from_secs(60);
@@ -165,10 +169,13 @@ impl Worker {
         // The link that nearly everybody will use: connected, and tracked, before the first client comes.
         self.default_link().reconnect();
         let this = self.clone();
-        let feed = tokio::task::spawn_local(async move { this.follow_feed().await });
+        let mut tasks = JoinSet::new();
+        tasks.spawn_local(async move { this.follow_feed().await });
         let this = self.clone();
-        let heart = tokio::task::spawn_local(async move { this.heartbeat().await });
-        let audit = audits.map(|pause| tokio::task::spawn_local(super::audit::run(self.clone(), pause)));
+        tasks.spawn_local(async move { this.heartbeat().await });
+        if let Some(pause) = audits {
+            tasks.spawn_local(super::audit::run(self.clone(), pause));
+        }
         let gone = Rc::new(Notify::new());
         loop {
             tokio::select! {
@@ -176,16 +183,18 @@ impl Worker {
                     messages.into_iter().for_each(|message| self.handle(message, &gone));
                 }
                 () = gone.notified() => {}
+                // Without one of them the worker would serve on and notice nothing: it ends, and with it the process.
+                Some(Err(fault)) = tasks.join_next() => {
+                    if let Ok(panic) = fault.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
             }
             if self.draining.get() && self.sessions.borrow().is_empty() {
                 break;
             }
         }
-        feed.abort();
-        heart.abort();
-        if let Some(audit) = audit {
-            audit.abort();
-        }
+        drop(tasks);
         self.links.borrow_mut().clear();
         self.replaced.borrow_mut().clear();
         self.pool.borrow_mut().clear();
@@ -231,13 +240,10 @@ impl Worker {
         };
         let outbox = Rc::new(Outbox::new(self.shared.settings.output_limit));
         self.sessions.borrow_mut().insert(id, outbox.clone());
-        let (worker, gone) = (self.clone(), gone.clone());
+        let seat = Seat { worker: self.clone(), id, outbox, gone: gone.clone() };
         tokio::task::spawn_local(async move {
-            connection::serve(worker.clone(), id, outbox.clone(), stream).await;
-            outbox.close();
-            worker.sessions.borrow_mut().remove(&id);
-            worker.inbox.client_left(&worker.shared);
-            gone.notify_one();
+            connection::serve(seat.worker.clone(), id, seat.outbox.clone(), stream).await;
+            drop(seat);
         });
     }
 

@@ -271,6 +271,7 @@ impl<C: Client> Link<C> {
         let weak = Rc::downgrade(&self.0);
         let (identity, settings) = (self.0.identity.clone(), self.0.settings.clone());
         tokio::task::spawn_local(async move {
+            let _fall = Fall(weak.clone());
             let connecting = connect(&settings.address, &identity, settings.connect_timeout, &settings.ours);
             let cause = match current.or_over(connecting).await {
                 Some(Ok((stream, own))) => run(stream, own.id(), &weak, &current).await,
@@ -384,6 +385,22 @@ impl<C: Client> Drop for Inner<C> {
         for request in self.state.get_mut().in_flight.drain(..) {
             let cause = ConnectError::Io("the link was closed".into());
             self.client.lost(request.expect, &Loss { sent: true, cause });
+        }
+    }
+}
+
+/// If the connection's task panics, the link is given up, or it would look as if it stood and nobody read it.
+struct Fall<C: Client>(Weak<Inner<C>>);
+
+impl<C: Client> Drop for Fall<C> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        if let Some(inner) = self.0.upgrade() {
+            tokio::task::spawn_local(async move {
+                Link(inner).fail(ConnectError::Io("a fault in nearside; see its log".into()));
+            });
         }
     }
 }

@@ -30,12 +30,30 @@ impl Program {
         program
     }
 
+    /// With at most so many file descriptors.
+    pub fn start_with_files(files: usize, upstream: u16, more: &[&str]) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let script = format!("ulimit -n {files} && exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_nearside")]);
+        command.args(["--listen", &port.to_string(), "--admin", &admin.to_string()]);
+        command.args(["--upstream", &format!("redis://127.0.0.1:{upstream}")]).args(more);
+        let mut program = Self::spawn(command, port, admin);
+        program.wait_for("ready for clients");
+        program
+    }
+
     pub fn run(arguments: &[&str], port: u16, admin: u16) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nearside"));
+        command.args(arguments);
+        Self::spawn(command, port, admin)
+    }
+
+    fn spawn(mut command: Command, port: u16, admin: u16) -> Self {
         for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("NEARSIDE_")) {
             command.env_remove(name);
         }
-        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the program");
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let (sender, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
