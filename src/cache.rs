@@ -9,6 +9,8 @@
 //!   collision costs one refill, never a stale entry.
 //! - **Fences.** From [`Cache::fence`] until the [`Fence`] is dropped, its keys have no entry, no hit and no
 //!   new lease but that of the write's own read, sent behind it. All this is done under the shard's lock, so no lookup sees half of it.
+//! - **Barrier.** What was read before something that may have changed any key is not served until the upstream
+//!   has told what that was. See [`barrier`].
 //! - **Coverage.** An entry is served only while its coverage stands and its watermark is not older than
 //!   `max-staleness`. See [`coverage`].
 //! - **Single flight.** Lookups of a reply that is being fetched join its flight; the fill serves them all.
@@ -31,6 +33,7 @@ use bytes::Bytes;
 use hashbrown::DefaultHashBuilder;
 use parking_lot::Mutex;
 
+mod barrier;
 mod coverage;
 mod echo;
 mod entry;
@@ -52,8 +55,9 @@ pub use reason::{Class, Reason};
 pub use refresh::Wanted;
 pub use show::{CachedReply, Description, Sample};
 
+use barrier::Barrier;
 use echo::Echo;
-use entry::Head;
+use entry::{Body, Head};
 use lease::Flight;
 use store::{Replies, Store};
 use stripe::{Event, Place, Stripe};
@@ -139,6 +143,7 @@ pub struct Cache<W: Waiter> {
     shards: Box<[Mutex<Shard<W>>]>,
     hasher: DefaultHashBuilder,
     coverages: Coverages,
+    barrier: Barrier,
     /// Fences over all keys that are held now.
     fences_over_all: AtomicUsize,
     bytes: AtomicUsize,
@@ -170,6 +175,8 @@ enum State {
     Fresh,
     /// Its coverage stands, but its proof is too old.
     Unproven,
+    /// It was opened before the barrier, and the upstream has not yet told of all that was changed by then.
+    Barred,
     /// Its coverage has ended, not longer ago than `stale-if-error`.
     Ended,
     Gone(Reason),
@@ -183,6 +190,7 @@ impl<W: Waiter> Cache<W> {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
             hasher: DefaultHashBuilder::default(),
             coverages: Coverages::default(),
+            barrier: Barrier::default(),
             fences_over_all: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_bytes,
@@ -228,7 +236,7 @@ impl<W: Waiter> Cache<W> {
         let shard = &mut *shard;
         let mut gone = None;
         if let Some((head, body)) = shard.store.find(name, place.hash) {
-            let state = self.state(head, bounds.max_staleness, now);
+            let state = self.state(head, body, bounds.max_staleness, now);
             let stale = bounds.unreachable && matches!(state, State::Unproven | State::Ended);
             if state == State::Fresh || stale {
                 head.touch();
@@ -241,6 +249,10 @@ impl<W: Waiter> Cache<W> {
                 State::Unproven => {
                     self.count(Reason::Unproven);
                     shard.stripes[place.stripe].record(place, Reason::Unproven, now);
+                }
+                State::Barred => {
+                    self.count(Reason::Barrier);
+                    shard.stripes[place.stripe].record(place, Reason::Barrier, now);
                 }
                 State::Gone(reason) => gone = Some(reason),
                 State::Fresh | State::Ended => {}
@@ -291,7 +303,10 @@ impl<W: Waiter> Cache<W> {
         // joined, for the second has voided the first one's.
         let (generation, fenced) = (stripe.generation, stripe.fences > 0);
         let joinable = shard.flights.iter_mut().find(|flight| {
-            flight.generation == generation && self.coverages.stands(flight.coverage) && flight.is(name)
+            flight.generation == generation
+                && self.coverages.stands(flight.coverage)
+                && !self.is_barred(flight.coverage, || flight.opened)
+                && flight.is(name)
         });
         if let Some(flight) = joinable {
             let Some(waiter) = join(fenced) else { return self.past(Reason::InFlight) };
@@ -312,7 +327,7 @@ impl<W: Waiter> Cache<W> {
         let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
         let (head, body) = shard.store.find(name, place.hash)?;
-        matches!(self.state(head, 0, now), State::Unproven | State::Ended).then(|| {
+        matches!(self.state(head, body, 0, now), State::Unproven | State::Ended).then(|| {
             shard.stale_hits += 1;
             Bytes::copy_from_slice(body.reply(head))
         })
@@ -409,7 +424,7 @@ impl<W: Waiter> Cache<W> {
     }
 
     #[inline(always)]
-    fn state(&self, head: &Head, max_staleness: Micros, now: Micros) -> State {
+    fn state(&self, head: &Head, body: &Body, max_staleness: Micros, now: Micros) -> State {
         let coverages = &self.coverages;
         if now >= head.expires {
             return State::Gone(if head.aged { Reason::Aged } else { Reason::Expired });
@@ -417,6 +432,11 @@ impl<W: Waiter> Cache<W> {
         let coverage = head.coverage();
         let unproven = now.saturating_sub(coverages.watermark(coverage));
         if coverages.stands(coverage) {
+            if self.is_barred(coverage, || body.opened()) {
+                // Nobody will ever tell whether it has changed: it is void.
+                let is_told = coverages.is_told(coverage);
+                return if is_told { State::Barred } else { State::Gone(Reason::Barrier) };
+            }
             return if unproven <= max_staleness { State::Fresh } else { State::Unproven };
         }
         match self.grace > 0 && coverages.ended_within(coverage, self.grace, now) {

@@ -222,6 +222,8 @@ enum Expect {
         sent: Micros,
         /// It is the first behind what is asked before the feed can be trusted.
         arms: bool,
+        /// It stands behind a look at what nothing else reports.
+        looks: bool,
     },
 }
 
@@ -233,6 +235,10 @@ struct FeedClient<W: Waiter, H: Hooks> {
     pings: Pings,
     /// When the last answered `PING` was sent.
     previous: Cell<Micros>,
+    /// When it was last looked at what nothing else reports.
+    looked: Cell<Micros>,
+    /// Told when a `PING` was answered and a barrier asks for another.
+    unheard: Notify,
     /// What is still to be answered.
     questions: Questions,
     /// Told when the connection is of no more use.
@@ -278,7 +284,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
                 return Some(Expect::Subscribed(left - 1));
             }
             Expect::Subscribed(_) => self.answered(Question::Subscribe, &frame, at.kind),
-            Expect::Pong { sent, arms } => self.pong(sent, arms, &frame, at.kind),
+            Expect::Pong { sent, arms, looks } => self.pong(sent, arms, looks, &frame, at.kind),
         }
         None
     }
@@ -308,6 +314,8 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             server: Cell::default(),
             pings: Pings::default(),
             previous: Cell::default(),
+            looked: Cell::default(),
+            unheard: Notify::new(),
             questions: Questions::default(),
             ended: Notify::new(),
             held: RefCell::default(),
@@ -318,7 +326,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
     }
 
     /// The answer to a `PING`: all that the upstream had sent before `sent` is applied.
-    fn pong(&self, sent: Micros, arms: bool, frame: &[u8], kind: Kind) {
+    fn pong(&self, sent: Micros, arms: bool, looks: bool, frame: &[u8], kind: Kind) {
         self.pings.answered();
         if self.turned_away.get() {
             return;
@@ -345,7 +353,13 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             false => self.previous.replace(sent),
         };
         if !arms {
-            coverages.advance(slot, proven);
+            match looks {
+                true => coverages.advance(slot, proven),
+                false => coverages.hear(slot, proven),
+            }
+            if proven <= self.feed.cache.barrier() {
+                self.unheard.notify_one();
+            }
             return;
         }
         self.feed.cache.forget_echoes();

@@ -46,6 +46,9 @@ struct Slot {
     /// The slot of the parent, or this slot itself.
     parent: AtomicU16,
     watermark: AtomicU64,
+    /// Up to when what the upstream told of changes is applied; it may be ahead of the watermark, which stands for more.
+    /// 0 while nothing is told.
+    heard: AtomicU64,
     /// When the last armed period ended.
     ended: AtomicU64,
 }
@@ -87,10 +90,17 @@ impl Coverages {
         let this = &self.slots[slot.0 as usize];
         this.parent.store(parent.map_or(slot.0, |parent| parent.slot), Ordering::Relaxed);
         this.watermark.store(watermark, Ordering::Relaxed);
+        this.heard.store(if watermark == Micros::MAX { 0 } else { watermark }, Ordering::Relaxed);
         let generation = this.generation.load(Ordering::Relaxed).wrapping_add(1);
         this.began.store(generation, Ordering::Relaxed);
         this.generation.store(generation, Ordering::SeqCst);
         Some(CoverageId { slot: slot.0, generation })
+    }
+
+    /// Arms a coverage under which the upstream itself tells nothing: only announcements do, which `parent` hears. It is
+    /// as fresh as that, and hears of what is not announced never.
+    pub fn arm_untold(&self, slot: &CoverageSlot, parent: CoverageId) -> Option<CoverageId> {
+        self.arm(slot, Some(parent), Micros::MAX)
     }
 
     /// Ends the slot's coverage and those of its children: all that was filled under them is void.
@@ -147,7 +157,14 @@ impl Coverages {
 
     /// Says that a request sent at `sent` was answered: what the upstream had sent before is applied.
     pub fn advance(&self, slot: &CoverageSlot, sent: Micros) {
-        self.slots[slot.0 as usize].watermark.fetch_max(sent, Ordering::Release);
+        let slot = &self.slots[slot.0 as usize];
+        slot.watermark.fetch_max(sent, Ordering::Release);
+        slot.heard.fetch_max(sent, Ordering::Release);
+    }
+
+    /// Says only that what the upstream had told of changes by `sent` is applied.
+    pub fn hear(&self, slot: &CoverageSlot, sent: Micros) {
+        self.slots[slot.0 as usize].heard.fetch_max(sent, Ordering::Release);
     }
 
     /// Whether the armed period goes on.
@@ -161,18 +178,31 @@ impl Coverages {
         self.slots.iter().filter(stands).map(|slot| slot.watermark.load(Ordering::Acquire)).min()
     }
 
-    /// How many children stand.
+    /// How many children stand: tracked data links.
     pub fn children(&self) -> usize {
         let stands = |(i, slot): (usize, &Slot)| {
             let armed = slot.generation.load(Ordering::Relaxed) % 2 == 1;
-            armed && slot.parent.load(Ordering::Relaxed) != i as u16
+            armed && slot.heard.load(Ordering::Relaxed) > 0 && slot.parent.load(Ordering::Relaxed) != i as u16
         };
         self.slots.iter().enumerate().filter(|slot| stands(*slot)).count()
     }
 
-    /// Whether `id` is a child: a data link's tracking.
-    pub fn has_parent(&self, id: CoverageId) -> bool {
-        self.slots[id.slot as usize].parent.load(Ordering::Relaxed) != id.slot
+    /// Whether the upstream itself tells of changes of what was read under `id`.
+    pub fn is_told(&self, id: CoverageId) -> bool {
+        self.slots[id.slot as usize].heard.load(Ordering::Relaxed) > 0
+    }
+
+    /// Like [`Coverages::heard`], of the slot alone.
+    pub fn heard_by(&self, slot: &CoverageSlot) -> Micros {
+        self.slots[slot.0 as usize].heard.load(Ordering::Acquire)
+    }
+
+    /// Up to when the changes of which the upstream told are applied to the entries under `id`; 0 if it tells of none.
+    #[inline(always)]
+    pub fn heard(&self, id: CoverageId) -> Micros {
+        let slot = &self.slots[id.slot as usize];
+        let parent = &self.slots[slot.parent.load(Ordering::Relaxed) as usize];
+        slot.heard.load(Ordering::Acquire).min(parent.heard.load(Ordering::Acquire))
     }
 
     /// Whether the armed period was the last one of its slot, and ended at most `grace` ago.
@@ -258,6 +288,22 @@ mod tests {
         assert_eq!(coverages.watermark(child), 20);
         coverages.advance(&feed, 25);
         assert_eq!(coverages.watermark(parent), 30, "a watermark never goes back");
+    }
+
+    #[test]
+    fn what_the_upstream_does_not_tell_is_never_heard() {
+        let coverages = Coverages::default();
+        let (feed, untold) = (coverages.take().unwrap(), coverages.take().unwrap());
+        let parent = coverages.arm(&feed, None, 10).unwrap();
+        let child = coverages.arm_untold(&untold, parent).unwrap();
+        coverages.advance(&feed, 20);
+        coverages.hear(&feed, 30);
+        assert_eq!((coverages.watermark(parent), coverages.heard(parent)), (20, 30));
+        assert_eq!((coverages.watermark(child), coverages.heard(child)), (20, 0));
+        assert!(coverages.is_told(parent) && !coverages.is_told(child));
+        assert_eq!(coverages.children(), 0, "it is no tracked link");
+        coverages.end(&feed, 40);
+        assert!(!coverages.stands(child));
     }
 
     #[test]

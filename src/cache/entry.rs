@@ -53,13 +53,18 @@ impl Head {
 pub(super) struct Body {
     /// The key, then the rest of the request behind it, then the reply, all raw.
     data: Box<[u8]>,
-    filled: Micros,
+    /// When its lease was given: its read was not sent before.
+    opened: Micros,
 }
 
 impl Body {
     /// The reply of the entry that has this head.
     pub(super) fn reply(&self, head: &Head) -> &[u8] {
         &self.data[head.lead()..]
+    }
+
+    pub(super) fn opened(&self) -> Micros {
+        self.opened
     }
 }
 
@@ -78,7 +83,7 @@ impl Reply {
         reply: &[u8],
         coverage: CoverageId,
         deaf: u32,
-        filled: Micros,
+        opened: Micros,
         life: Life,
     ) -> Self {
         let mut data = Vec::with_capacity(name.key.len() + name.rest.len() + reply.len());
@@ -100,7 +105,7 @@ impl Reply {
             used: false,
             aged: life.aged,
         };
-        Self { head, body: Body { data: data.into_boxed_slice(), filled } }
+        Self { head, body: Body { data: data.into_boxed_slice(), opened } }
     }
 
     pub(super) fn entry(&self) -> Entry<'_> {
@@ -140,10 +145,6 @@ impl<'s> Entry<'s> {
 
     pub(super) fn name(&self) -> Name<'s> {
         Name { key: self.key(), ident: self.head.ident, command: self.head.command, rest: self.rest() }
-    }
-
-    pub(super) fn filled(&self) -> Micros {
-        self.body.filled
     }
 
     /// What its data takes from the allocator.

@@ -39,7 +39,8 @@ impl<W: Waiter> Cache<W> {
         for shard in &self.shards {
             for _ in 0..limit {
                 let mut guard = shard.lock();
-                let is_gone = |entry: Entry<'_>| matches!(self.state(entry.head, 0, now), State::Gone(_));
+                let is_gone =
+                    |entry: Entry<'_>| matches!(self.state(entry.head, entry.body, 0, now), State::Gone(_));
                 if !guard.store.oldest().is_some_and(is_gone) {
                     break;
                 }

@@ -20,6 +20,7 @@ pub(super) struct Flight<W> {
     pub(super) generation: u32,
     pub(super) coverage: CoverageId,
     pub(super) link: LinkId,
+    pub(super) opened: Micros,
     /// How many messages of the key were sent before the read is executed, and are still to come.
     pub(super) deaf: u32,
     pub(super) waiters: Vec<W>,
@@ -110,6 +111,7 @@ impl<W: Waiter> Cache<W> {
             generation,
             coverage,
             link,
+            opened: now,
             deaf,
             waiters,
             refresh: None,
@@ -177,7 +179,7 @@ impl<W: Waiter> Lease<W> {
         let Flight { deaf, waiters, .. } = shard.flights.swap_remove(flight);
         let name = self.name.borrow();
         let before = shard.store.bytes();
-        let reply_kept = Reply::new(&name, self.place.hash, reply, self.coverage, deaf, now, life);
+        let reply_kept = Reply::new(&name, self.place.hash, reply, self.coverage, deaf, self.opened, life);
         let replaced = shard.store.insert(reply_kept);
         // Added before anything is taken away, so that the sum never falls below zero.
         cache.bytes.fetch_add(shard.store.bytes(), Ordering::Relaxed);

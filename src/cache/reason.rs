@@ -34,6 +34,8 @@ pub enum Reason {
     TooLong,
     /// One of several keys of the request is being fetched by another.
     InFlight,
+    /// A script, or what else may write keys that it does not name, was under way, or has ended since it was read.
+    Barrier,
     // Why a reply was not kept.
     /// The reply is larger than `max-value`.
     TooLarge,
@@ -117,6 +119,7 @@ impl Reason {
         Reason::User,
         Reason::TooLong,
         Reason::InFlight,
+        Reason::Barrier,
         Reason::TooLarge,
         Reason::ErrorReply,
         Reason::TtlUnknown,
@@ -156,6 +159,7 @@ impl Reason {
             Reason::User => "user",
             Reason::TooLong => "too_long",
             Reason::InFlight => "in_flight",
+            Reason::Barrier => "barrier",
             Reason::TooLarge => "too_large",
             Reason::ErrorReply => "error_reply",
             Reason::TtlUnknown => "ttl_unknown",
@@ -196,6 +200,7 @@ impl Reason {
             Reason::User => "another user's, whose rights cannot be vouched for",
             Reason::TooLong => "the request was too long to be kept under",
             Reason::InFlight => "another request was fetching it",
+            Reason::Barrier => "a script or the like may have changed it, and the upstream had not yet told",
             Reason::TooLarge => "the reply was larger than max-value",
             Reason::ErrorReply => "the upstream answered with an error",
             Reason::TtlRefused => "the upstream does not allow PTTL, so its time to live is not known",

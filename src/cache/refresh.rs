@@ -85,7 +85,7 @@ impl<W: Waiter> Cache<W> {
             return None;
         }
         let there = shard.store.find(&name, place.hash);
-        if there.is_some_and(|(head, _)| self.state(head, max_staleness, now) == State::Fresh) {
+        if there.is_some_and(|(head, body)| self.state(head, body, max_staleness, now) == State::Fresh) {
             return None;
         }
         let found = self.miss(&mut shard, &name, place, now, coverage, |_| None);

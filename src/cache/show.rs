@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use super::entry::{Entry, Head};
+use super::entry::Entry;
 use super::{Cache, Coverages, Event, IdentId, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
 
 /// A cached reply as it is shown, and as it is fetched anew.
@@ -15,13 +15,13 @@ pub struct CachedReply {
     pub rest: Box<[u8]>,
     /// Length of the reply in bytes.
     pub bytes: usize,
-    /// How long ago it was filled.
+    /// How long ago it was asked for.
     pub age: Micros,
     /// How long ago its freshness was last proven.
     pub proven: Micros,
     /// In what time it ends at the latest; `None` if it does not.
     pub left: Option<Micros>,
-    /// Covered by the upstream's tracking, not by the feed's channels alone.
+    /// Covered by the upstream's tracking, not by announcements alone.
     pub tracked: bool,
     /// Served since it was filled.
     pub read: bool,
@@ -30,7 +30,7 @@ pub struct CachedReply {
 }
 
 impl CachedReply {
-    pub(super) fn new(entry: Entry<'_>, coverages: &Coverages, now: Micros) -> Self {
+    pub(super) fn new(entry: Entry<'_>, coverages: &Coverages, stands: bool, now: Micros) -> Self {
         let (name, head) = (entry.name(), entry.head);
         let coverage = head.coverage();
         Self {
@@ -38,12 +38,12 @@ impl CachedReply {
             command: name.command,
             rest: name.rest.into(),
             bytes: entry.reply().len(),
-            age: now.saturating_sub(entry.filled()),
+            age: now.saturating_sub(entry.body.opened()),
             proven: now.saturating_sub(coverages.watermark(coverage)),
             left: (head.expires != Micros::MAX).then(|| head.expires.saturating_sub(now)),
-            tracked: coverages.has_parent(coverage),
+            tracked: coverages.is_told(coverage),
             read: head.read,
-            stands: coverages.stands(coverage) && now < head.expires,
+            stands,
         }
     }
 }
@@ -52,7 +52,7 @@ impl CachedReply {
 pub struct Sample {
     pub name: NameBuf,
     pub reply: Box<[u8]>,
-    pub filled: Micros,
+    pub opened: Micros,
 }
 
 /// What is known of one key.
@@ -80,7 +80,9 @@ impl<W: Waiter> Cache<W> {
             known.then(|| (event.reason, Micros::from(ago) * 1000))
         };
         Description {
-            replies: replies.map(|entry| CachedReply::new(entry, &self.coverages, now)).collect(),
+            replies: replies
+                .map(|entry| CachedReply::new(entry, &self.coverages, self.may_be_served(entry, now), now))
+                .collect(),
             last_change: last(stripe.history[0]),
             last_bypass: last(stripe.history[1]),
             fenced: stripe.fences > 0 || self.fences_over_all.load(Ordering::SeqCst) > 0,
@@ -92,7 +94,7 @@ impl<W: Waiter> Cache<W> {
         let mut keys = HashSet::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            for entry in shard.store.iter_from(0).filter(|entry| self.may_be_served(entry.head, now)) {
+            for entry in shard.store.iter_from(0).filter(|entry| self.may_be_served(*entry, now)) {
                 if keys.len() >= limit {
                     break;
                 }
@@ -113,34 +115,35 @@ impl<W: Waiter> Cache<W> {
             let shard = self.shards[(first + i) % self.shards.len()].lock();
             let start = (seed >> 32) as usize % shard.store.len().max(1);
             let mut near = shard.store.iter_from(start).take(NEAR);
-            if let Some(entry) = near.find(|entry| self.may_be_served(entry.head, now)) {
+            if let Some(entry) = near.find(|entry| self.may_be_served(*entry, now)) {
                 let name = NameBuf::new(&entry.name());
-                return Some(Sample { name, reply: entry.reply().into(), filled: entry.filled() });
+                return Some(Sample { name, reply: entry.reply().into(), opened: entry.body.opened() });
             }
         }
         None
     }
 
-    /// Its coverage stands and its time has not run out.
-    fn may_be_served(&self, head: &Head, now: Micros) -> bool {
-        self.coverages.stands(head.coverage()) && now < head.expires
+    /// Its coverage stands, its time has not run out, and if a barrier holds it back, that ends.
+    fn may_be_served(&self, Entry { head, body }: Entry<'_>, now: Micros) -> bool {
+        let state = self.state(head, body, 0, now);
+        matches!(state, State::Fresh | State::Unproven | State::Barred)
     }
 
-    /// Whether the entry that was filled at `filled` is fresh at `now`; `None` if it is gone for good.
+    /// Whether the entry that was opened at `opened` is fresh at `now`; `None` if it is gone for good.
     pub fn is_fresh(
         &self,
         name: &Name<'_>,
-        filled: Micros,
+        opened: Micros,
         max_staleness: Micros,
         now: Micros,
     ) -> Option<bool> {
         let place = self.place(name.key);
         let shard = self.shards[place.shard].lock();
         let mut replies = shard.store.peek(name.key, place.hash);
-        let same = replies.find(|entry| entry.is(name) && entry.filled() == filled)?;
-        match self.state(same.head, max_staleness, now) {
+        let same = replies.find(|entry| entry.is(name) && entry.body.opened() == opened)?;
+        match self.state(same.head, same.body, max_staleness, now) {
             State::Fresh => Some(true),
-            State::Unproven => Some(false),
+            State::Unproven | State::Barred => Some(false),
             State::Ended | State::Gone(_) => None,
         }
     }

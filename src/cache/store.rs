@@ -114,7 +114,7 @@ impl Store {
         let (name, hash) = (reply.entry().name(), reply.head.hash);
         let mut gone = self.position(&name, hash);
         if gone.is_none() && self.of_key(name.key, hash).nth(MAX_REPLIES - 1).is_some() {
-            gone = self.of_key(name.key, hash).min_by_key(|&i| self.entry(i).filled());
+            gone = self.of_key(name.key, hash).min_by_key(|&i| self.entry(i).body.opened());
         }
         let gone = gone.map(|i| self.remove_at(i));
         self.bytes += cost(&reply.entry());

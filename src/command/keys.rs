@@ -22,8 +22,10 @@ pub enum KeyUse {
 #[must_use]
 pub enum KeySet {
     Known,
-    /// The command may write keys that were not given: fence everything.
+    /// The command may write keys that were not given, and the upstream's tracking tells of those that it wrote.
     Unknown,
+    /// It may change everything, and not all of that is told by the upstream's tracking: fence everything.
+    All,
 }
 
 /// The arguments do not show the keys.
@@ -36,6 +38,8 @@ pub(super) enum Part {
     Nothing,
     /// Keys are written that no argument names.
     Untold,
+    /// All keys of a database, or the whole server, become others.
+    Everything,
     At(u8, KeyUse),
     /// From `first` to `last` inclusive; a negative `last` counts from the end, -1 being the last argument.
     Range {
@@ -88,7 +92,7 @@ impl Part {
         let len = req.len();
         match self {
             Part::Nothing => {}
-            Part::Untold => return Err(Malformed),
+            Part::Untold | Part::Everything => return Err(Malformed),
             Part::At(i, usage) => at(len, usize::from(i), usage, f),
             Part::Range { first, last, step, usage } => {
                 let end = if last < 0 {
@@ -228,8 +232,6 @@ mod tests {
     #[test]
     fn positions_in_the_arguments() {
         hold(&[
-            ("EVAL s 2 a b c", "a+ b+"),
-            ("EVAL s 0 a", ""),
             ("FCALL_RO f 1 a", "a"),
             ("ZUNION 2 a b WEIGHTS 1 2", "a b"),
             ("ZUNIONSTORE d 2 a b", "d+ a b"),
@@ -253,8 +255,12 @@ mod tests {
     #[test]
     fn keys_that_cannot_be_told() {
         hold(&[
-            ("FLUSHALL", "?"),
-            ("SWAPDB 0 1", "?"),
+            ("FLUSHALL", "*"),
+            ("SWAPDB 0 1", "*"),
+            ("FUNCTION FLUSH", "?"),
+            ("EVAL s 0 a", "?"),
+            ("EVALSHA s 2 a b c", "a+ b+ ?"),
+            ("FCALL s 1 a", "a+ ?"),
             ("EVAL s x a", "?"),
             ("EVAL s 3 a b", "?"),
             ("EVAL s -1 a", "?"),

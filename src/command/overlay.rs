@@ -348,7 +348,7 @@ mod tests {
         }
         assert_eq!(table.find(b"aaa").map(|r| usize::from(r.id)), Some(plain.rows.len()));
         assert_eq!(table.find(b"set").map(|r| r.arity), Some(-7));
-        assert_eq!(keys(&table, "EVAL s 1 a"), "a+");
+        assert_eq!(keys(&table, "EVAL s 1 a"), "a+ ?");
         assert_eq!(keys(&table, "PFCOUNT a"), "a+");
         assert_eq!(keys(&table, "INCR a"), "a+ ?");
     }

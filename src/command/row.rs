@@ -1,6 +1,6 @@
 //! One command's row, and the words in which it is said.
 
-use super::keys::{KeySet, KeyUse, Keys, is};
+use super::keys::{KeySet, KeyUse, Keys, Part, is};
 use super::streams;
 use crate::resp::request::Request;
 use std::borrow::Cow;
@@ -188,6 +188,7 @@ impl Row {
     #[inline]
     pub fn keys(&self, req: &Request<'_>, mut f: impl FnMut(usize, KeyUse)) -> KeySet {
         match self.keys.each(req, &mut f) {
+            Err(_) if self.keys.0[0] == Part::Everything => KeySet::All,
             Err(_) if self.access == Access::Write => KeySet::Unknown,
             _ => KeySet::Known,
         }

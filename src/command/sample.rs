@@ -30,7 +30,7 @@ impl Sample {
     }
 }
 
-/// What the table says of the keys: `src-` deleted, `dst+` updated, `k` read, and a last `?` for Unknown.
+/// What the table says of the keys: `src-` deleted, `dst+` updated, `k` read, and a last `?` for Unknown, `*` for All.
 pub(super) fn keys(table: &Table, line: &str) -> String {
     let sample = Sample::line(line);
     let req = sample.req();
@@ -43,8 +43,10 @@ pub(super) fn keys(table: &Table, line: &str) -> String {
         };
         found.push(format!("{}{mark}", String::from_utf8_lossy(req.arg(i))));
     });
-    if set == KeySet::Unknown {
-        found.push("?".into());
+    match set {
+        KeySet::Known => {}
+        KeySet::Unknown => found.push("?".into()),
+        KeySet::All => found.push("*".into()),
     }
     found.join(" ")
 }

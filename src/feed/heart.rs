@@ -16,13 +16,33 @@ use crate::upstream::{Link, Pace};
 const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
 
 pub(super) fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
+    send(link, arms, true);
+}
+
+/// Sends a `PING` because of a barrier that is not passed yet, while reads come in. At most one is under way: its
+/// answer asks for the next, if that is wanted then.
+fn pass_barrier<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
+    let client = link.client();
+    let (cache, hooks) = (&client.feed.cache, &client.feed.hooks);
+    let wanted = client.armed.get() && cache.coverages().heard_by(hooks.slot()) <= cache.barrier();
+    if !wanted || client.pings.oldest().is_some() || !link.is_up() || !hooks.is_active(hooks.now()) {
+        return;
+    }
+    // To look each time would cost the upstream too much where scripts come one after another.
+    send(link, false, cache.barrier_to_look_behind() >= client.looked.get());
+}
+
+fn send<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool, looks: bool) {
     let client = link.client();
     let sent = client.feed.hooks.now();
     client.pings.sent(sent);
-    if client.questions.looks() {
-        let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Calls);
+    if looks {
+        client.looked.set(sent);
+        if client.questions.looks() {
+            let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Calls);
+        }
     }
-    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms });
+    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms, looks });
 }
 
 /// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time, and
@@ -30,6 +50,7 @@ pub(super) fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: boo
 pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>) {
     let within = Pace::within(feed.bound);
     let mut beat = Instant::now() + within.every;
+    let mut barriers = feed.cache.barriers();
     loop {
         // Nobody depends on it until it is armed, and there is more to be answered by then.
         let patience = if link.client().armed.get() { within.patience } else { feed.bound };
@@ -41,6 +62,14 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
         tokio::select! {
             () = sleep_until(next) => {}
             () = questions.changed() => continue,
+            Ok(()) = barriers.changed() => {
+                pass_barrier(link);
+                continue;
+            }
+            () = link.client().unheard.notified() => {
+                pass_barrier(link);
+                continue;
+            }
         }
         if questions.due().is_some_and(|due| due <= Instant::now()) && link.is_up() {
             ask_again(link);

@@ -117,6 +117,11 @@ impl Hooks for Process {
     }
 
     fn up(&self, coverage: CoverageId, client_id: Option<i64>, server: Option<ServerId>) {
+        let coverages = self.shared.cache.coverages();
+        // It ends with the feed's: if it stands, it hangs on this one.
+        if coverages.current(&self.shared.announced).is_none() {
+            let _ = coverages.arm_untold(&self.shared.announced, coverage);
+        }
         self.shared.feed_up.send_replace(Some(FeedUp { coverage, client_id, server }));
     }
 

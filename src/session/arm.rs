@@ -17,7 +17,7 @@ use crate::resp::encode;
 use crate::upstream::{Link, server_id};
 
 impl Worker {
-    fn link_of(&self, number: LinkId) -> Option<Link<Peer>> {
+    pub(super) fn link_of(&self, number: LinkId) -> Option<Link<Peer>> {
         let links = self.links.borrow();
         links.iter().find(|known| known.link.client().number == number).map(|known| known.link.clone())
     }

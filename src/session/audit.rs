@@ -65,7 +65,7 @@ impl Audit {
         if agree(&self.reply, &self.sample.reply, unordered) {
             shared.metrics.audits_agreed.inc();
         } else {
-            tokio::task::spawn_local(watch(shared.clone(), self.sample.name, self.sample.filled));
+            tokio::task::spawn_local(watch(shared.clone(), self.sample.name, self.sample.opened));
         }
         None
     }
@@ -82,14 +82,14 @@ fn agree(a: &[u8], b: &[u8], unordered: bool) -> bool {
 }
 
 /// Waits for the end of an entry that the upstream contradicts.
-async fn watch(shared: std::sync::Arc<Shared>, name: NameBuf, filled: Micros) {
+async fn watch(shared: std::sync::Arc<Shared>, name: NameBuf, opened: Micros) {
     let namespace = shared.namespaces.find(name.borrow().key);
     let bound = shared.max_staleness(namespace);
     let begun = shared.now();
     let pause = Duration::from_micros((bound / 50).clamp(100, 10_000));
     loop {
         let now = shared.now();
-        let Some(fresh) = shared.cache.is_fresh(&name.borrow(), filled, bound, now) else {
+        let Some(fresh) = shared.cache.is_fresh(&name.borrow(), opened, bound, now) else {
             shared.metrics.audits_overtaken.inc();
             shared.metrics.audit_staleness.observe(now - begun, 1);
             return;

@@ -6,6 +6,7 @@
 //! - A request that waits for another's flight is not on any link yet; until it is answered, only reads that
 //!   may be cached follow it. So no later write can overtake it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -88,6 +89,8 @@ pub(super) struct Core {
     pub(super) link: Link<Peer>,
     pub(super) changing: Option<Changing>,
     pub(super) quit: bool,
+    /// The last request that may write keys which nobody can name.
+    barrier: Cell<Option<u64>>,
     /// The client has not given the password that nearside asks for.
     locked: bool,
     /// When the present request was read.
@@ -119,6 +122,7 @@ impl Core {
             name: Vec::new(),
             changing: None,
             quit: false,
+            barrier: Cell::new(None),
             mode: Mode::Shared,
             handled: 0,
             timed: 0,
@@ -279,6 +283,7 @@ impl Core {
         }
         Some(match rule {
             CacheRule::Single | CacheRule::Mget if self.is_doubtful() => Act::ReadPast(Reason::User),
+            CacheRule::Single | CacheRule::Mget if self.is_behind_barrier() => Act::ReadPast(Reason::Barrier),
             CacheRule::Single => Act::Read,
             CacheRule::Mget => Act::Mget,
             CacheRule::Unwanted => Act::ReadPast(Reason::Unwanted),
@@ -286,6 +291,18 @@ impl Core {
             CacheRule::Never if row.name == "info" => Act::Info,
             CacheRule::Never => Act::Forward,
         })
+    }
+
+    /// Whether a request of the session is under way that may write keys which nobody can name. What is read behind it
+    /// goes the same way, so it sees what that has written.
+    #[inline]
+    fn is_behind_barrier(&self) -> bool {
+        let Some(slot) = self.barrier.get() else { return false };
+        let is_open = self.outbox.is_open(slot);
+        if !is_open {
+            self.barrier.set(None);
+        }
+        is_open
     }
 
     /// Whether the session is another user's of whom it is not sure that the upstream would still let it in. One
@@ -344,6 +361,9 @@ impl Core {
         let mut touched = Touched::default();
         touched.add(&self.shared, row, request);
         let to = self.to(self.outbox.open());
+        if touched.is_barrier() {
+            self.barrier.set(Some(to.slot));
+        }
         touched.send(&self.shared, &self.link, &self.ident, self.now, to, raw);
     }
 

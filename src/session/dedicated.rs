@@ -234,10 +234,15 @@ impl Dedicated {
             drop(queued);
             self.count_read(core, row, request);
             // Of a refused transaction it is carried out, else with EXEC.
+            let barrier = super::write::barrier(row, request).filter(|_| self.replies == Replies::On);
             return match (kind, effect) {
                 (Kind::Subscribe | Kind::Unsubscribe, _) if self.replies == Replies::On => {
                     self.pushes().listen();
                     self.subscribe(core, row, request, raw);
+                }
+                (_, effect) if barrier.is_some() => {
+                    let leaves = effect.map(|effect| Leaves::one(&self.state, effect));
+                    self.send(core, raw, |to| What::Write(Box::new(Write::queued(to, barrier, leaves))));
                 }
                 (_, Some(effect)) => self.leave(core, effect, raw),
                 (_, None) => self.relay(core, raw),
@@ -286,11 +291,11 @@ impl Dedicated {
                     let _ =
                         send_on(&self.link, core.now, |out| out.copy(b"*1\r\n$4\r\nPING\r\n"), What::Ping);
                 }
-                self.plain(core, row, request, raw);
+                self.plain(core, row, kind, request, raw);
             }
             _ => {
                 let raw = super::local::unblocking(core, row, request).map_or(raw, Raw::Own);
-                self.plain(core, row, request, raw);
+                self.plain(core, row, kind, request, raw);
             }
         }
     }
@@ -329,7 +334,7 @@ impl Dedicated {
         self.send(core, raw, |to| What::Subscribe(to, awaited));
     }
 
-    fn plain(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
+    fn plain(&mut self, core: &mut Core, row: Option<&Row>, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
         match row {
             Some(row) if row.access != Access::Write => {
                 self.count_read(core, Some(row), request);
@@ -342,6 +347,9 @@ impl Dedicated {
             row => {
                 let mut touched = Touched::default();
                 touched.add(&core.shared, row, request);
+                if kind == Kind::Blocking {
+                    touched.may_wait();
+                }
                 self.write(core, touched, raw);
             }
         }

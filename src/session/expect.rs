@@ -104,10 +104,23 @@ pub(super) struct Past {
     pub(super) instead: Option<NameBuf>,
 }
 
+/// What a request may have done to keys that are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Barrier {
+    /// Written some.
+    Keys,
+    /// Anything: nobody knows the command.
+    Anything,
+}
+
 /// A write and its announcements.
 pub(super) struct Write {
     pub(super) to: Option<To>,
     pub(super) fence: Option<CacheFence>,
+    /// Keys without a fence, which the reply invalidates.
+    pub(super) popped: Vec<Box<[u8]>>,
+    /// Its reply raises a barrier, unless that says that nothing was done.
+    pub(super) barrier: Option<Barrier>,
     /// Announcements behind the write on the same link.
     pub(super) announced: usize,
     /// The keys whose echoes the cache expects.
@@ -122,7 +135,32 @@ impl Write {
     /// One reply that nobody wants.
     pub(super) fn unwanted() -> Self {
         let echoed = Vec::new();
-        Self { to: None, fence: None, announced: 1, echoed, announce: None, leaves: None }
+        Self {
+            to: None,
+            fence: None,
+            popped: Vec::new(),
+            barrier: Some(Barrier::Anything),
+            announced: 1,
+            echoed,
+            announce: None,
+            leaves: None,
+        }
+    }
+
+    /// A command in a transaction that may write keys which are not known, or that nobody knows. If it was not
+    /// queued, because there is no transaction, it was carried out.
+    pub(super) fn queued(to: To, barrier: Option<Barrier>, leaves: Option<Box<Leaves>>) -> Self {
+        let echoed = Vec::new();
+        Self {
+            to: Some(to),
+            fence: None,
+            popped: Vec::new(),
+            barrier,
+            announced: 0,
+            echoed,
+            announce: None,
+            leaves,
+        }
     }
 }
 

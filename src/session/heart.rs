@@ -14,7 +14,7 @@ use tracing::warn;
 use super::expect::{Expect, What};
 use super::peer::Peer;
 use super::worker::{UNUSED, Worker, is_active};
-use crate::cache::{IdentId, Micros};
+use crate::cache::{IdentId, LinkId, Micros};
 use crate::upstream::{Link, Pace};
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -25,9 +25,16 @@ impl Worker {
         let pace = Pace::within(if bound.is_zero() { UNUSED } else { bound });
         let every = pace.every.min(UNUSED);
         let mut beat = Instant::now();
+        let mut barriers = self.shared.cache.barriers();
         loop {
             let silence = self.until_silence(pace).map(|left| Instant::now() + left);
-            sleep_until(silence.map_or(beat, |silence| silence.min(beat))).await;
+            tokio::select! {
+                () = sleep_until(silence.map_or(beat, |silence| silence.min(beat))) => {}
+                Ok(()) = barriers.changed() => {
+                    self.shared_links().iter().for_each(|(_, link)| self.pass_barrier(link));
+                    continue;
+                }
+            }
             // If this process was held up, the answer may have come and waits to be read.
             tokio::task::yield_now().await;
             let now = self.shared.now();
@@ -47,6 +54,22 @@ impl Worker {
                 let tracked = links.iter().filter(|(_, link)| link.client().tracked().is_some());
                 tracked.for_each(|(_, link)| ping(link, now));
             }
+        }
+    }
+
+    /// A shared link has answered, and a barrier asks for more.
+    pub(super) fn link_behind_barrier(&self, number: LinkId) {
+        if let Some(link) = self.link_of(number) {
+            self.pass_barrier(&link);
+        }
+    }
+
+    /// Pings a tracked link because of a barrier that it has not passed, while reads come in. At most one `PING` is
+    /// under way for that: its answer asks for the next, if that is wanted then.
+    fn pass_barrier(&self, link: &Link<Peer>) {
+        let (peer, now) = (link.client(), self.shared.now());
+        if peer.is_behind_barrier() && peer.pings.oldest().is_none() && is_active(&self.shared, now) {
+            ping(link, now);
         }
     }
 

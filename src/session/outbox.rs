@@ -314,6 +314,11 @@ impl Outbox {
         !inner.is_full() && (open < least || open < (inner.limit / 2 / inner.usual.max(1)).clamp(least, most))
     }
 
+    /// Whether the slot's reply has not come, or waits for those before it.
+    pub fn is_open(&self, slot: u64) -> bool {
+        self.0.borrow().first <= slot
+    }
+
     /// Slots whose replies have not come, done ones behind them included.
     pub fn waiting(&self) -> usize {
         self.0.borrow().slots.len()

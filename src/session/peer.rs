@@ -4,6 +4,7 @@
 //! dropped, just *before* the reply is handed to its slot. From then on the client may act on it.
 
 mod cover;
+mod written;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -16,7 +17,7 @@ use tracing::{debug, info, warn};
 use cover::Arming;
 
 use super::errors;
-use super::expect::{Change, Expect, What, Write};
+use super::expect::{Change, Expect, What};
 use super::outbox::{Outbox, To};
 use super::pushes::Pushes;
 use super::shared::Shared;
@@ -304,12 +305,13 @@ impl Client for Peer {
         }
     }
 
-    fn lost(&self, expect: Expect, loss: &Loss) {
+    fn lost(&self, mut expect: Expect, loss: &Loss) {
         let announced = expect.what.announcements();
         if announced > 0 {
             self.shared.metrics.announcements_failed.add(announced as u64);
             warn!(announced, cause = %loss.cause, "announcements were lost with their link");
         }
+        self.written_or_not(&mut expect.what);
         if let Some((to, reply)) = self.instead(&expect.what) {
             return to.piece(reply, true);
         }
@@ -411,33 +413,6 @@ impl Peer {
         }
         to.piece(chunk.into_bytes(), at.last);
         (!at.last).then_some(to)
-    }
-
-    fn write_reply(&self, mut write: Box<Write>, since: Micros, chunk: Chunk<'_>, at: At) -> Option<What> {
-        if let Some(to) = write.to.take() {
-            if let Some(leaves) = &mut write.leaves {
-                leaves.reply(&chunk, at, &self.pushes);
-            }
-            if at.last {
-                write.fence = None;
-                if let (Some((commands, n)), Some(worker)) = (write.announce.take(), self.worker.upgrade()) {
-                    worker.announce(commands, n);
-                }
-            }
-            write.to = self.relay(to, since, chunk, at);
-            return (write.to.is_some() || write.announced > 0).then_some(What::Write(write));
-        }
-        if at.kind == Kind::Error && at.first {
-            self.count_failed(&chunk);
-            let now = self.shared.now();
-            write.echoed.drain(..).for_each(|key| self.shared.cache.no_echo(&key, now));
-        }
-        write.announced -= usize::from(at.last);
-        if let Some(owner) = self.owner.borrow().as_ref().filter(|_| write.announced == 0) {
-            // It may wait until all is done here.
-            owner.wake();
-        }
-        (write.announced > 0).then_some(What::Write(write))
     }
 
     fn change(&self, to: &To, mut reply: BytesMut, kind: Kind, change: Change) {

@@ -67,6 +67,8 @@ pub struct Shared {
     pub idents: Idents,
     /// The feed's coverage.
     pub feed: CoverageSlot,
+    /// The coverage of what is announced only: it hangs on the feed, and is told of nothing else.
+    pub announced: CoverageSlot,
     pub feed_up: watch::Sender<Option<FeedUp>>,
     /// Why the upstream does not track what is read with nearside's own login, if it does not.
     pub own_refusal: Mutex<Option<Box<str>>>,
@@ -90,7 +92,7 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
-        let feed = cache.coverages().take()?;
+        let (feed, announced) = (cache.coverages().take()?, cache.coverages().take()?);
         let table = Table::builtin();
         let (get, mget) = (table.number(b"get")?, table.number(b"mget")?);
         Some(Self {
@@ -101,6 +103,7 @@ impl Shared {
             metrics: Metrics::default(),
             idents: Idents::default(),
             feed,
+            announced,
             feed_up: watch::Sender::new(None),
             own_refusal: Mutex::default(),
             broadcasts: AtomicBool::new(false),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::core::{Raw, send_on};
-use super::expect::{CacheFence, What, Write};
+use super::expect::{Barrier, CacheFence, What, Write};
 use super::outbox::To;
 use super::peer::Peer;
 use super::refill;
@@ -32,8 +32,12 @@ pub(super) struct Touched {
     pub(super) keys: Vec<Box<[u8]>>,
     /// A write of a string: `GET` reads what it leaves behind.
     pub(super) string: bool,
-    /// Keys are not all known.
+    /// Anything may be another afterwards, or there are too many keys.
     all: bool,
+    /// Keys that are not known may be written.
+    barrier: Option<Barrier>,
+    /// It may wait at the server before it does anything.
+    waits: bool,
     publish: BytesMut,
     announcements: usize,
     leaves: Option<Box<Leaves>>,
@@ -42,7 +46,7 @@ pub(super) struct Touched {
 impl Touched {
     pub(super) fn add(&mut self, shared: &Shared, row: Option<&Row>, request: &Request<'_>) {
         let Some(row) = row else {
-            self.all = true;
+            self.barrier = Some(Barrier::Anything);
             return;
         };
         self.string = refill::is_string_write(&row.name);
@@ -56,7 +60,23 @@ impl Touched {
             self.announce(shared, key, event);
             self.keys.push(key.into());
         });
-        self.all |= set == KeySet::Unknown || self.keys.len() > MAX_KEYS;
+        self.all |= set == KeySet::All || self.keys.len() > MAX_KEYS;
+        if set == KeySet::Unknown {
+            self.barrier = self.barrier.or(Some(Barrier::Keys));
+        }
+    }
+
+    /// The request may wait at the server, as long as it likes. A fence would keep its keys from the cache all the while.
+    /// It is not needed: they are invalidated when the reply comes, before it is delivered. What was read on the server
+    /// before the write has its entry dropped then, or its lease voided; what is leased later is read after it.
+    pub(super) fn may_wait(&mut self) {
+        // What may change anything is no pop.
+        self.waits = !self.all && self.barrier.is_none();
+    }
+
+    /// Whether keys may be written that are not known.
+    pub(super) fn is_barrier(&self) -> bool {
+        self.barrier.is_some()
     }
 
     /// For a transaction: also what is read in it, for it is read past the cache.
@@ -72,6 +92,7 @@ impl Touched {
 
     /// Takes in the keys of `other`, without its announcements.
     pub(super) fn add_keys(&mut self, other: &Touched) {
+        self.barrier = self.barrier.max(other.barrier);
         self.all |= other.all || self.keys.len() + other.keys.len() > MAX_KEYS;
         match self.all {
             true => self.keys.clear(),
@@ -106,6 +127,14 @@ impl Touched {
         shared.cache.fence(self.keys.iter().map(|key| &**key), Reason::Write, now)
     }
 
+    /// The fence; or the keys that are to be invalidated by the reply.
+    fn hold(&self, shared: &Shared, now: Micros) -> (Option<CacheFence>, Vec<Box<[u8]>>) {
+        match self.waits {
+            true => (None, self.keys.clone()),
+            false => (Some(self.fence(shared, now)), Vec::new()),
+        }
+    }
+
     /// Takes the fence and sends the write with its announcements; the reply goes to `to`.
     pub(super) fn send(
         mut self,
@@ -119,7 +148,7 @@ impl Touched {
         let number = link.client().number;
         let own = ident.user.is_none();
         let refills = refill::wanted(shared, link, ident, &self, now);
-        let fence = Some(self.fence(shared, now));
+        let (fence, popped) = self.hold(shared, now);
         shared.metrics.announcements.add(self.announcements as u64);
         let mut echoed = Vec::new();
         if own && number != NO_LINK && self.announcements > 0 {
@@ -138,7 +167,16 @@ impl Touched {
         echoed.iter().for_each(|key| shared.cache.expect_echo(key, number));
         let leases = refill::lease(shared, link, &refills, now);
         let leaves = self.leaves.take();
-        let what = What::Write(Box::new(Write { to: Some(to), fence, announced, echoed, announce, leaves }));
+        let what = What::Write(Box::new(Write {
+            to: Some(to),
+            fence,
+            popped,
+            barrier: self.barrier,
+            announced,
+            echoed,
+            announce,
+            leaves,
+        }));
         if send_on(link, now, write, what) {
             refill::send(shared, link, leases, now);
         }
@@ -147,11 +185,13 @@ impl Touched {
     /// Sends a write whose own reply is skipped; its announcements are answered, or if there are none, a
     /// `PING` is.
     pub(super) fn send_skipped(self, shared: &Shared, link: &Link<Peer>, now: Micros, raw: Raw<'_>) {
-        let fence = Some(self.fence(shared, now));
+        let (fence, popped) = self.hold(shared, now);
         shared.metrics.announcements.add(self.announcements as u64);
         let what = What::Write(Box::new(Write {
             to: None,
             fence,
+            popped,
+            barrier: self.barrier,
             announced: self.announcements.max(1),
             echoed: Vec::new(),
             announce: None,
@@ -178,4 +218,10 @@ impl Touched {
             out.copy(&self.publish);
         });
     }
+}
+
+/// What a request may do to keys that are not known.
+pub(super) fn barrier(row: Option<&Row>, request: &Request<'_>) -> Option<Barrier> {
+    let Some(row) = row else { return Some(Barrier::Anything) };
+    (row.keys(request, |_, _| ()) == KeySet::Unknown).then_some(Barrier::Keys)
 }

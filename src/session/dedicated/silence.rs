@@ -41,6 +41,9 @@ impl Dedicated {
         }
         if row.is_none_or(|row| row.access == Access::Write) {
             touched.add(&core.shared, row, request);
+            if kind == Kind::Blocking {
+                touched.may_wait();
+            }
         }
         self.count_read(core, row, request);
         match std::mem::replace(&mut self.replies, Replies::On) {

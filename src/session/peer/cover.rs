@@ -35,8 +35,8 @@ impl Peer {
     /// The coverage under which a read on this link would be filled now, and the link's number. Where the upstream does
     /// not track, it is that of the channels, which is for namespaces only.
     pub(in crate::session) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, LinkId)> {
-        let feed = || self.shared.cache.coverages().current(&self.shared.feed);
-        let channels = || namespace.and_then(|_| feed());
+        let coverages = self.shared.cache.coverages();
+        let channels = || namespace.and_then(|_| coverages.current(&self.shared.announced));
         if self.arming.unsure.get() {
             return None;
         }
@@ -45,7 +45,9 @@ impl Peer {
                 // Not while it is only not in place yet: then more was promised.
                 self.arming.refusal.borrow().as_ref().and_then(|_| channels())
             }),
-            Tracking::Prefix if self.shared.broadcasts.load(Ordering::Relaxed) => feed(),
+            Tracking::Prefix if self.shared.broadcasts.load(Ordering::Relaxed) => {
+                coverages.current(&self.shared.feed)
+            }
             Tracking::Prefix | Tracking::Off => channels(),
         };
         Some((id?, self.number))
@@ -54,6 +56,13 @@ impl Peer {
     /// The coverage by the upstream's tracking.
     pub(in crate::session) fn tracked(&self) -> Option<CoverageId> {
         self.coverage.as_ref().and_then(|slot| self.shared.cache.coverages().current(slot))
+    }
+
+    /// Whether a barrier asks for a newer proof that the link's tracking stands.
+    pub(in crate::session) fn is_behind_barrier(&self) -> bool {
+        let coverages = self.shared.cache.coverages();
+        let slot = self.coverage.as_ref().filter(|_| self.tracked().is_some());
+        slot.is_some_and(|slot| coverages.heard_by(slot) <= self.shared.cache.barrier())
     }
 
     /// No answer came in time: what was read on the link is void.
@@ -82,8 +91,12 @@ impl Peer {
     /// A `PING` of the heartbeat was answered.
     pub(super) fn answered(&self) {
         self.pings.answered();
-        if let Some(worker) = self.worker.upgrade().filter(|_| self.silent.replace(false)) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        if self.silent.replace(false) {
             worker.link_up(self.number);
+        }
+        if self.is_behind_barrier() {
+            worker.link_behind_barrier(self.number);
         }
     }
 
