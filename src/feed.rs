@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use heart::heartbeat;
@@ -44,8 +45,8 @@ use crate::resp::Protocol;
 use crate::resp::pubsub::{is_confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{
-    At, Chunk, Client, ConnectError, Identity, Link, Login, Loss, Pings, Said, ServerId, Settings, backoff,
-    can_connect,
+    At, Backoff, Chunk, Client, ConnectError, Identity, LIVED, Link, Login, Loss, Pings, Said, ServerId,
+    Settings, backoff, can_connect,
 };
 
 /// How the feed reaches the rest of the process.
@@ -108,9 +109,6 @@ const MAX_DEPTH: usize = 16;
 /// How long to wait before looking again whether the upstream can be reached.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// How long to wait before the next attempt, when the upstream can be reached and then comes to nothing.
-const NOTHING: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-
 /// How long to wait before asking again for what was refused, by how often it was. Redis counts refusals that are less
 /// than a minute apart as one in its `ACL LOG`.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(45));
@@ -120,12 +118,11 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
     pub async fn run(self) {
         let feed = Rc::new(self);
         let mut protocol = Protocol::Resp3;
-        let (mut failures, mut refusals) = (0, 0);
+        let (mut paced, mut refusals) = (Backoff::default(), 0);
         loop {
             let Some(link) = feed.connected(protocol).await else {
                 if protocol == Protocol::Resp2 {
-                    tokio::time::sleep(backoff(NOTHING, failures)).await;
-                    failures += 1;
+                    tokio::time::sleep(paced.failed()).await;
                 }
                 // Each time anew: the server may be another by then.
                 protocol = if protocol == Protocol::Resp3 { Protocol::Resp2 } else { Protocol::Resp3 };
@@ -142,17 +139,15 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
             }
             // The link may have told of its loss, and ended the coverage, already.
             let (was_armed, was_refused) = (client.armed.get(), client.turned_away.get());
+            let lived = link.lived();
             drop(link);
             feed.lapse();
-            if was_armed {
-                (failures, refusals) = (0, 0);
-            } else if was_refused {
+            if was_refused && !was_armed {
                 tokio::time::sleep(backoff(REFUSED, refusals)).await;
                 refusals += 1;
             } else {
-                // It connects and then comes to nothing: not a loss to be mended at once.
-                tokio::time::sleep(backoff(NOTHING, failures)).await;
-                failures += 1;
+                refusals = 0;
+                tokio::time::sleep(paced.lost(was_armed, lived)).await;
             }
             protocol = Protocol::Resp3;
         }
@@ -168,16 +163,19 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 self.told.no_resp3();
                 return None;
             }
-            if !self.told.away.replace(true) {
-                warn!(upstream = %self.settings.address, cause = %loss.cause, "the feed cannot connect");
-            }
+            self.tell_down("the feed cannot connect", &loss.cause.to_string());
             if protocol == Protocol::Resp2 {
                 return None;
             }
             tokio::time::sleep(RETRY).await;
         }
-        self.told.away.set(false);
         Some(link)
+    }
+
+    fn tell_down(&self, what: &str, cause: &str) {
+        if let Some(untold) = self.hooks.metrics().feed_down_told.now() {
+            warn!(upstream = %self.settings.address, untold, cause, "{what}");
+        }
     }
 
     /// Ends when the upstream, which did not, speaks RESP3: it was upgraded in place, or the user was given the right.
@@ -241,6 +239,8 @@ struct FeedClient<W: Waiter, H: Hooks> {
     unheard: Notify,
     /// What is still to be answered.
     questions: Questions,
+    /// When the connection was made.
+    since: Cell<Instant>,
     /// Told when the connection is of no more use.
     ended: Notify,
     /// The present frame, while it comes in pieces.
@@ -291,9 +291,17 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
 
     fn lost(&self, _expect: Expect, _loss: &Loss) {}
 
+    fn attempt(&self) {
+        self.feed.hooks.metrics().feed_attempts.inc();
+    }
+
+    fn up(&self, _id: Option<i64>) {
+        self.since.set(Instant::now());
+    }
+
     fn down(&self, was_up: bool, loss: &Loss) {
         if was_up {
-            warn!(upstream = %self.feed.settings.address, cause = %loss.cause, "the feed is lost");
+            self.leave("the feed is lost", &loss.cause.to_string());
             self.feed.lapse();
             self.ended.notify_one();
         }
@@ -317,6 +325,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             looked: Cell::default(),
             unheard: Notify::new(),
             questions: Questions::default(),
+            since: Cell::new(Instant::now()),
             ended: Notify::new(),
             held: RefCell::default(),
             armed: Cell::default(),
@@ -364,12 +373,24 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
         self.feed.cache.forget_echoes();
         if coverages.arm(slot, None, sent).is_some() {
-            info!(upstream = %self.feed.settings.address, "the feed is subscribed");
+            if let Some(untold) = self.feed.hooks.metrics().feed_up_told.now() {
+                info!(upstream = %self.feed.settings.address, untold, "the feed is subscribed");
+            }
             self.armed.set(true);
             self.questions.armed(self.protocol);
             self.feed.hooks.metrics().feed_up.set(1);
             self.tell_up();
         }
+    }
+
+    /// The connection is of no more use. If it had lived for a while, that is news.
+    fn leave(&self, what: &str, cause: &str) {
+        let metrics = self.feed.hooks.metrics();
+        if self.since.get().elapsed() >= LIVED {
+            metrics.feed_down_told.over();
+            metrics.feed_up_told.over();
+        }
+        self.feed.tell_down(what, cause);
     }
 
     fn tell_up(&self) {

@@ -91,6 +91,13 @@ pub struct Metrics {
     pub upstream_refused: Counter,
     /// Requests whose reply was lost with their link.
     pub upstream_lost: Counter,
+    /// That links, or the feed, are down, and that the feed is there again.
+    pub links_down_told: Seldom,
+    pub feed_down_told: Seldom,
+    pub feed_up_told: Seldom,
+    /// Connections for requests that were tried, and those of the feed.
+    pub link_attempts: Counter,
+    pub feed_attempts: Counter,
     pub upstream_connects: Counter,
     pub upstream_disconnects: Counter,
     /// Links that stand now, shared and dedicated.

@@ -6,13 +6,14 @@
 //!   closed, never guessed at.
 //! - No request is sent twice. When a link is lost, each request in flight is told so, and whether any byte
 //!   of it was handed to the kernel.
-//! - While the upstream is away, requests are refused at once with the cause; the next attempt to connect
-//!   comes after a delay that doubles up to a bound, with jitter.
+//! - While the upstream is away, or makes nothing of connections, requests are refused at once with the cause; the
+//!   next attempt to connect comes after a delay that doubles up to a bound, with jitter.
 //! - Replies are handed over as the bytes that came.
 //!
 //! A link belongs to one thread. What is to be done with replies is the [`Client`]'s affair (`session`, `feed`).
 
 mod backoff;
+mod client;
 mod connect;
 mod link;
 mod ours;
@@ -22,9 +23,10 @@ mod reader;
 mod said;
 pub mod server_id;
 
-pub use backoff::backoff;
+pub use backoff::{Backoff, LIVED, backoff};
+pub use client::{At, Chunk, Client, Loss};
 pub use connect::{Address, ConnectError, Identity, Login, Stream};
-pub use link::{At, Chunk, Client, Link, Loss, Settings, can_connect};
+pub use link::{Link, Settings, can_connect};
 pub use ours::Ours;
 pub use outgoing::{LARGE, Outgoing};
 pub use pings::{Pace, Pings};

@@ -146,6 +146,12 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         ),
         gauge("upstream_links", "Connections for requests that stand", m.upstream_links.get() as f64),
         gauge("tracked_links", "Links that the upstream tracks for", coverages.children() as f64),
+        by(
+            "connect_attempts",
+            "Connections to the upstream that were tried, whatever came of them",
+            "of",
+            vec![("links", m.link_attempts.get()), ("feed", m.feed_attempts.get())],
+        ),
         counter("upstream_connects", "Connections made", m.upstream_connects.get()),
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),
         counter("announcements", "Changes announced to the namespaces' channels", m.announcements.get()),

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
 
 use super::questions::ask_again;
 use super::{Expect, Feed, FeedClient, Hooks};
@@ -77,7 +76,7 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
         // If this process was held up, the answer may have come and waits to be read.
         tokio::task::yield_now().await;
         if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
-            warn!("the upstream does not know the feed: connecting anew");
+            link.client().leave("the feed connects anew", "the upstream does not know it");
             feed.hooks.metrics().feed_up.set(0);
             feed.hooks.metrics().feed_lapses.inc();
             feed.hooks.down();
@@ -85,7 +84,7 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
         }
         let now = feed.hooks.now();
         if link.client().pings.left(pace, now) == Some(Duration::ZERO) {
-            warn!("the feed gave no answer within max-staleness: connecting anew");
+            link.client().leave("the feed connects anew", "it gave no answer within max-staleness");
             return;
         }
         if Instant::now() < beat {

@@ -76,7 +76,6 @@ impl Question {
 /// What of the upstream's refusals was told, over all connections of the feed.
 #[derive(Debug, Default)]
 pub struct Told {
-    pub(super) away: Cell<bool>,
     no_resp3: Cell<bool>,
     refused: RefCell<Vec<&'static str>>,
 }

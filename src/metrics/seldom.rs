@@ -23,6 +23,11 @@ impl Seldom {
         self.at(Instant::now())
     }
 
+    /// It is over: when it happens again, it begins anew. Says whether it was told.
+    pub fn over(&self) -> bool {
+        self.0.lock().last.take().is_some()
+    }
+
     fn at(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
@@ -46,5 +51,7 @@ mod tests {
         assert_eq!((at(1), at(59)), (None, None));
         assert_eq!((at(60), at(61), at(125)), (Some(2), None, Some(1)));
         assert_eq!(at(500), Some(0));
+        assert!(seldom.over() && !seldom.over());
+        assert_eq!((at(501), at(502)), (Some(0), None));
     }
 }

@@ -77,7 +77,7 @@ impl Worker {
                         true if is_new || link.client().lacks_tracking() => self.arm(&link),
                         true => {}
                         // The upstream is there again: do not wait for somebody to ask.
-                        false => link.reconnect(),
+                        false => link.reconnect_now(),
                     }
                 }
             }

@@ -23,7 +23,7 @@ pub fn lost(address: &Address, loss: &Loss) -> String {
 pub fn refused(address: &Address, loss: &Loss) -> Vec<u8> {
     match &loss.cause {
         ConnectError::Refused(raw) => raw.to_vec(),
-        ConnectError::Io(_) => line(&lost(address, loss)),
+        ConnectError::Io(_) | ConnectError::TurnedAway(_) => line(&lost(address, loss)),
     }
 }
 

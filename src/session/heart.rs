@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::expect::{Expect, What};
 use super::peer::Peer;
@@ -48,6 +48,9 @@ impl Worker {
                 continue;
             }
             beat = Instant::now() + every;
+            if links.iter().any(|(_, link)| link.has_lived()) && self.shared.metrics.links_down_told.over() {
+                info!(upstream = %self.shared.settings.upstream.address, "the upstream is there again");
+            }
             self.drop_unused();
             self.close_replaced();
             if is_active(&self.shared, now) {

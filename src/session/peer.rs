@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use bytes::{Bytes, BytesMut};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use cover::Arming;
 
@@ -54,8 +54,6 @@ pub(super) struct Peer {
     read: RefCell<BytesMut>,
     /// When the bytes came that are handed over now.
     heard: Cell<Micros>,
-    /// It was logged that the link is away.
-    told: Cell<bool>,
     /// The heartbeat of a shared link.
     pub(super) pings: Pings,
     /// It gave no answer in time, and has given none since.
@@ -88,7 +86,6 @@ impl Peer {
             patient: Cell::default(),
             read: RefCell::default(),
             heard: Cell::default(),
-            told: Cell::default(),
             pings: Pings::default(),
             silent: Cell::default(),
             replaced: Cell::default(),
@@ -321,14 +318,15 @@ impl Client for Peer {
         }
     }
 
+    fn attempt(&self) {
+        self.shared.metrics.link_attempts.inc();
+    }
+
     fn up(&self, id: Option<i64>) {
         self.id.set(id);
         self.shared.metrics.upstream_connects.inc();
         self.shared.metrics.upstream_links.inc();
         self.up.set(true);
-        if self.told.replace(false) {
-            info!(upstream = %self.shared.settings.upstream.address, link = self.number.0, "link is up again");
-        }
         if let Some(worker) = self.worker.upgrade() {
             worker.link_up(self.number);
         }
@@ -355,9 +353,13 @@ impl Client for Peer {
         }
         // A refusal is told to whoever asked for the identity.
         let refused = matches!(loss.cause, ConnectError::Refused(_));
-        if self.number != NO_LINK && !refused && !self.told.replace(true) {
+        let metrics = &self.shared.metrics;
+        if self.number != NO_LINK
+            && !refused
+            && let Some(untold) = metrics.links_down_told.now()
+        {
             let upstream = &self.shared.settings.upstream.address;
-            warn!(%upstream, link = self.number.0, cause = %loss.cause, "link is down");
+            warn!(%upstream, link = self.number.0, untold, cause = %loss.cause, "link is down");
         }
         if let Some(owner) = &*self.owner.borrow() {
             owner.lose_link();

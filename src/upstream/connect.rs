@@ -145,8 +145,24 @@ pub enum ConnectError {
     #[error("{0}")]
     Io(Rc<str>),
     /// The upstream's own words, raw, as the answer to a step of the handshake.
-    #[error("the upstream refused: {}", String::from_utf8_lossy(.0).trim_end().trim_start_matches('-'))]
+    #[error("the upstream refused: {}", words(.0))]
     Refused(Rc<[u8]>),
+    /// It has said this and closed the connection, whoever it was that came.
+    #[error("the upstream turned the connection away: {}", words(.0))]
+    TurnedAway(Rc<[u8]>),
+}
+
+/// An error reply on one line, of a length that can be shown.
+fn words(raw: &[u8]) -> String {
+    const SHOWN: usize = 256;
+    let text = String::from_utf8_lossy(&raw[..raw.len().min(SHOWN)]);
+    text.trim_start_matches('-').lines().next().unwrap_or_default().trim_end().to_string()
+}
+
+impl ConnectError {
+    pub(super) fn turned_away(words: &[u8]) -> Self {
+        ConnectError::TurnedAway(words.into())
+    }
 }
 
 impl From<io::Error> for ConnectError {
@@ -168,8 +184,12 @@ pub(super) async fn connect(
         let mut own = ours.note(stream.local_address());
         let mut out = BytesMut::new();
         let steps = greet(&mut out, identity);
-        stream.write_all(&out).await?;
-        let id = read_steps(&mut stream, &steps).await?;
+        // It may have closed the connection already, and have said why.
+        let written = stream.write_all(&out).await;
+        let id = match (written, read_steps(&mut stream, &steps).await) {
+            (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
+            (_, read) => read?,
+        };
         id.into_iter().for_each(|id| own.is_called(id));
         Ok((stream, own))
     };
@@ -208,17 +228,28 @@ fn greet(out: &mut BytesMut, identity: &Identity) -> Vec<bool> {
     steps
 }
 
+/// What a server says to whoever comes, before it closes the connection.
+const TURNED_AWAY: [&[u8]; 2] = [b"-ERR max number of clients", b"-DENIED"];
+
 /// Gives the connection's id, which the last step asks for, if the upstream told it.
 async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, ConnectError> {
     let mut scanner = ReplyScanner::new();
     let mut buf = BytesMut::with_capacity(4096);
     let mut reply = Vec::new();
+    // The last error that was let pass.
+    let mut said = None;
     for &required in steps {
         reply.clear();
         let kind = loop {
-            if buf.is_empty() && stream.read_buf(&mut buf).await? == 0 {
-                let closed = "the upstream closed the connection during the handshake";
-                return Err(ConnectError::Io(closed.into()));
+            if buf.is_empty() {
+                let closed = match stream.read_buf(&mut buf).await {
+                    Ok(0) => "the upstream closed the connection during the handshake".into(),
+                    Ok(_) => continue,
+                    Err(error) => error.to_string().into(),
+                };
+                return Err(
+                    said.map_or(ConnectError::Io(closed), |said: Vec<u8>| ConnectError::turned_away(&said))
+                );
             }
             match scanner.scan(&buf) {
                 Ok(Scan::Done { used, kind }) => {
@@ -235,8 +266,14 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
                 }
             }
         };
-        if kind == Kind::Error && required {
-            return Err(ConnectError::Refused(reply.as_slice().into()));
+        if kind == Kind::Error {
+            if TURNED_AWAY.iter().any(|words| reply.starts_with(words)) {
+                return Err(ConnectError::turned_away(&reply));
+            }
+            if required {
+                return Err(ConnectError::Refused(reply.as_slice().into()));
+            }
+            said = Some(reply.clone());
         }
     }
     Ok(decode(&reply, 0).ok().and_then(|id| id.as_int()))

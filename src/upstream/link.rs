@@ -6,111 +6,19 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::ops::Deref;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::backoff::backoff;
+use super::backoff::{Backoff, LIVED};
+use super::client::{Client, Loss};
 use super::connect::{Address, ConnectError, Identity, Stream, connect};
 use super::ours::Ours;
-use super::outgoing::{LARGE, Outgoing};
+use super::outgoing::Outgoing;
 use super::reader::Reader;
-use crate::resp::scanner::Kind;
-
-/// What a link does with what arrives. Called on the link's thread, never while the link is borrowed, so a
-/// client may send on any link, this one included.
-pub trait Client: 'static {
-    /// What is expected in answer to one call of [`Link::send`]: one reply or several.
-    type Expect;
-
-    /// Bytes came; the frames in them are handed over next.
-    fn heard(&self) {}
-
-    /// Whether this frame answers no request. `start` holds at least the frame's beginning.
-    fn is_push(&self, front: Option<&Self::Expect>, kind: Kind, start: &[u8]) -> bool;
-
-    /// A frame that answers no request, or a piece of it.
-    fn push(&self, chunk: Chunk<'_>, at: At);
-
-    /// A reply, or a piece of it. Gives back what is still expected after it; a reply in pieces goes on
-    /// with what is given back.
-    fn reply(&self, expect: Self::Expect, chunk: Chunk<'_>, at: At) -> Option<Self::Expect>;
-
-    /// The link was lost before all replies came.
-    fn lost(&self, expect: Self::Expect, loss: &Loss);
-
-    /// The connection stands, and nothing was sent on it yet; what the upstream calls it, if it told.
-    fn up(&self, _id: Option<i64>) {}
-
-    /// The connection is gone, or could not be made; called before the requests in flight are told.
-    fn down(&self, _was_up: bool, _loss: &Loss) {}
-
-    /// Whether the reader of the front request's reply can take more now; if not, it keeps the waker.
-    fn has_room(&self, _front: Option<&Self::Expect>, _cx: &mut Context<'_>) -> bool {
-        true
-    }
-
-    /// Whether a connection that was lost may be replaced by another: not if somebody has state on it.
-    fn reconnects(&self) -> bool {
-        true
-    }
-
-    /// Whether the reply may be long in coming, as that of a blocking command.
-    fn may_wait(&self, _expect: &Self::Expect) -> bool {
-        false
-    }
-}
-
-/// Which piece of a frame a [`Chunk`] is.
-#[derive(Clone, Copy, Debug)]
-pub struct At {
-    pub kind: Kind,
-    pub first: bool,
-    pub last: bool,
-}
-
-/// Bytes that came, as a slice, or without a copy as [`Bytes`] if they are many.
-pub struct Chunk<'a> {
-    pub(super) buf: &'a mut BytesMut,
-    pub(super) len: usize,
-}
-
-impl Deref for Chunk<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.buf[..self.len]
-    }
-}
-
-impl Chunk<'_> {
-    /// The bytes as their own; many are not copied.
-    pub fn into_bytes(mut self) -> Bytes {
-        if self.len < LARGE {
-            return Bytes::copy_from_slice(&self);
-        }
-        self.buf.split_to(std::mem::take(&mut self.len)).freeze()
-    }
-}
-
-impl Drop for Chunk<'_> {
-    fn drop(&mut self) {
-        self.buf.advance(self.len);
-    }
-}
-
-/// Why a request has no reply.
-#[derive(Clone, Debug)]
-pub struct Loss {
-    /// Whether any byte of the request was handed to the kernel: if so it may have been executed.
-    pub sent: bool,
-    pub cause: ConnectError,
-}
 
 /// How a link is reached and what it waits for.
 #[derive(Clone)]
@@ -127,9 +35,6 @@ pub struct Settings {
 pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
     connect(&settings.address, identity, settings.connect_timeout, &settings.ours).await.is_ok()
 }
-
-/// The first delay after a failure, and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(150));
 
 /// How often overdue replies are looked for.
 const OVERDUE_CHECK: Duration = Duration::from_millis(500);
@@ -160,6 +65,8 @@ pub(super) struct Inner<C: Client> {
     /// From when on an answer is awaited: when the upstream last said anything, or was asked after all was answered.
     /// What stands behind another request cannot be answered before it is, so no request needs a time of its own.
     pub(super) awaited: Cell<Instant>,
+    /// Something was answered on the present connection, and not with an error.
+    pub(super) answered: Cell<bool>,
 }
 
 /// Counts the connections of a link; a task whose number is not the present one ends.
@@ -172,7 +79,9 @@ pub(super) struct State<C: Client> {
     queued: u64,
     written: u64,
     pub(super) in_flight: VecDeque<InFlight<C::Expect>>,
-    failures: u32,
+    backoff: Backoff,
+    /// When the present connection was made.
+    since: Instant,
     /// Who waits for the phase or the congestion to change.
     waiting: Vec<Waker>,
 }
@@ -198,7 +107,8 @@ impl<C: Client> Link<C> {
             queued: 0,
             written: 0,
             in_flight: VecDeque::new(),
-            failures: 0,
+            backoff: Backoff::default(),
+            since: Instant::now(),
             waiting: Vec::new(),
         };
         Link(Rc::new(Inner {
@@ -209,6 +119,7 @@ impl<C: Client> Link<C> {
             task: Rc::default(),
             epoch: Rc::default(),
             awaited: Cell::new(Instant::now()),
+            answered: Cell::default(),
         }))
     }
 
@@ -266,6 +177,7 @@ impl<C: Client> Link<C> {
         }
         state.phase = Phase::Connecting;
         drop(state);
+        self.0.client.attempt();
         let current =
             Current { task: self.0.task.clone(), epoch: self.0.epoch.clone(), mine: self.0.epoch.get() };
         let weak = Rc::downgrade(&self.0);
@@ -285,8 +197,27 @@ impl<C: Client> Link<C> {
         Ok(())
     }
 
-    /// Connects now, if there is no connection, however lately an attempt has failed.
+    /// Connects, if there is no connection, as soon as it is not too early to try again.
     pub fn reconnect(&self) {
+        let until = match self.0.state.borrow().phase {
+            Phase::Down { until, .. } => until,
+            _ => Instant::now(),
+        };
+        if until <= Instant::now() {
+            let _ = self.begin();
+            return;
+        }
+        let weak = Rc::downgrade(&self.0);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep_until(until).await;
+            if let Some(inner) = weak.upgrade() {
+                let _ = Link(inner).begin();
+            }
+        });
+    }
+
+    /// Connects now, if there is no connection, however lately an attempt has failed: the upstream is known to be there.
+    pub fn reconnect_now(&self) {
         let mut state = self.0.state.borrow_mut();
         if matches!(state.phase, Phase::Down { .. }) {
             state.phase = Phase::Idle;
@@ -332,6 +263,16 @@ impl<C: Client> Link<C> {
         matches!(self.0.state.borrow().phase, Phase::Up)
     }
 
+    /// Since when the connection stands, or how long ago the last one was made.
+    pub fn lived(&self) -> Duration {
+        self.0.state.borrow().since.elapsed()
+    }
+
+    /// Whether the connection stands, and has stood for a while.
+    pub fn has_lived(&self) -> bool {
+        self.is_up() && self.lived() >= LIVED
+    }
+
     /// Whether there is no connection because the upstream has refused it.
     pub fn is_refused(&self) -> bool {
         matches!(self.0.state.borrow().phase, Phase::Down { cause: ConnectError::Refused(_), .. })
@@ -358,10 +299,10 @@ impl<C: Client> Link<C> {
         wake(&self.0.task);
         let mut state = self.0.state.borrow_mut();
         let was_up = matches!(state.phase, Phase::Up);
-        state.failures = if was_up { 0 } else { state.failures.saturating_add(1) };
-        // A connection that stood may be made anew at once.
-        let until = if was_up { Instant::now() } else { Instant::now() + backoff(BACKOFF, state.failures) };
-        state.phase = Phase::Down { until, cause: cause.clone() };
+        let answered = self.0.answered.replace(false);
+        let lived = state.since.elapsed();
+        let delay = if was_up { state.backoff.lost(answered, lived) } else { state.backoff.failed() };
+        state.phase = Phase::Down { until: Instant::now() + delay, cause: cause.clone() };
         let written = std::mem::take(&mut state.written);
         state.queued = 0;
         state.out = Outgoing::default();
@@ -450,6 +391,7 @@ async fn run<C: Client>(
     let waiting = {
         let mut state = inner.state.borrow_mut();
         state.phase = Phase::Up;
+        state.since = Instant::now();
         std::mem::take(&mut state.waiting)
     };
     inner.client.up(id);

@@ -8,8 +8,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 
+use super::client::{At, Chunk, Client};
 use super::connect::ConnectError;
-use super::link::{At, Chunk, Client, InFlight, Inner};
+use super::link::{InFlight, Inner};
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 
 /// How much of an unfinished reply is gathered before it is handed over in pieces.
@@ -114,8 +115,14 @@ impl Reader {
             return Ok(());
         }
         let Some(request) = state.in_flight.pop_front() else {
-            return Err(ConnectError::Io("a reply came to no request".into()));
+            return Err(match kind {
+                Kind::Error => ConnectError::turned_away(&chunk),
+                _ => ConnectError::Io("a reply came to no request".into()),
+            });
         };
+        if kind != Kind::Error {
+            inner.answered.set(true);
+        }
         drop(state);
         let InFlight { start, expect } = request;
         if let Some(expect) = inner.client.reply(expect, chunk, at) {

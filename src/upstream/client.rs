@@ -1,0 +1,103 @@
+//! Whoever uses a link: what it is asked and told.
+
+use std::ops::Deref;
+use std::task::Context;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::connect::ConnectError;
+use super::outgoing::LARGE;
+use crate::resp::scanner::Kind;
+
+/// What a link does with what arrives. Called on the link's thread, never while the link is borrowed, so a
+/// client may send on any link, this one included.
+pub trait Client: 'static {
+    /// What is expected in answer to one call of [`Link::send`]: one reply or several.
+    type Expect;
+
+    /// Bytes came; the frames in them are handed over next.
+    fn heard(&self) {}
+
+    /// Whether this frame answers no request. `start` holds at least the frame's beginning.
+    fn is_push(&self, front: Option<&Self::Expect>, kind: Kind, start: &[u8]) -> bool;
+
+    /// A frame that answers no request, or a piece of it.
+    fn push(&self, chunk: Chunk<'_>, at: At);
+
+    /// A reply, or a piece of it. Gives back what is still expected after it; a reply in pieces goes on
+    /// with what is given back.
+    fn reply(&self, expect: Self::Expect, chunk: Chunk<'_>, at: At) -> Option<Self::Expect>;
+
+    /// The link was lost before all replies came.
+    fn lost(&self, expect: Self::Expect, loss: &Loss);
+
+    /// A connection is about to be made.
+    fn attempt(&self) {}
+
+    /// The connection stands, and nothing was sent on it yet. `id` is what the upstream calls it, if it says so.
+    fn up(&self, _id: Option<i64>) {}
+
+    /// The connection is gone, or could not be made; called before the requests in flight are told.
+    fn down(&self, _was_up: bool, _loss: &Loss) {}
+
+    /// Whether the reader of the front request's reply can take more now; if not, it keeps the waker.
+    fn has_room(&self, _front: Option<&Self::Expect>, _cx: &mut Context<'_>) -> bool {
+        true
+    }
+
+    /// Whether a connection that was lost may be replaced by another: not if somebody has state on it.
+    fn reconnects(&self) -> bool {
+        true
+    }
+
+    /// Whether the reply may be long in coming, as that of a blocking command.
+    fn may_wait(&self, _expect: &Self::Expect) -> bool {
+        false
+    }
+}
+
+/// Which piece of a frame a [`Chunk`] is.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    pub kind: Kind,
+    pub first: bool,
+    pub last: bool,
+}
+
+/// Bytes that came, as a slice, or without a copy as [`Bytes`] if they are many.
+pub struct Chunk<'a> {
+    pub(super) buf: &'a mut BytesMut,
+    pub(super) len: usize,
+}
+
+impl Deref for Chunk<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buf[..self.len]
+    }
+}
+
+impl Chunk<'_> {
+    /// The bytes as their own; many are not copied.
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.len < LARGE {
+            return Bytes::copy_from_slice(&self);
+        }
+        self.buf.split_to(std::mem::take(&mut self.len)).freeze()
+    }
+}
+
+impl Drop for Chunk<'_> {
+    fn drop(&mut self) {
+        self.buf.advance(self.len);
+    }
+}
+
+/// Why a request has no reply.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// Whether any byte of the request was handed to the kernel: if so it may have been executed.
+    pub sent: bool,
+    pub cause: ConnectError,
+}
