@@ -394,7 +394,7 @@ impl Core {
                 return;
             }
             self.follow(dedicated.became());
-            dedicated.end(&self.worker, self.number);
+            dedicated.end(&self.worker, self.number, &self.login);
         }
         self.outbox.forget_lost_link();
     }

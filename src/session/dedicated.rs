@@ -29,7 +29,7 @@ use crate::cache::{IdentId, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::encode;
 use crate::resp::request::Request;
-use crate::upstream::Link;
+use crate::upstream::{Link, Login};
 
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
@@ -150,9 +150,9 @@ impl Dedicated {
     }
 
     /// Gives the connection to the next session, if it is fit for that.
-    pub(super) fn end(self, worker: &Worker, ident: IdentId) {
+    pub(super) fn end(self, worker: &Worker, ident: IdentId, login: &Option<Login>) {
         if self.pushes().is_clean() && self.state.is_clean() {
-            worker.give_back(ident, self.link);
+            worker.give_back(ident, login, self.link);
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::audit::Audit;
+use super::login::Asked;
 use super::mget::Gather;
 use super::outbox::To;
 use super::pushes::Awaited;
@@ -52,6 +53,8 @@ pub(super) enum What {
     Announced(usize),
     Ping,
     Audit(Box<Audit>),
+    /// `AUTH` of the link's own user, for a session that logs in.
+    Login(Rc<Asked>),
     /// `CLIENT SETNAME`, of our own accord.
     Name,
     /// `CLIENT ID`, for a session that is about to wait.
@@ -74,6 +77,7 @@ impl What {
                 write.fence = None;
                 write.to.take()
             }
+            What::Login(_) => None,
             What::Announced(_) | What::Ping | What::Audit(_) | What::Name | What::Id(_) => None,
             What::Server(..) | What::Arm(_) => None,
         }

@@ -102,7 +102,7 @@ impl Worker {
         let proven = coverages.current(&self.shared.feed).map(|feed| coverages.watermark(feed));
         let lives = proven > link.client().pings.oldest();
         let has_left = self.replaced.borrow().iter().any(|(other, _)| *other == ident);
-        let login = self.links.borrow().iter().find(|known| known.ident == ident).map(|k| k.login.clone());
+        let login = self.links.borrow().iter().find(|known| known.link.is(link)).map(|k| k.login.clone());
         let (Some(who), Some(login), true, false) = (self.shared.idents.get(ident), login, lives, has_left)
         else {
             return;
@@ -111,8 +111,6 @@ impl Worker {
             link = link.client().number.0,
             "a link gives no answer, though the upstream lives: making another"
         );
-        link.client().be_replaced();
-        self.replaced.borrow_mut().push((ident, link.clone()));
         let another = self.new_link(&who, &login);
         self.adopt(ident, &login, &another);
         another.reconnect();

@@ -1,10 +1,11 @@
 //! Commands that nearside answers: who the session is, and what it is called.
 //!
 //! What always holds: each is executed when all earlier replies are in, and no request behind it is looked
-//! at before it is done. A login is checked by the upstream each time, on a connection of its own, and what the
+//! at before it is done. A login is checked by the upstream each time (see [`login`](super::login)), and what the
 //! upstream says is passed on; unless nearside asks for a password itself (see [`gate`]).
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -14,9 +15,10 @@ use super::core::{Core, Raw};
 use super::errors;
 use super::expect::{Change, What};
 use super::gate;
+use super::login::{Answer, Asked, ask, user_of};
 use super::outbox::To;
 use super::peer::Peer;
-use super::shared::{Ident, Shared};
+use super::shared::Ident;
 use super::state::Became;
 use crate::command::{Local, Row};
 use crate::resp::request::Request;
@@ -26,6 +28,8 @@ use crate::upstream::{Link, Login};
 /// The session is about to be somebody else, once that one's link stands.
 pub(super) struct Changing {
     link: Link<Peer>,
+    /// The upstream is asked first whether the login is right.
+    asked: Option<Rc<Asked>>,
     /// Not yet the identity's shared link.
     fresh: bool,
     ident: Ident,
@@ -73,8 +77,7 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
         Local::Select => match number(request.arg(1)) {
             Some(db) => {
                 let ident = Ident { db, ..core.ident.clone() };
-                let login = core.login.clone();
-                change(core, ident, login, false, Then::Ok);
+                change(core, ident, Then::Ok);
             }
             // No server takes it; ours says why.
             None => core.forward(raw, What::Relay),
@@ -160,38 +163,35 @@ fn hello(core: &mut Core, request: &Request<'_>) {
         Some(login) => log_in(core, login, protocol, Then::Hello(name)),
         None => {
             let ident = Ident { protocol, ..core.ident.clone() };
-            let login = core.login.clone();
-            change(core, ident, login, false, Then::Hello(name));
+            change(core, ident, Then::Hello(name));
         }
     }
 }
 
 /// Becomes the user of `login`, if the upstream takes it.
 fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
-    let (user, login) = user_of(&core.shared, login);
+    let (user, new) = user_of(&core.shared, login.clone());
     let ident = Ident { db: core.ident.db, protocol, user };
-    change(core, ident, login, true, then);
-}
-
-/// The user of a login for an identity, and the login with which its links log in.
-fn user_of(shared: &Shared, login: Login) -> (Option<Vec<u8>>, Option<Login>) {
-    let own = &shared.settings.login;
-    let user = |login: &Login| login.user.clone().unwrap_or_else(|| b"default".to_vec());
-    // Nearside's own login is nearside's own identity, however it is written.
-    match own {
-        Some(own) if user(own) == user(&login) && own.password == login.password => (None, Some(own.clone())),
-        _ => (Some(user(&login)), Some(login)),
-    }
-}
-
-fn change(core: &mut Core, ident: Ident, login: Option<Login>, fresh: bool, then: Then) {
-    let link = match fresh {
-        true => core.worker.new_link(&ident, &login),
-        false => core.worker.link(&ident, &login),
+    let number = core.shared.idents.number(&ident);
+    let (link, asked) = match core.worker.link_to_ask(number, &new) {
+        Some(link) => {
+            let asked = ask(&link, &login, &core.outbox, core.now);
+            (link, Some(asked))
+        }
+        None => (core.worker.link_of_login(&ident, &new), None),
     };
     let to = core.to(core.outbox.open());
-    core.changing = Some(Changing { link, fresh, ident, login, to, then });
+    core.changing = Some(Changing { link, asked, fresh: true, ident, login: new, to, then });
     // Taken up by the session's next turn.
+    core.outbox.wake();
+}
+
+/// Becomes another of the same user.
+fn change(core: &mut Core, ident: Ident, then: Then) {
+    let login = core.login.clone();
+    let link = core.worker.link(&ident, &login);
+    let to = core.to(core.outbox.open());
+    core.changing = Some(Changing { link, asked: None, fresh: false, ident, login, to, then });
     core.outbox.wake();
 }
 
@@ -206,16 +206,37 @@ impl Core {
         if let Some(new) = became.login {
             (ident.user, login) = user_of(&self.shared, new);
         }
-        if ident != self.ident || login != self.login {
-            self.become_ident(ident, login);
+        if ident == self.ident && login == self.login {
+            return;
         }
+        let number = self.shared.idents.number(&ident);
+        if login != self.login && !self.worker.has_link(number, &login) {
+            // The upstream has just let it in.
+            let link = self.worker.link_of_login(&ident, &login);
+            self.worker.logged_in(number, &login, &link);
+        }
+        self.become_ident(ident, login);
     }
 
     /// Goes on with a change of identity. Says whether it came to an end.
     pub(super) fn poll_changing(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(changing) = &self.changing else { return false };
+        let Some(changing) = &mut self.changing else { return false };
+        if let Some(asked) = &changing.asked {
+            match asked.take() {
+                None => return false,
+                Some(Answer::Refused(said)) => {
+                    changing.to.whole(&said);
+                    self.changing = None;
+                    return true;
+                }
+                Some(Answer::Accepted | Answer::Lost) => {
+                    changing.asked = None;
+                    changing.link = self.worker.link_of_login(&changing.ident, &changing.login);
+                }
+            }
+        }
         let Poll::Ready(ready) = changing.link.poll_ready(cx) else { return false };
-        let Some(Changing { link, fresh, ident, login, to, then }) = self.changing.take() else {
+        let Some(Changing { link, fresh, ident, login, to, then, .. }) = self.changing.take() else {
             return false;
         };
         if let Err(loss) = ready {
@@ -223,10 +244,7 @@ impl Core {
             return true;
         }
         if fresh {
-            let number = self.shared.idents.number(&ident);
-            if !self.worker.has_link(number, &login) {
-                self.worker.adopt(number, &login, &link);
-            }
+            self.worker.logged_in(self.shared.idents.number(&ident), &login, &link);
         }
         self.become_ident(ident, login);
         match then {

@@ -18,6 +18,7 @@ use cover::Arming;
 
 use super::errors;
 use super::expect::{Change, Expect, What};
+use super::login::Answer;
 use super::outbox::{Outbox, To};
 use super::pushes::Pushes;
 use super::shared::Shared;
@@ -273,6 +274,14 @@ impl Client for Peer {
                 None
             }
             What::Audit(audit) => audit.reply(&self.shared, chunk, at).map(What::Audit).and_then(again),
+            What::Login(asked) => {
+                // An error's text is short, and comes whole.
+                asked.answer(match at.kind {
+                    Kind::Error => Answer::Refused(chunk.into_bytes()),
+                    _ => Answer::Accepted,
+                });
+                None
+            }
             What::Name => {
                 if at.kind == Kind::Error {
                     self.name.replace(None);
@@ -309,6 +318,9 @@ impl Client for Peer {
             warn!(announced, cause = %loss.cause, "announcements were lost with their link");
         }
         self.written_or_not(&mut expect.what);
+        if let What::Login(asked) = &expect.what {
+            return asked.lost(loss);
+        }
         if let Some((to, reply)) = self.instead(&expect.what) {
             return to.piece(reply, true);
         }

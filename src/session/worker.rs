@@ -20,8 +20,10 @@ use tokio::time::Instant;
 
 use super::connection;
 use super::expect::{Expect, What};
+use super::login::Fresh;
 use super::outbox::Outbox;
 use super::peer::Peer;
+use super::pool::Pool;
 use super::shared::{CachedTable, Ident, Shared};
 use crate::cache::{IdentId, LinkId, Micros, NO_LINK, Waiter, Wanted};
 use crate::resp::Protocol;
@@ -33,9 +35,6 @@ const ACTIVE: Duration = Duration::from_secs(60);
 
 /// A shared link that no session has used for this long is closed.
 pub(super) const UNUSED: Duration = Duration::from_secs(60);
-
-/// Dedicated connections kept ready for the next session that needs one.
-const POOL: usize = 16;
 
 /// What is said to a worker from outside its thread.
 pub enum Message {
@@ -136,7 +135,9 @@ pub struct Worker {
     /// Links that gave no answer and were replaced: they end with what is in flight on them. At most one of
     /// an identity.
     pub(super) replaced: RefCell<Vec<(IdentId, Link<Peer>)>>,
-    pool: RefCell<Vec<(IdentId, Link<Peer>)>>,
+    /// Links that log in for a session.
+    pub(super) fresh: RefCell<Vec<Fresh>>,
+    pool: RefCell<Pool<(IdentId, Option<Login>), Link<Peer>>>,
     sessions: RefCell<HashMap<u64, Rc<Outbox>>>,
     /// The read buffer of whichever session is reading, so that idle sessions need none.
     pub(super) scratch: RefCell<BytesMut>,
@@ -154,6 +155,7 @@ impl Worker {
             inbox,
             links: RefCell::default(),
             replaced: RefCell::default(),
+            fresh: RefCell::default(),
             pool: RefCell::default(),
             sessions: RefCell::default(),
             scratch: RefCell::default(),
@@ -197,6 +199,7 @@ impl Worker {
         drop(tasks);
         self.links.borrow_mut().clear();
         self.replaced.borrow_mut().clear();
+        self.fresh.borrow_mut().clear();
         self.pool.borrow_mut().clear();
     }
 
@@ -275,14 +278,18 @@ impl Worker {
         link
     }
 
-    /// The shared link of an identity that is in use on this worker.
+    /// A shared link of an identity that is in use on this worker; if its user has several passwords, one that stands.
     pub(super) fn known_link(&self, ident: IdentId) -> Option<Link<Peer>> {
         let links = self.links.borrow();
-        links.iter().find(|known| known.ident == ident).map(|known| known.link.clone())
+        let mut known = links.iter().filter(|known| known.ident == ident).map(|known| &known.link);
+        let up = known.clone().find(|link| link.is_up());
+        up.or_else(|| known.next()).cloned()
     }
 
+    /// Whether the identity has a link that stands, with this login.
     pub(super) fn has_link(&self, ident: IdentId, login: &Option<Login>) -> bool {
-        self.links.borrow().iter().any(|known| known.ident == ident && known.login == *login)
+        let is = |known: &SharedLink| known.ident == ident && known.login == *login && known.link.is_up();
+        self.links.borrow().iter().any(is)
     }
 
     /// A shared link that nobody shares yet.
@@ -290,10 +297,16 @@ impl Worker {
         self.connect(Peer::new(self, LinkId::next(), None, ident.protocol), ident, login)
     }
 
-    /// Makes `link` the one that sessions of this identity share from now on.
+    /// Makes `link` the one that sessions of this identity and login share from now on. Those that have another go to it when
+    /// nothing is expected on theirs, which is closed then.
     pub(super) fn adopt(&self, ident: IdentId, login: &Option<Login>, link: &Link<Peer>) {
         let mut links = self.links.borrow_mut();
-        links.retain(|known| known.ident != ident);
+        for before in links.extract_if(.., |known| known.ident == ident && known.login == *login) {
+            before.link.client().be_replaced();
+            if before.link.is_up() {
+                self.replaced.borrow_mut().push((ident, before.link));
+            }
+        }
         let used = Cell::new(Instant::now());
         links.push(SharedLink { ident, login: login.clone(), link: link.clone(), used });
         drop(links);
@@ -310,25 +323,25 @@ impl Worker {
         owner: &Rc<Outbox>,
     ) -> Link<Peer> {
         let number = self.shared.idents.number(ident);
-        let mut pool = self.pool.borrow_mut();
-        while let Some(i) = pool.iter().position(|(ident, _)| *ident == number) {
-            let (_, link) = pool.swap_remove(i);
+        while let Some(link) = self.pooled(&(number, login.clone())) {
             if link.is_up() {
                 link.client().own(owner);
                 return link;
             }
         }
-        drop(pool);
         self.connect(Peer::new(self, NO_LINK, Some(owner.clone()), ident.protocol), ident, login)
     }
 
     /// Takes back a dedicated connection that holds no state of its session.
-    pub(super) fn give_back(&self, ident: IdentId, link: Link<Peer>) {
-        let mut pool = self.pool.borrow_mut();
-        if link.is_up() && pool.len() < POOL {
+    pub(super) fn give_back(&self, ident: IdentId, login: &Option<Login>, link: Link<Peer>) {
+        if link.is_up() {
             link.client().disown();
-            pool.push((ident, link));
+            self.pool.borrow_mut().put((ident, login.clone()), link);
         }
+    }
+
+    fn pooled(&self, of: &(IdentId, Option<Login>)) -> Option<Link<Peer>> {
+        self.pool.borrow_mut().take(of)
     }
 
     fn connect(&self, mut peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
@@ -356,6 +369,8 @@ impl Worker {
 
     /// Closes links that nobody uses.
     pub(super) fn drop_unused(&self) {
+        let expired = self.pool.borrow_mut().expired();
+        drop(expired);
         let default = self.shared.idents.number(&self.default_ident(Protocol::Resp2));
         let mut unused = Vec::new();
         let mut links = self.links.borrow_mut();

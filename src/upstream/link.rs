@@ -273,6 +273,16 @@ impl<C: Client> Link<C> {
         self.is_up() && self.lived() >= LIVED
     }
 
+    /// Whether the connection was lost, or could not be made.
+    pub fn is_down(&self) -> bool {
+        matches!(self.0.state.borrow().phase, Phase::Down { .. })
+    }
+
+    /// Whether both are handles of one link.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether there is no connection because the upstream has refused it.
     pub fn is_refused(&self) -> bool {
         matches!(self.0.state.borrow().phase, Phase::Down { cause: ConnectError::Refused(_), .. })
