@@ -51,7 +51,7 @@ impl Asked {
     pub(super) fn lost(&self, loss: &Loss) {
         self.answer(match &loss.cause {
             ConnectError::Refused(said) => Answer::Refused(Bytes::copy_from_slice(said)),
-            ConnectError::Io(_) => Answer::Lost,
+            ConnectError::Io(_) | ConnectError::TurnedAway(_) => Answer::Lost,
         });
     }
 }
