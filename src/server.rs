@@ -138,7 +138,7 @@ impl Server {
             None => None,
         };
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
-        let shared = Shared::new(parts::settings(&config), cache, parts::namespaces(&config));
+        let shared = Shared::new(parts::settings(&config, room.files), cache, parts::namespaces(&config));
         let shared = Arc::new(shared.ok_or(ServerError::Broken)?);
         Ok(Server { config, shared, listeners, admin, room })
     }

@@ -15,6 +15,7 @@
 mod backoff;
 mod client;
 mod connect;
+mod dial;
 mod link;
 mod ours;
 mod outgoing;
@@ -22,13 +23,16 @@ mod pings;
 mod reader;
 mod said;
 pub mod server_id;
+mod stream;
 
 pub use backoff::{Backoff, LIVED, backoff};
 pub use client::{At, Chunk, Client, Loss};
-pub use connect::{Address, ConnectError, Identity, Login, Stream};
-pub use link::{Link, Settings, can_connect};
+pub use connect::{ConnectError, Identity, Login, Settings};
+pub use dial::Dial;
+pub use link::{Link, can_connect};
 pub use ours::Ours;
 pub use outgoing::{LARGE, Outgoing};
 pub use pings::{Pace, Pings};
 pub use said::Said;
 pub use server_id::ServerId;
+pub use stream::{Address, Stream};

@@ -29,7 +29,7 @@ fn who_cannot_be_served_is_told_so_and_nobody_hangs() {
             assert_eq!(program.status("/livez"), Some(200), "with {i} clients");
         }
     }
-    assert!((20..60).contains(&served.len()), "{} are served", served.len());
+    assert!((15..60).contains(&served.len()), "{} are served", served.len());
     assert_eq!(served[0].text("SET k v"), "+OK\r\n");
     // Each of them now wants a connection upstream of its own.
     for client in &mut served {
@@ -48,10 +48,8 @@ fn who_cannot_be_served_is_told_so_and_nobody_hangs() {
         count.unwrap().trim().parse::<usize>().unwrap()
     };
     eventually("some wait", || blocked(&mut direct) > 0);
+    direct.args(&[&b"RPUSH"[..], b"list"].into_iter().chain([&b"v"[..]; 200]).collect::<Vec<_>>());
     for client in &mut served {
-        while blocked(&mut direct) > 0 && direct.text("LLEN list") == ":0\r\n" {
-            direct.cmd("RPUSH list v");
-        }
         match client.try_reply().expect("an answer") {
             pop if pop.starts_with(b"*2") => popped += 1,
             error => {

@@ -13,7 +13,7 @@ use nearside::config::Config;
 use nearside::feed::{Feed, Hooks, Told};
 use nearside::metrics::Metrics;
 use nearside::namespace::Namespaces;
-use nearside::upstream::{Address, Ours, ServerId, Settings};
+use nearside::upstream::{Address, Dial, Ours, ServerId, Settings};
 use support::chaos::{Chaos, Role, Way};
 use support::{Conn, Nearside, Redis, eventually, line};
 
@@ -203,6 +203,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
                 connect_timeout: Duration::from_secs(2),
                 reply_timeout: Duration::from_secs(60),
                 ours: Ours::default(),
+                dial: Dial::default(),
             },
             bound: BOUND,
             tracking: true,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -158,7 +159,7 @@ pub(super) struct Door {
 
 impl Door {
     /// Accepts one client, and hands it over or refuses it.
-    async fn admit<S: io::Read + io::Write>(
+    async fn admit<S: io::Read + io::Write + AsRawFd>(
         &self,
         accept: impl AsyncFn() -> io::Result<S>,
         message: impl FnOnce(S) -> Message,
@@ -169,9 +170,9 @@ impl Door {
             Err(error) if is_out_of_files(&error) => return self.refuse_without_files(accept).await,
             Err(error) => return debug!(%error, "a client left before it was accepted"),
         };
-        let clients = metrics.clients.get() as usize;
-        if clients >= self.room.clients || clients + metrics.upstream_links.get() as usize >= self.room.files
-        {
+        // The system gives the lowest free number: one so high says how many are in use.
+        let full = stream.as_raw_fd() as usize >= self.room.files;
+        if full || metrics.clients.get() as usize >= self.room.clients {
             return self.refuse(stream);
         }
         metrics.clients.inc();
@@ -193,7 +194,10 @@ impl Door {
         let _ = stream.read(&mut [0; 4096]);
     }
 
-    async fn refuse_without_files<S: io::Read + io::Write>(&self, accept: impl AsyncFn() -> io::Result<S>) {
+    async fn refuse_without_files<S: io::Read + io::Write + AsRawFd>(
+        &self,
+        accept: impl AsyncFn() -> io::Result<S>,
+    ) {
         let free = self.spare.free();
         if let Ok(Ok(stream)) = tokio::time::timeout(PAUSE, accept()).await {
             self.refuse(stream);

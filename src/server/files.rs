@@ -20,7 +20,7 @@ const NEEDED: (usize, usize) = (20, 7);
 pub(super) struct Room {
     /// Clients.
     pub(super) clients: usize,
-    /// Clients and connections upstream.
+    /// File descriptors, before those that are kept for the shared connections and the admin pages.
     pub(super) files: usize,
     /// Connections to the admin pages.
     pub(super) admin: usize,
@@ -51,9 +51,11 @@ pub(super) fn make_room(max_clients: usize, workers: usize) -> Result<Room, Serv
 fn divide(have: usize, max_clients: usize, workers: usize) -> Option<Room> {
     let (process, worker) = NEEDED;
     let needed = process + worker * workers;
-    let clients = have.checked_sub(needed.max(have / 4).min(needed.max(SPARE_FILES)))?.min(max_clients);
-    // Each worker's shared link counts as a connection upstream.
-    let room = Room { clients, files: have - needed + workers, admin: (have / 8).clamp(4, 64) };
+    // Some clients need a connection upstream of their own.
+    let kept = (needed + have / 8).min(needed.max(SPARE_FILES));
+    let clients = have.checked_sub(kept)?.min(max_clients);
+    let admin = (have / 16).clamp(4, 64);
+    let room = Room { clients, files: have.checked_sub(admin + 4 + 2 * workers)?, admin };
     (clients > 0).then_some(room)
 }
 
@@ -103,15 +105,16 @@ mod tests {
     fn what_nearside_itself_needs_is_never_a_clients() {
         assert_eq!(divide(1 << 20, 10_000, 4).map(|room| room.clients), Some(10_000));
         for workers in 1..=4 {
-            for have in [64, 65, 100, 128, 256, 500, 1024, 4096, 20_000] {
+            for have in [64, 65, 80, 100, 128, 256, 500, 1024, 4096, 20_000] {
                 let Some(room) = divide(have, 10_000, workers) else { panic!("{have} for {workers}") };
                 assert!(room.clients >= 1 && room.clients + 20 + 7 * workers <= have, "{room:?} of {have}");
-                assert!(room.files < have && room.clients < room.files, "{room:?} of {have}");
+                assert!(room.files + room.admin + workers < have, "{room:?} of {have}");
+                assert!(room.clients + 10 + 5 * workers < room.files, "{room:?} of {have}");
             }
         }
-        assert_eq!(divide(64, 10_000, 2).map(|room| room.clients), Some(30));
-        assert_eq!(divide(1024, 10_000, 2).map(|room| room.clients), Some(768));
-        assert_eq!(divide(34, 10_000, 2), None);
+        assert_eq!(divide(64, 10_000, 2).map(|room| room.clients), Some(22));
+        assert_eq!(divide(1024, 10_000, 2).map(|room| room.clients), Some(862));
+        assert_eq!(divide(38, 10_000, 2), None);
         assert_eq!(divide(5, 10_000, 2), None);
     }
 }

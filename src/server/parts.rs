@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
 use crate::session::{FeedUp, Inbox, Message, Password, Settings, Shared, Ticket, is_active};
-use crate::upstream::{self, Address, Login, Ours, ServerId};
+use crate::upstream::{self, Address, Dial, Login, Ours, ServerId};
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
     let password = upstream.password.as_ref()?;
@@ -19,7 +19,8 @@ fn login(upstream: &config::Upstream) -> Option<Login> {
     Some(Login { user, password: password.expose().as_bytes().to_vec() })
 }
 
-pub(super) fn settings(config: &Config) -> Settings {
+/// `files` is how many file descriptors a connection of a client's own may bring the process to.
+pub(super) fn settings(config: &Config, files: usize) -> Settings {
     let address = match &config.upstream.address {
         config::Address::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
         config::Address::Unix(path) => Address::Unix(path.clone()),
@@ -30,6 +31,7 @@ pub(super) fn settings(config: &Config) -> Settings {
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
             ours: Ours::default(),
+            dial: Dial::default().within(Some(files)),
         },
         login: login(&config.upstream),
         db: config.upstream.db,
@@ -76,7 +78,7 @@ pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]
         cache: shared.cache.clone(),
         hooks: Process { shared: shared.clone(), workers: workers.to_vec() },
         login: login(&config.upstream),
-        settings: shared.settings.upstream.clone(),
+        settings: shared.settings.upstream.without_limit(),
         bound: super::bound(shared),
         tracking: shared.wants(Tracking::Keys),
         broadcast: broadcast(shared),

@@ -347,7 +347,9 @@ impl Worker {
     fn connect(&self, mut peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
         peer.own = ident.user.is_none();
         let identity = Identity { login: login.clone(), db: ident.db, protocol: ident.protocol };
-        Link::new(peer, identity, Rc::new(self.shared.settings.upstream.clone()))
+        let settings = &self.shared.settings.upstream;
+        let settings = if peer.number == NO_LINK { settings.clone() } else { settings.without_limit() };
+        Link::new(peer, identity, Rc::new(settings))
     }
 
     /// Sends announcements over nearside's own link.

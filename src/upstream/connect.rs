@@ -1,39 +1,18 @@
-//! Reaching the upstream: addresses, the stream, and the handshake that gives a connection its identity.
+//! Reaching the upstream: the handshake that gives a connection its identity.
 
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::dial::Dial;
 use super::ours::{Ours, Own};
+use super::stream::{Address, Stream};
 use crate::resp::decode::decode;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 use crate::resp::{Protocol, encode};
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// What a connection logs in with.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,91 +30,22 @@ pub struct Identity {
     pub protocol: Protocol,
 }
 
-/// A stream to the upstream or to a client.
-pub enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// How a link is reached and what it waits for.
+#[derive(Clone)]
+pub struct Settings {
+    pub address: Address,
+    pub connect_timeout: Duration,
+    /// How long a reply may be in coming; zero is for ever.
+    pub reply_timeout: Duration,
+    /// Where the connections are noted as long as they stand.
+    pub ours: Ours,
+    pub dial: Dial,
 }
 
-macro_rules! either {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
-
-/// How long a silent peer is trusted before the kernel probes it, and how long unacknowledged bytes may
-/// stay so: a dead host is noticed within a minute even when nothing of ours times out.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-
-impl Stream {
-    /// Whether there may be something to read; if not, `cx` is woken when there may be.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Tcp(stream) => stream.poll_read_ready(cx),
-            Stream::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
-    /// The near end's address, of a TCP connection.
-    fn local_address(&self) -> Option<String> {
-        match self {
-            Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.to_string()),
-            Stream::Unix(_) => None,
-        }
-    }
-
-    /// Opens a connection, without a handshake.
-    pub async fn open(address: &Address) -> io::Result<Stream> {
-        match address {
-            Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                let socket = SockRef::from(&stream);
-                socket.set_tcp_keepalive(
-                    &TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3),
-                )?;
-                #[cfg(target_os = "linux")]
-                socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-                Ok(Stream::Tcp(stream))
-            }
-        }
+impl Settings {
+    /// For connections that must be possible even with the last file descriptors.
+    pub fn without_limit(&self) -> Self {
+        Self { dial: self.dial.clone().within(None), ..self.clone() }
     }
 }
 
@@ -171,17 +81,13 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// Opens a connection and gives it its identity, within `timeout`. It is one of `ours` as long as what comes with
-/// it stands.
-pub(super) async fn connect(
-    address: &Address,
-    identity: &Identity,
-    timeout: Duration,
-    ours: &Ours,
-) -> Result<(Stream, Own), ConnectError> {
+/// Opens a connection and gives it its identity, within `connect_timeout`. It is one of `ours` as long as what comes
+/// with it stands.
+pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<(Stream, Own), ConnectError> {
+    let timeout = settings.connect_timeout;
     let handshake = async {
-        let mut stream = Stream::open(address).await?;
-        let mut own = ours.note(stream.local_address());
+        let mut stream = settings.dial.open(&settings.address, timeout).await?;
+        let mut own = settings.ours.note(stream.local_address());
         let mut out = BytesMut::new();
         let steps = greet(&mut out, identity);
         // It may have closed the connection already, and have said why.

@@ -15,25 +15,14 @@ use tokio::time::Instant;
 
 use super::backoff::{Backoff, LIVED};
 use super::client::{Client, Loss};
-use super::connect::{Address, ConnectError, Identity, Stream, connect};
-use super::ours::Ours;
+use super::connect::{ConnectError, Identity, Settings, connect};
 use super::outgoing::Outgoing;
 use super::reader::Reader;
-
-/// How a link is reached and what it waits for.
-#[derive(Clone)]
-pub struct Settings {
-    pub address: Address,
-    pub connect_timeout: Duration,
-    /// How long a reply may be in coming; zero is for ever.
-    pub reply_timeout: Duration,
-    /// Where the connections are noted as long as they stand.
-    pub ours: Ours,
-}
+use super::stream::Stream;
 
 /// Whether a connection of this identity can be made now.
 pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
-    connect(&settings.address, identity, settings.connect_timeout, &settings.ours).await.is_ok()
+    connect(settings, identity).await.is_ok()
 }
 
 /// How often overdue replies are looked for.
@@ -184,7 +173,7 @@ impl<C: Client> Link<C> {
         let (identity, settings) = (self.0.identity.clone(), self.0.settings.clone());
         tokio::task::spawn_local(async move {
             let _fall = Fall(weak.clone());
-            let connecting = connect(&settings.address, &identity, settings.connect_timeout, &settings.ours);
+            let connecting = connect(&settings, &identity);
             let cause = match current.or_over(connecting).await {
                 Some(Ok((stream, own))) => run(stream, own.id(), &weak, &current).await,
                 Some(Err(cause)) => Some(cause),

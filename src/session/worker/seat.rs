@@ -49,6 +49,7 @@ mod tests {
                 connect_timeout: second,
                 reply_timeout: second,
                 ours: Default::default(),
+                dial: Default::default(),
             },
             login: None,
             db: 0,
