@@ -82,6 +82,8 @@ pub struct Metrics {
     /// Closed because they spoke HTTP.
     pub clients_http: Counter,
     pub http_told: Seldom,
+    /// Closed by `CLIENT KILL`.
+    pub clients_killed: Counter,
     /// Closed because they did not take their replies.
     pub clients_stalled: Counter,
     pub requests: Counter,

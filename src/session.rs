@@ -7,7 +7,9 @@
 //! and its [`heart`] looks after the links.
 
 mod arm;
+mod asking;
 mod audit;
+mod clients;
 mod connection;
 mod core;
 mod dedicated;
@@ -16,6 +18,7 @@ mod expect;
 mod fields;
 mod gate;
 mod heart;
+mod listing;
 mod local;
 mod login;
 mod mget;
@@ -32,6 +35,7 @@ mod state;
 mod worker;
 mod write;
 
+pub use clients::Clients;
 pub use errors::{MAX_CLIENTS, line as error_line};
 pub use gate::Password;
 pub use shared::{FeedUp, Settings, Shared, micros};

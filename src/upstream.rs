@@ -35,4 +35,4 @@ pub use outgoing::{LARGE, Outgoing};
 pub use pings::{Pace, Pings};
 pub use said::Said;
 pub use server_id::ServerId;
-pub use stream::{Address, Stream};
+pub use stream::{Address, Ends, Stream};

@@ -310,18 +310,22 @@ mod blocking {
         assert_eq!(other.text(&format!("CLIENT UNBLOCK {id}")), ":0\r\n");
         assert!(other.text(&format!("CLIENT UNBLOCK {id} MAYBE")).starts_with("-ERR"));
         assert!(other.text("CLIENT UNBLOCK x").starts_with("-ERR"));
-        // A session that does not wait is never taken for the upstream's client of the same number.
-        let number = |said: String| said.trim_matches([':', '\r', '\n']).parse::<i64>().unwrap();
-        let upstream = number(direct.text("CLIENT ID"));
-        let mut sessions = Vec::new();
-        while sessions.last() <= Some(&upstream) {
-            sessions.push(number(nearside.connect().text("CLIENT ID")));
-        }
+        // No id of a session is one of the upstream's clients, and the upstream's are found by theirs.
+        let upstream = direct.text("CLIENT ID").trim_matches([':', '\r', '\n']).to_string();
         direct.send(&line("BLPOP m 0"));
         let mut watcher = redis.connect();
         eventually("it waits", || blocked(&mut watcher) == 1);
-        assert_eq!(other.text(&format!("CLIENT UNBLOCK {upstream}")), ":0\r\n");
+        assert_eq!(other.text(&format!("CLIENT UNBLOCK {upstream}")), ":1\r\n");
+        assert_eq!(text(direct.reply()), "*-1\r\n");
+        // Those of nearside's own connections are nobody's.
+        waiting.send(&line("BLPOP l 0"));
+        eventually("it waits", || blocked(&mut watcher) == 1);
+        let list = watcher.text("CLIENT LIST");
+        let own = list.lines().find(|line| line.contains("cmd=blpop")).unwrap();
+        let own = own.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap();
+        assert_eq!(other.text(&format!("CLIENT UNBLOCK {own}")), ":0\r\n");
         assert_eq!(blocked(&mut watcher), 1);
+        eventually("it is found", || other.text(&format!("CLIENT UNBLOCK {id}")) == ":1\r\n");
     }
 
     #[test]

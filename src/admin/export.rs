@@ -134,6 +134,7 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
                 ("malformed", m.clients_malformed.get()),
                 ("http", m.clients_http.get()),
                 ("stalled", m.clients_stalled.get()),
+                ("killed", m.clients_killed.get()),
             ],
         ),
         counter("requests", "Requests of clients", m.requests.get()),

@@ -59,10 +59,20 @@ pub enum Local {
     Http,
     Reset,
     ClientId,
+    ClientInfo,
+    ClientList,
+    ClientKill,
     ClientGetName,
     ClientSetName,
     ClientSetInfo,
     Nearside,
+}
+
+impl Local {
+    /// Whether it asks the upstream about its clients, and leaves nothing behind.
+    pub fn is_about_clients(self) -> bool {
+        matches!(self, Self::ClientInfo | Self::ClientList | Self::ClientKill)
+    }
 }
 
 /// How the reply to a request may be cached.
@@ -245,7 +255,8 @@ mod tests {
             ("CLIENT SETNAME x", Kind::Local(Local::ClientSetName)),
             ("CLIENT REPLY OFF", Kind::Connection),
             ("CLIENT SOMETHING", Kind::Connection),
-            ("CLIENT LIST", Kind::Plain),
+            ("CLIENT LIST", Kind::Local(Local::ClientList)),
+            ("CLIENT PAUSE 1", Kind::Plain),
             ("SSUBSCRIBE c", Kind::Subscribe),
             ("POST / HTTP/1.1", Kind::Local(Local::Http)),
             ("NEARSIDE STATS", Kind::Local(Local::Nearside)),

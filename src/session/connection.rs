@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
+use super::clients::Present;
 use super::core::{Core, Raw};
 use super::outbox::{Left, MAX_SPARE, Outbox};
 use super::worker::Worker;
@@ -27,10 +28,11 @@ use crate::upstream::{LARGE, Stream};
 const READ: usize = 64 << 10;
 
 /// Serves a client until it leaves, is sent away, or the worker drains.
-pub(super) async fn serve(worker: Rc<Worker>, id: u64, outbox: Rc<Outbox>, mut stream: Stream) {
+pub(super) async fn serve(worker: Rc<Worker>, present: Present, outbox: Rc<Outbox>, mut stream: Stream) {
+    let id = present.id;
     let framer = RequestFramer::new(worker.shared.settings.limits);
     let mut session = Connection {
-        core: Core::new(worker.clone(), id, outbox.clone()),
+        core: Core::new(worker.clone(), present, outbox.clone()),
         worker,
         outbox,
         framer,
@@ -216,6 +218,10 @@ impl Connection {
         loop {
             self.held_back = !self.core.may_proceed(cx);
             if self.held_back {
+                if self.core.wants_to_quit() {
+                    // It was killed.
+                    self.end_input();
+                }
                 break;
             }
             let Some(framed) = self.next_frame() else {
@@ -233,7 +239,7 @@ impl Connection {
         }
         self.drop_handled();
         any |= self.core.handled() != before;
-        self.core.end_batch();
+        self.core.end_batch(last);
         Handled { any, starved }
     }
 

@@ -6,6 +6,8 @@
 //! - A request that waits for another's flight is not on any link yet; until it is answered, only reads that
 //!   may be cached follow it. So no later write can overtake it.
 
+mod end;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use std::task::Context;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::asking::Asking;
+use super::clients::Present;
 use super::dedicated::Dedicated;
 use super::errors;
 use super::expect::{Expect, Past, What};
@@ -81,6 +85,7 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) outbox: Rc<Outbox>,
     pub(super) id: u64,
+    pub(super) session: Present,
     pub(super) ident: Ident,
     /// The identity's number in the cache.
     pub(super) number: IdentId,
@@ -88,6 +93,7 @@ pub(super) struct Core {
     pub(super) name: Vec<u8>,
     pub(super) link: Link<Peer>,
     pub(super) changing: Option<Changing>,
+    pub(super) asking: Option<Asking>,
     pub(super) quit: bool,
     /// The last request that may write keys which nobody can name.
     barrier: Cell<Option<u64>>,
@@ -104,11 +110,11 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(worker: Rc<Worker>, id: u64, outbox: Rc<Outbox>) -> Self {
+    pub(super) fn new(worker: Rc<Worker>, session: Present, outbox: Rc<Outbox>) -> Self {
         let shared = worker.shared.clone();
         let ident = worker.default_ident(Protocol::Resp2);
         let login = shared.settings.login.clone();
-        Self {
+        let core = Self {
             locked: shared.settings.password.is_some(),
             number: shared.idents.number(&ident),
             link: worker.link(&ident, &login),
@@ -116,11 +122,13 @@ impl Core {
             worker,
             shared,
             outbox,
-            id,
+            id: session.id,
+            session,
             ident,
             login,
             name: Vec::new(),
             changing: None,
+            asking: None,
             quit: false,
             barrier: Cell::new(None),
             mode: Mode::Shared,
@@ -128,7 +136,9 @@ impl Core {
             timed: 0,
             hits: 0,
             reported: 0,
-        }
+        };
+        core.publish();
+        core
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -158,42 +168,15 @@ impl Core {
         self.locked = self.shared.settings.password.is_some();
     }
 
-    pub(super) fn wants_to_quit(&self) -> bool {
-        self.quit
-    }
-
-    /// Whether the session may be ended between two requests without a loss of state.
-    pub(super) fn may_leave(&self) -> bool {
-        match &self.mode {
-            Mode::Shared => self.changing.is_none(),
-            Mode::Dedicated(dedicated) => !dedicated.in_transaction(),
-        }
-    }
-
-    /// Whether nobody can be served any more once the client has closed its side: what is open may never
-    /// be answered.
-    pub(super) fn ends_with_client(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_wait())
-    }
-
-    /// Whether what the session wrote on a connection of its own is on its way; if not, the session is woken.
-    pub(super) fn is_flushed(&self, cx: &mut Context<'_>) -> bool {
-        match &self.mode {
-            Mode::Dedicated(dedicated) => dedicated.link().is_flushed(cx),
-            Mode::Shared => true,
-        }
-    }
-
-    /// Whether the state that the session had upstream is gone.
-    pub(super) fn is_lost(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if self.outbox.link_is_lost() && dedicated.has_state())
-    }
-
     /// Before a batch of requests: takes the time, and does what had to wait. Says whether anything was done.
     pub(super) fn begin_batch(&mut self, table: &Table, cx: &mut Context<'_>) -> bool {
         self.now = self.shared.now();
         self.timed = self.handled;
-        let mut done = self.poll_changing(cx);
+        if self.session.is_killed() {
+            self.quit = true;
+            self.outbox.cut_off();
+        }
+        let mut done = self.poll_changing(cx) | self.poll_asking();
         while let Some((slot, request)) = self.outbox.next_released() {
             super::read::read_again(self, table, slot, &request);
             done = true;
@@ -205,12 +188,14 @@ impl Core {
         done
     }
 
-    pub(super) fn end_batch(&mut self) {
+    /// `last` is the row of the last request.
+    pub(super) fn end_batch(&mut self, last: Option<&Row>) {
         let requests = self.handled - self.reported;
         if requests == 0 {
             return;
         }
         self.reported = self.handled;
+        self.session.note(self.now, last.map(|row| row.id));
         self.shared.metrics.requests.add(requests);
         let hits = std::mem::take(&mut self.hits);
         if hits > 0 {
@@ -230,11 +215,12 @@ impl Core {
             self.timed = self.handled;
             self.now = self.shared.now();
         }
-        let link = match &self.mode {
-            Mode::Shared => &self.link,
-            Mode::Dedicated(dedicated) => dedicated.link(),
-        };
-        self.changing.is_none() && !self.quit && self.outbox.may_open() && !link.is_congested(cx)
+        let link = self.present_link();
+        self.changing.is_none()
+            && self.asking.is_none()
+            && !self.quit
+            && self.outbox.may_open()
+            && !link.is_congested(cx)
     }
 
     /// What is to be done with a request of this row; `None` if it has to wait for the replies before it.
@@ -252,6 +238,10 @@ impl Core {
         self.leave_if_idle();
         let idle = || self.outbox.waiting() == 0;
         let now = self.now;
+        let kind = match &self.mode {
+            Mode::Dedicated(dedicated) => dedicated.kind_here(kind),
+            Mode::Shared => kind,
+        };
         let act = match (&mut self.mode, kind) {
             (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
                 let done = local != Local::Reset || dedicated.is_done(now);
@@ -336,7 +326,10 @@ impl Core {
                 self.forward(raw, |to| What::ReadPast(to, Box::new(past)));
             }
             Act::Write => self.write(plan.row, request, raw),
-            Act::Local(local) => super::local::answer(self, local, request, raw),
+            Act::Local(local) => {
+                self.session.note(self.now, plan.row.map(|row| row.id));
+                super::local::answer(self, local, request, raw);
+            }
             Act::Dedicated(kind) => self.on_dedicated(plan.row, kind, request, raw),
         }
     }
@@ -370,7 +363,7 @@ impl Core {
     fn on_dedicated(&mut self, row: Option<&Row>, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
         if matches!(self.mode, Mode::Shared) {
             let link = self.worker.dedicated(&self.ident, &self.login, &self.outbox);
-            self.mode = Mode::Dedicated(Dedicated::new(link));
+            self.mode = Mode::Dedicated(Dedicated::new(link, &self.session));
         }
         let mut mode = std::mem::replace(&mut self.mode, Mode::Shared);
         if let Mode::Dedicated(dedicated) = &mut mode {
@@ -411,18 +404,22 @@ impl Core {
         matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.is_silent())
     }
 
-    /// Drops the dedicated connection with all its state.
-    pub(super) fn drop_dedicated(&mut self) {
-        self.mode = Mode::Shared;
-        self.outbox.forget_lost_link();
-    }
-
     /// From now on the session is this one.
     pub(super) fn become_ident(&mut self, ident: Ident, login: Option<Login>) {
         self.link = self.worker.link(&ident, &login);
         self.number = self.shared.idents.number(&ident);
         self.ident = ident;
         self.login = login;
+        self.publish();
+    }
+
+    /// Where the session's requests go now.
+    #[inline]
+    pub(super) fn present_link(&self) -> &Link<Peer> {
+        match &self.mode {
+            Mode::Shared => &self.link,
+            Mode::Dedicated(dedicated) => dedicated.link(),
+        }
     }
 
     /// Under what conditions a read of a key in this namespace may be served.
@@ -464,6 +461,9 @@ pub(super) fn send_on(
     // Its announcements were not sent: who waited for their echoes would be deaf to those of others.
     expect.what.echoed().iter().for_each(|key| peer.shared.cache.no_echo(key, since));
     let text = errors::lost(&peer.shared.settings.upstream.address, &loss);
+    if let What::Answers(answers) = &expect.what {
+        answers.lose(&text);
+    }
     if let Some(to) = expect.what.give_up() {
         to.error(&text);
     }

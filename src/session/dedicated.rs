@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::clients::{Alone, Session};
 use super::core::{Core, Raw, send_on};
 use super::expect::{Change, Past, Transaction, What, Write};
 use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
 use super::pushes::{Awaited, Pushes};
-use super::shared::Shared;
 use super::state::{Became, Effect, Leaves, State, WATCH};
 use super::worker::Worker;
 use super::write::Touched;
@@ -33,7 +33,6 @@ use crate::upstream::{Link, Login};
 
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
-const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
 /// Which requests the server answers, as `CLIENT REPLY` has it.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,18 +41,6 @@ enum Replies {
     Off,
     /// All but the next.
     Skip,
-}
-
-/// While it stands, `CLIENT UNBLOCK` finds the session.
-struct Waits {
-    shared: Arc<Shared>,
-    session: u64,
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.shared.forget_waiting(self.session);
-    }
 }
 
 /// See the [module](self).
@@ -69,19 +56,21 @@ pub(super) struct Dedicated {
     /// Written while the client wants no replies.
     unanswered: Touched,
     /// Was asked to wait for something.
-    waits: Option<Waits>,
+    waits: bool,
+    _alone: Alone,
 }
 
 impl Dedicated {
-    pub(super) fn new(link: Link<Peer>) -> Self {
+    pub(super) fn new(link: Link<Peer>, session: &Arc<Session>) -> Self {
         Self {
+            _alone: Alone::new(session, link.client().id()),
             link,
             transaction: None,
             state: Rc::default(),
             subscribes: false,
             replies: Replies::On,
             unanswered: Touched::default(),
-            waits: None,
+            waits: false,
         }
     }
 
@@ -108,7 +97,7 @@ impl Dedicated {
 
     /// Whether what is open here may never be answered.
     pub(super) fn may_wait(&self) -> bool {
-        self.waits.is_some() || self.state.holds() || self.pushes().is_subscribed()
+        self.waits || self.state.holds() || self.pushes().is_subscribed()
     }
 
     /// Whether nothing of the session is left here.
@@ -159,14 +148,23 @@ impl Dedicated {
     /// Whether such a command is answered by nearside even now.
     pub(super) fn answers_here(&self, local: Local) -> bool {
         let plain = self.transaction.is_none()
-            && !self.pushes().is_subscribed()
+            && !self.pushes().is_restricted()
             && self.replies == Replies::On
             && !self.pushes().is_raw();
         match local {
             Local::Quit | Local::Http | Local::Reset => true,
-            Local::Hello | Local::Auth | Local::Select | Local::ClientSetInfo => false,
+            Local::Hello | Local::Auth | Local::Select => false,
             Local::ClientGetName | Local::ClientSetName => plain && !self.state.is_named(),
-            Local::ClientId | Local::Nearside => plain,
+            Local::ClientId | Local::ClientSetInfo | Local::Nearside => plain,
+            Local::ClientInfo | Local::ClientList | Local::ClientKill => plain,
+        }
+    }
+
+    /// What is asked about clients where nearside cannot answer the upstream answers as it can.
+    pub(super) fn kind_here(&self, kind: Kind) -> Kind {
+        match kind {
+            Kind::Local(local) if local.is_about_clients() && !self.answers_here(local) => Kind::Plain,
+            kind => kind,
         }
     }
 
@@ -284,7 +282,8 @@ impl Dedicated {
             }
             (Kind::Local(local), effect) => self.local(core, local, effect, raw),
             (Kind::Blocking, _) => {
-                self.note_waiting(core);
+                self.waits = true;
+                self.link.client().be_patient();
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.
@@ -310,21 +309,6 @@ impl Dedicated {
         }
     }
 
-    /// From now on `CLIENT UNBLOCK` finds the session.
-    fn note_waiting(&mut self, core: &Core) {
-        if self.waits.is_some() {
-            return;
-        }
-        self.link.client().be_patient();
-        self.waits = Some(Waits { shared: core.shared.clone(), session: core.id });
-        match self.link.client().id() {
-            Some(id) => core.shared.note_waiting(core.id, id),
-            None => {
-                let _ = send_on(&self.link, core.now, |out| out.copy(CLIENT_ID), What::Id(core.id));
-            }
-        }
-    }
-
     /// A confirmation comes for each channel. Of UNSUBSCRIBE without arguments there is one for each that the
     /// connection has, or one if there is none.
     fn subscribe(&mut self, core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
@@ -338,6 +322,9 @@ impl Dedicated {
         match row {
             Some(row) if row.access != Access::Write => {
                 self.count_read(core, Some(row), request);
+                if matches!(&*row.name, "client|getredir" | "client|trackinginfo") {
+                    return self.send(core, raw, |to| What::Changed(to, BytesMut::new(), Change::Redirect));
+                }
                 if row.cache(request) == CacheRule::Never {
                     return self.relay(core, raw);
                 }

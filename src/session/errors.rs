@@ -52,6 +52,9 @@ pub const NOAUTH_HELLO: &str = "NOAUTH HELLO must be called with the client alre
 /// As Redis words it.
 pub const SYNTAX: &str = "ERR syntax error";
 
+pub const UNKNOWN_FILTER: &str =
+    "ERR nearside: CLIENT KILL has an option that nearside does not know; nobody was closed";
+
 pub const AUTH_IN_MULTI: &str =
     "ERR nearside: a login in a transaction is not possible when nearside asks for the password";
 

@@ -4,11 +4,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
+use super::asking::Answers;
 use super::audit::Audit;
+use super::clients::Session;
 use super::login::Asked;
 use super::mget::Gather;
 use super::outbox::To;
@@ -57,8 +60,8 @@ pub(super) enum What {
     Login(Rc<Asked>),
     /// `CLIENT SETNAME`, of our own accord.
     Name,
-    /// `CLIENT ID`, for a session that is about to wait.
-    Id(u64),
+    /// Replies that the session itself wants.
+    Answers(Rc<Answers>),
     /// Which server the link is on; the feed is on this one.
     Server(CoverageId, ServerId),
     /// `CLIENT TRACKING`, under which feed.
@@ -78,7 +81,7 @@ impl What {
                 write.to.take()
             }
             What::Login(_) => None,
-            What::Announced(_) | What::Ping | What::Audit(_) | What::Name | What::Id(_) => None,
+            What::Announced(_) | What::Ping | What::Audit(_) | What::Name | What::Answers(_) => None,
             What::Server(..) | What::Arm(_) => None,
         }
     }
@@ -212,4 +215,8 @@ pub(super) enum Change {
     Info,
     /// `HELLO`: the connection's id is the session's; on a connection of its own it may leave something.
     HelloId(u64, Option<Box<Leaves>>),
+    /// `CLIENT SETINFO`: this attribute of the session has this value.
+    Library(Arc<Session>, Vec<u8>, Vec<u8>),
+    /// Where tracking redirects to: a session's connection is the session.
+    Redirect,
 }

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 
+use super::asking;
+use super::clients::{Who, upstream_id};
 use super::core::{Core, Raw};
 use super::errors;
 use super::expect::{Change, What};
@@ -57,10 +59,14 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
             core.drop_dedicated();
             core.become_ident(core.worker.default_ident(Protocol::Resp2), core.shared.settings.login.clone());
             core.name.clear();
+            core.publish();
             core.lock();
             core.outbox.reply(b"+RESET\r\n");
         }
         Local::ClientId => core.outbox.reply_with(|out| encode::integer(out, core.id as i64)),
+        Local::ClientInfo => asking::info(core, raw),
+        Local::ClientList => asking::list(core, request, raw),
+        Local::ClientKill => asking::kill(core, request),
         Local::ClientGetName => core.outbox.reply_with(|out| match core.name.is_empty() {
             true => encode::null(out, core.ident.protocol),
             false => encode::bulk(out, &core.name),
@@ -68,12 +74,17 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
         Local::ClientSetName => match is_name(request.arg(2)) {
             true => {
                 core.name = request.arg(2).to_vec();
+                core.publish();
                 core.outbox.reply(b"+OK\r\n");
             }
             false => core.outbox.reply(&errors::line(errors::BAD_NAME)),
         },
-        // It names the library of the shared link; a server that does not know it says so.
-        Local::ClientSetInfo => core.forward(raw, What::Relay),
+        // That the upstream knows it, and finds nothing wrong with the value, is its own to say.
+        Local::ClientSetInfo => {
+            let (attribute, value) = (request.arg(2).to_vec(), request.arg(3).to_vec());
+            let change = Change::Library((*core.session).clone(), attribute, value);
+            core.forward(raw, |to| What::Changed(to, BytesMut::new(), change));
+        }
         Local::Select => match number(request.arg(1)) {
             Some(db) => {
                 let ident = Ident { db, ..core.ident.clone() };
@@ -196,10 +207,26 @@ fn change(core: &mut Core, ident: Ident, then: Then) {
 }
 
 impl Core {
+    /// Lets others know as whom the session speaks.
+    pub(super) fn publish(&self) {
+        let own = || self.shared.settings.login.as_ref().and_then(|login| login.user.clone());
+        let user = self.ident.user.clone().or_else(own).unwrap_or_else(|| b"default".to_vec());
+        self.session.change(|who| {
+            *who = Who {
+                name: self.name.clone(),
+                user,
+                db: self.ident.db,
+                protocol: self.ident.protocol,
+                ..std::mem::take(who)
+            }
+        });
+    }
+
     /// Is who the session has become on its own connection.
     pub(super) fn follow(&mut self, became: Became) {
         if let Some(name) = became.name.clone() {
             self.name = name;
+            self.publish();
         }
         let mut ident = became.ident(&self.ident);
         let mut login = self.login.clone();
@@ -251,6 +278,7 @@ impl Core {
             Then::Ok => to.whole(b"+OK\r\n"),
             Then::Hello(name) => {
                 self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
+                self.publish();
                 let version = version(self.ident.protocol);
                 let what = What::Changed(to, BytesMut::new(), Change::HelloId(self.id, None));
                 self.send(|out| out.with(|tail| encode::command(tail, &[b"HELLO", version])), what);
@@ -265,7 +293,7 @@ impl Core {
 pub(super) fn unblocking(core: &Core, row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
     row.filter(|row| row.name == "client|unblock")?;
     let id = integer(request.get(2)?).and_then(|id| u64::try_from(id).ok())?;
-    let id = core.shared.upstream_id(id)?.to_string();
+    let id = upstream_id(&core.shared, id)?.to_string();
     let args: Vec<_> =
         (0..request.len()).map(|i| if i == 2 { id.as_bytes() } else { request.arg(i) }).collect();
     let mut out = BytesMut::new();
@@ -299,14 +327,14 @@ fn is_name(name: &[u8]) -> bool {
     name.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
-/// A reply to `HELLO` with the session's id in the place of the link's.
-pub(super) fn with_id(reply: BytesMut, id: u64) -> BytesMut {
-    const FIELD: &[u8] = b"$2\r\nid\r\n:";
-    let Some(start) = memmem::find(&reply, FIELD).map(|found| found + FIELD.len()) else { return reply };
+/// A reply with another number in the place of the one behind `field`.
+pub(super) fn with_number(reply: BytesMut, field: &[u8], change: impl FnOnce(i64) -> i64) -> BytesMut {
+    let Some(start) = memmem::find(&reply, field).map(|found| found + field.len()) else { return reply };
     let Some(len) = memchr::memchr(b'\r', &reply[start..]) else { return reply };
+    let Some(number) = integer(&reply[start..start + len]) else { return reply };
     let mut changed = BytesMut::with_capacity(reply.len() + 20);
     changed.extend_from_slice(&reply[..start]);
-    changed.extend_from_slice(id.to_string().as_bytes());
+    changed.extend_from_slice(change(number).to_string().as_bytes());
     changed.extend_from_slice(&reply[start + len..]);
     changed
 }
@@ -318,7 +346,8 @@ mod tests {
     #[test]
     fn only_the_id_is_changed() {
         let reply = BytesMut::from(&b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:77\r\n"[..]);
-        assert_eq!(&with_id(reply, 5)[..], b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n");
+        let changed = with_number(reply, b"$2\r\nid\r\n:", |id| id - 72);
+        assert_eq!(&changed[..], b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n");
     }
 
     #[test]

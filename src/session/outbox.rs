@@ -12,11 +12,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
+use super::clients::Session;
 use crate::upstream::{Outgoing, Stream};
 use room::Hold;
 
@@ -66,7 +68,7 @@ impl To {
 }
 
 /// See the [module](self).
-pub struct Outbox(RefCell<Inner>);
+pub struct Outbox(RefCell<Inner>, Arc<Session>);
 
 struct Inner {
     out: Outgoing,
@@ -90,7 +92,7 @@ struct Inner {
     hold: Option<Hold>,
     /// So much was left untaken that the client is sent away.
     overrun: bool,
-    /// A reply was cut off in the middle.
+    /// A reply was cut off in the middle, or the client is to be.
     broken: bool,
     /// The dedicated link was lost.
     lost_link: bool,
@@ -135,8 +137,8 @@ struct Slot {
 
 impl Outbox {
     /// An outbox that asks for no more while it holds over `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self(RefCell::new(Inner {
+    pub fn new(limit: usize, session: Arc<Session>) -> Self {
+        let inner = RefCell::new(Inner {
             out: Outgoing::default(),
             first: 0,
             slots: VecDeque::new(),
@@ -152,7 +154,18 @@ impl Outbox {
             broken: false,
             lost_link: false,
             written: 0,
-        }))
+        });
+        Self(inner, session)
+    }
+
+    /// Whose replies they are.
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.1
+    }
+
+    /// The client is to be sent away at once, whatever it waits for.
+    pub(super) fn cut_off(&self) {
+        self.0.borrow_mut().broken = true;
     }
 
     /// The number that the next slot will have.

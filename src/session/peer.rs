@@ -288,13 +288,10 @@ impl Client for Peer {
                 }
                 None
             }
-            What::Id(session) => {
-                if let Some(id) = pubsub::count(&chunk).filter(|_| at.kind != Kind::Error) {
-                    self.id.set(Some(id));
-                    self.shared.note_waiting(session, id);
-                }
-                None
-            }
+            What::Answers(answers) => match answers.take(&chunk, at) {
+                true => None,
+                false => again(What::Answers(answers)),
+            },
             What::Server(feed, server) => {
                 self.read.borrow_mut().extend_from_slice(&chunk);
                 if !at.last {
@@ -324,6 +321,10 @@ impl Client for Peer {
         if let Some((to, reply)) = self.instead(&expect.what) {
             return to.piece(reply, true);
         }
+        if let What::Answers(answers) = &expect.what {
+            self.shared.metrics.upstream_lost.inc();
+            return answers.lose(&errors::lost(&self.shared.settings.upstream.address, loss));
+        }
         if let Some(to) = expect.what.give_up() {
             self.shared.metrics.upstream_lost.inc();
             to.error(&errors::lost(&self.shared.settings.upstream.address, loss));
@@ -336,6 +337,9 @@ impl Client for Peer {
 
     fn up(&self, id: Option<i64>) {
         self.id.set(id);
+        if let Some(owner) = &*self.owner.borrow() {
+            owner.session().is_on(id);
+        }
         self.shared.metrics.upstream_connects.inc();
         self.shared.metrics.upstream_links.inc();
         self.up.set(true);
@@ -374,6 +378,7 @@ impl Client for Peer {
             warn!(%upstream, link = self.number.0, untold, cause = %loss.cause, "link is down");
         }
         if let Some(owner) = &*self.owner.borrow() {
+            owner.session().is_on(None);
             owner.lose_link();
         }
     }
@@ -434,11 +439,17 @@ impl Peer {
             Change::Info if kind != Kind::Error => {
                 reply = super::nearside::with_section(&self.shared, reply);
             }
-            Change::Info => {}
+            Change::Library(session, attribute, value) if kind != Kind::Error => {
+                session.is_made_with(&attribute, value);
+            }
+            Change::Redirect if kind != Kind::Error => {
+                reply = super::clients::redirected(&self.shared, reply);
+            }
+            Change::Info | Change::Library(..) | Change::Redirect => {}
             Change::HelloId(id, leaves) => {
                 let whole = At { kind, first: true, last: true };
                 leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes));
-                reply = super::local::with_id(reply, id);
+                reply = super::local::with_number(reply, b"$2\r\nid\r\n:", |_| id as i64);
             }
         }
         to.piece(reply.freeze(), true);

@@ -1,8 +1,7 @@
 //! What all workers of the process share.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -10,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::clients::Clients;
 use super::gate::Password;
 use super::worker::Ticket;
 use crate::cache::{Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, Seen};
@@ -83,11 +83,9 @@ pub struct Shared {
     pub mget: u16,
     /// Nearside's own login was refused a `GET` or an `MGET`.
     refused: Seen,
-    /// Sessions that have asked to wait, and the ids of their connections upstream: for `CLIENT UNBLOCK`.
-    waiting: Mutex<HashMap<u64, i64>>,
     table: Arc<ArcSwap<Table>>,
     origin: Instant,
-    next_id: AtomicU64,
+    pub clients: Clients,
 }
 
 impl Shared {
@@ -112,9 +110,8 @@ impl Shared {
             get,
             mget,
             refused: Seen::default(),
-            waiting: Mutex::default(),
             origin: Instant::now(),
-            next_id: AtomicU64::new(1),
+            clients: Clients::default(),
         })
     }
 
@@ -125,27 +122,6 @@ impl Shared {
 
     pub fn uptime(&self) -> Duration {
         self.origin.elapsed()
-    }
-
-    /// The number of the next session.
-    pub fn next_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Notes that session `id` may wait on the upstream's client `upstream`.
-    pub fn note_waiting(&self, id: u64, upstream: i64) {
-        self.waiting.lock().insert(id, upstream);
-    }
-
-    pub fn forget_waiting(&self, id: u64) {
-        self.waiting.lock().remove(&id);
-    }
-
-    /// What the upstream calls session `id`; 0, which it calls nobody, if the session does not wait. `None` if
-    /// we never gave that number out.
-    pub fn upstream_id(&self, id: u64) -> Option<i64> {
-        let given = (1..self.next_id.load(Ordering::Relaxed)).contains(&id);
-        given.then(|| self.waiting.lock().get(&id).copied().unwrap_or(0))
     }
 
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {

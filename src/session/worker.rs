@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::clients::Present;
 use super::connection;
 use super::expect::{Expect, What};
 use super::login::Fresh;
@@ -51,6 +52,10 @@ pub enum Message {
     Released {
         session: u64,
         slot: u64,
+    },
+    /// There is something for the session to look at.
+    Wake {
+        session: u64,
     },
     /// Fetch a reply anew.
     Refresh {
@@ -223,6 +228,11 @@ impl Worker {
                     outbox.release(slot);
                 }
             }
+            Message::Wake { session } => {
+                if let Some(outbox) = self.sessions.borrow().get(&session) {
+                    outbox.wake();
+                }
+            }
             Message::Refresh { key, wanted } => super::refresh::refresh(self, &key, &wanted),
             Message::Drain => {
                 self.draining.set(true);
@@ -232,7 +242,6 @@ impl Worker {
     }
 
     fn accept(self: &Rc<Self>, stream: std::io::Result<Stream>, gone: &Rc<Notify>) {
-        let id = self.shared.next_id();
         let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
@@ -241,11 +250,13 @@ impl Worker {
                 return;
             }
         };
-        let outbox = Rc::new(Outbox::new(self.shared.settings.output_limit));
+        let session = self.shared.clients.enter(stream.ends(), self.inbox.clone(), self.shared.now());
+        let (id, present) = (session.id, Present::new(self.shared.clone(), session.clone()));
+        let outbox = Rc::new(Outbox::new(self.shared.settings.output_limit, session));
         self.sessions.borrow_mut().insert(id, outbox.clone());
         let seat = Seat { worker: self.clone(), id, outbox, gone: gone.clone() };
         tokio::task::spawn_local(async move {
-            connection::serve(seat.worker.clone(), id, seat.outbox.clone(), stream).await;
+            connection::serve(seat.worker.clone(), present, seat.outbox.clone(), stream).await;
             drop(seat);
         });
     }

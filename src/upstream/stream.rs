@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -30,6 +32,15 @@ impl fmt::Display for Address {
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+/// Between which two ends a client's stream is, as Redis would write it.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    pub peer: String,
+    pub local: String,
+    pub unix: bool,
+    pub fd: i32,
 }
 
 macro_rules! either {
@@ -79,6 +90,24 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Both ends of a stream that was accepted.
+    pub fn ends(&self) -> Ends {
+        match self {
+            Stream::Tcp(stream) => {
+                let text =
+                    |address: io::Result<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+                let (peer, local) = (text(stream.peer_addr()), text(stream.local_addr()));
+                Ends { peer, local, unix: false, fd: stream.as_raw_fd() }
+            }
+            Stream::Unix(stream) => {
+                let address = stream.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                let both = format!("{}:0", path.unwrap_or(Path::new("")).display());
+                Ends { peer: both.clone(), local: both, unix: true, fd: stream.as_raw_fd() }
+            }
         }
     }
 

@@ -43,9 +43,9 @@ pub(super) const ROWS: &[Spec] = &[
     plain("client|help", 2),
     plain("client|id", 2).kind(Kind::Local(Local::ClientId)),
     plain("client|import-source", 3).kind(Kind::Connection),
-    plain("client|info", 2).kind(Kind::Blocking),
-    plain("client|kill", -3).kind(Kind::Blocking),
-    plain("client|list", -2),
+    plain("client|info", 2).kind(Kind::Local(Local::ClientInfo)),
+    plain("client|kill", -3).kind(Kind::Local(Local::ClientKill)),
+    plain("client|list", -2).kind(Kind::Local(Local::ClientList)),
     // Of Redis' managed services; elsewhere an error.
     plain("client|maint_notifications", -3).kind(Kind::Connection),
     plain("client|no-evict", 3).kind(Kind::Connection),

@@ -38,7 +38,7 @@ mod tests {
     use crate::namespace::{Namespaces, Tracking};
     use crate::resp::framer::Limits;
     use crate::session::{Inbox, Message, Settings, Shared};
-    use crate::upstream::{self, Address};
+    use crate::upstream::{self, Address, Ends};
 
     fn shared() -> Arc<Shared> {
         let second = Duration::from_secs(1);
@@ -79,7 +79,8 @@ mod tests {
             let sit = |id| {
                 shared.metrics.clients.inc();
                 inbox.clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let outbox = Rc::new(Outbox::new(1000));
+                let session = shared.clients.enter(Ends::default(), Arc::default(), 1);
+                let outbox = Rc::new(Outbox::new(1000, session));
                 worker.sessions.borrow_mut().insert(id, outbox.clone());
                 Seat { worker: worker.clone(), id, outbox, gone: gone.clone() }
             };

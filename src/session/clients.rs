@@ -1,0 +1,261 @@
+//! The sessions of the process, as `CLIENT LIST`, `KILL` and `UNBLOCK` speak of them.
+//!
+//! What always holds: a session is known here from before its first request until its end. Its id is never one that
+//! the upstream gives to a client, so an id says by itself of whom it speaks. Nothing here is asked on a hit:
+//! what changes with the requests is noted once for a batch, with relaxed stores that nobody else writes.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+
+use super::local::with_number;
+use super::shared::Shared;
+use super::worker::{Inbox, Message};
+use crate::cache::Micros;
+use crate::resp::Protocol;
+use crate::upstream::Ends;
+
+/// Ids begin here: no upstream, which counts from 1, comes so far, and all below 2^53 are exact in JavaScript.
+const FIRST: u64 = 1 << 52;
+
+/// So many ids are one process' own; which ones is drawn, so that the sidecars of one upstream differ.
+const EACH: u32 = 30;
+
+/// No row of the command table has this number.
+const NO_COMMAND: u16 = u16::MAX;
+
+/// The session has a connection of its own, of which the id is not known (yet).
+const UNTOLD: i64 = -1;
+
+/// All sessions of the process; as many as there are clients.
+pub struct Clients {
+    known: Mutex<BTreeMap<u64, Arc<Session>>>,
+    next: AtomicU64,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        let drawn = RandomState::new().hash_one(FIRST) % (FIRST >> EACH);
+        Self { known: Mutex::default(), next: AtomicU64::new(FIRST + (drawn << EACH) + 1) }
+    }
+}
+
+impl Clients {
+    /// A client has come.
+    pub(super) fn enter(&self, ends: Ends, inbox: Arc<Inbox>, now: Micros) -> Arc<Session> {
+        let session = Arc::new(Session {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            ends,
+            since: Instant::now(),
+            inbox,
+            last: AtomicU64::new(now),
+            command: AtomicU16::new(NO_COMMAND),
+            killed: AtomicBool::new(false),
+            upstream: AtomicI64::new(0),
+            who: Mutex::default(),
+        });
+        self.known.lock().insert(session.id, session.clone());
+        session
+    }
+
+    /// The session of this id, if it is there and was not killed.
+    pub(super) fn get(&self, id: u64) -> Option<Arc<Session>> {
+        self.known.lock().get(&id).filter(|session| !session.is_killed()).cloned()
+    }
+
+    /// All that are there, by id.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.known.lock().values().filter(|session| !session.is_killed()).cloned().collect()
+    }
+
+    /// The id of the session whose own connection the upstream calls `upstream`.
+    pub(super) fn on(&self, upstream: i64) -> Option<u64> {
+        let known = self.known.lock();
+        known
+            .values()
+            .find(|session| upstream > 0 && session.upstream() == upstream)
+            .map(|session| session.id)
+    }
+}
+
+/// What the upstream has to be told where a client says `id`, of `CLIENT UNBLOCK` say; `None` if it is the right one.
+/// 0, which it calls nobody, stands for a session that has no connection of its own, and for connections of ours that
+/// are no clients.
+pub(super) fn upstream_id(shared: &Shared, id: u64) -> Option<i64> {
+    if let Some(session) = shared.clients.get(id) {
+        return Some(session.upstream().max(0));
+    }
+    i64::try_from(id).ok().filter(|id| shared.settings.upstream.ours.has_id(*id)).map(|_| 0)
+}
+
+/// A reply to `CLIENT GETREDIR` or `TRACKINGINFO` that names the session where the upstream names its connection.
+pub(super) fn redirected(shared: &Shared, reply: BytesMut) -> BytesMut {
+    let field: &[u8] = if reply.starts_with(b":") { b":" } else { b"$8\r\nredirect\r\n:" };
+    with_number(reply, field, |id| shared.clients.on(id).map_or(id, |id| id as i64))
+}
+
+/// What is known of one session.
+pub struct Session {
+    pub(super) id: u64,
+    pub(super) ends: Ends,
+    pub(super) since: Instant,
+    inbox: Arc<Inbox>,
+    /// When its last request was handled, and the number of that one's row.
+    last: AtomicU64,
+    command: AtomicU16,
+    killed: AtomicBool,
+    /// What the upstream calls the connection that is the session's own; 0 if there is none.
+    upstream: AtomicI64,
+    who: Mutex<Who>,
+}
+
+/// As whom a session speaks.
+#[derive(Clone, Default)]
+pub(super) struct Who {
+    pub(super) name: Vec<u8>,
+    pub(super) user: Vec<u8>,
+    pub(super) db: u32,
+    pub(super) protocol: Protocol,
+    /// What `CLIENT SETINFO` has said.
+    pub(super) library: Vec<u8>,
+    pub(super) version: Vec<u8>,
+}
+
+impl Session {
+    pub(super) fn who(&self) -> Who {
+        self.who.lock().clone()
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Who)) {
+        change(&mut self.who.lock());
+    }
+
+    /// `CLIENT SETINFO` has named what its client is made with.
+    pub(super) fn is_made_with(&self, attribute: &[u8], value: Vec<u8>) {
+        match &*attribute.to_ascii_lowercase() {
+            b"lib-name" => self.change(|who| who.library = value),
+            b"lib-ver" => self.change(|who| who.version = value),
+            _ => {}
+        }
+    }
+
+    /// A request was handled; `command` is the number of its row, if it has one.
+    #[inline]
+    pub(super) fn note(&self, now: Micros, command: Option<u16>) {
+        self.last.store(now, Ordering::Relaxed);
+        self.command.store(command.unwrap_or(NO_COMMAND), Ordering::Relaxed);
+    }
+
+    pub(super) fn idle(&self, now: Micros) -> Duration {
+        Duration::from_micros(now.saturating_sub(self.last.load(Ordering::Relaxed)))
+    }
+
+    /// The number of its last command's row.
+    pub(super) fn command(&self) -> Option<u16> {
+        Some(self.command.load(Ordering::Relaxed)).filter(|command| *command != NO_COMMAND)
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Closes it: not another request of it is carried out that was not begun. Says whether it was open.
+    pub(super) fn kill(&self) -> bool {
+        let open = !self.killed.swap(true, Ordering::Relaxed);
+        if open {
+            self.inbox.send(Message::Wake { session: self.id });
+        }
+        open
+    }
+
+    /// What the upstream calls the connection that is its own; 0 if it has none, and below if that is not known.
+    pub(super) fn upstream(&self) -> i64 {
+        self.upstream.load(Ordering::Relaxed)
+    }
+
+    /// It has a connection of its own, which the upstream calls this.
+    pub(super) fn is_on(&self, upstream: Option<i64>) {
+        self.upstream.store(upstream.unwrap_or(UNTOLD), Ordering::Relaxed);
+    }
+
+    /// It shares a link with others.
+    pub(super) fn is_on_shared(&self) {
+        self.upstream.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A session while it is served.
+pub(super) struct Present {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+}
+
+impl Present {
+    pub(super) fn new(shared: Arc<Shared>, session: Arc<Session>) -> Self {
+        Self { shared, session }
+    }
+}
+
+impl std::ops::Deref for Present {
+    type Target = Arc<Session>;
+
+    fn deref(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.shared.clients.known.lock().remove(&self.session.id);
+    }
+}
+
+/// While it stands, the session has a connection of its own.
+pub(super) struct Alone(Arc<Session>);
+
+impl Alone {
+    pub(super) fn new(session: &Arc<Session>, upstream: Option<i64>) -> Self {
+        session.is_on(upstream);
+        Self(session.clone())
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.is_on_shared();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_exact_in_javascript_and_none_of_the_upstreams() {
+        let (one, other) = (Clients::default(), Clients::default());
+        let enter = |clients: &Clients| clients.enter(Ends::default(), Arc::default(), 1).id;
+        let (a, b, c) = (enter(&one), enter(&one), enter(&other));
+        assert_eq!(b, a + 1);
+        assert!((FIRST..1 << 53).contains(&a) && (FIRST..1 << 53).contains(&c));
+        assert_eq!((one.all().len(), one.get(a).map(|session| session.id)), (2, Some(a)));
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_own_connection() {
+        let clients = Clients::default();
+        let session = clients.enter(Ends::default(), Arc::default(), 1);
+        assert_eq!((clients.on(0), clients.on(-1)), (None, None));
+        let alone = Alone::new(&session, None);
+        assert_eq!((session.upstream(), clients.on(-1)), (UNTOLD, None));
+        session.is_on(Some(7));
+        assert_eq!(clients.on(7), Some(session.id));
+        drop(alone);
+        assert_eq!(clients.on(7), None);
+        assert!(session.kill() && !session.kill() && clients.get(session.id).is_none());
+    }
+}

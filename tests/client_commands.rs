@@ -1,0 +1,432 @@
+//! `CLIENT …` speaks of sessions: who is there, who is closed, who is waked.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use nearside::config::Listen;
+use support::{Conn, Nearside, Redis, SOON, eventually, line};
+
+fn start(workers: usize) -> (Redis, Nearside) {
+    let redis = Redis::start();
+    let nearside = Nearside::with(redis.address(), |config| config.workers = workers);
+    (redis, nearside)
+}
+
+/// A client of nearside with a name.
+fn named(nearside: &Nearside, name: &str) -> Conn {
+    let mut conn = nearside.connect();
+    assert_eq!(conn.text(&format!("CLIENT SETNAME {name}")), "+OK\r\n");
+    conn
+}
+
+fn id(conn: &mut Conn) -> i64 {
+    conn.text("CLIENT ID").trim_matches([':', '\r', '\n']).parse().unwrap()
+}
+
+/// The lines of a list, in RESP2 or RESP3.
+fn lines(reply: &str) -> Vec<String> {
+    let (header, body) = reply.split_once("\r\n").unwrap();
+    assert!(header.starts_with(['$', '=']), "{reply}");
+    let body = if header.starts_with('=') { body.strip_prefix("txt:").unwrap() } else { body };
+    body.lines().filter(|line| !line.is_empty()).map(ToString::to_string).collect()
+}
+
+fn field<'a>(line: &'a str, name: &str) -> &'a str {
+    let found = line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {name} in {line}"))
+}
+
+fn names(list: &[String]) -> Vec<&str> {
+    list.iter().map(|line| field(line, "name")).collect()
+}
+
+fn list(conn: &mut Conn, filter: &str) -> Vec<String> {
+    lines(&conn.text(&format!("CLIENT LIST{filter}")))
+}
+
+#[track_caller]
+fn line_of(list: &[String], name: &str) -> String {
+    let found: Vec<_> = list.iter().filter(|line| field(line, "name") == name).collect();
+    assert_eq!(found.len(), 1, "{name} in {list:#?}");
+    found[0].clone()
+}
+
+/// Whether it still answers; if not, it was closed.
+fn is_open(conn: &mut Conn) -> bool {
+    conn.try_reply_to("PING").is_ok()
+}
+
+mod list {
+    use super::*;
+
+    #[test]
+    fn it_has_the_sessions_and_the_upstreams_other_clients() {
+        let (redis, nearside) = start(2);
+        let mut direct = redis.connect();
+        direct.cmd("CLIENT SETNAME direct");
+        let mut all: Vec<_> = (0..4).map(|i| named(&nearside, &format!("session-{i}"))).collect();
+        all[1].cmd("SELECT 3");
+        all[2].cmd("GET users/a");
+        let found = list(&mut all[0], "");
+        assert_eq!(found.len(), 5, "no connection of nearside's own is told of: {found:#?}");
+        let mut seen = names(&found);
+        seen.sort_unstable();
+        assert_eq!(seen, ["direct", "session-0", "session-1", "session-2", "session-3"]);
+        for (i, conn) in all.iter_mut().enumerate() {
+            let line = line_of(&found, &format!("session-{i}"));
+            assert_eq!(field(&line, "id"), id(conn).to_string());
+            assert_eq!(field(&line, "addr"), conn.stream.local_addr().unwrap().to_string());
+            assert_eq!(field(&line, "laddr"), nearside.address.to_string());
+            assert_eq!(field(&line, "db"), if i == 1 { "3" } else { "0" });
+            let command = ["client|list", "select", "get", "client|setname"][i];
+            assert_eq!((field(&line, "cmd"), field(&line, "flags")), (command, "N"));
+            assert_eq!(
+                (field(&line, "user"), field(&line, "redir"), field(&line, "sub")),
+                ("default", "-1", "0")
+            );
+        }
+        // As the upstream writes it.
+        let theirs = line_of(&found, "direct");
+        let words = |line: &str| -> Vec<String> {
+            line.split(' ').map(|field| field.split('=').next().unwrap().to_string()).collect()
+        };
+        assert!(found.iter().all(|line| words(line) == words(&theirs)), "{found:#?}");
+        assert_eq!(line_of(&list(&mut direct, ""), "direct").split(' ').next(), theirs.split(' ').next());
+        all.pop();
+        eventually("who leaves is not told of", || list(&mut all[0], "").len() == 4);
+    }
+
+    #[test]
+    fn resp3_gets_a_verbatim_string() {
+        let (_redis, nearside) = start(1);
+        let mut client = nearside.connect_resp3();
+        client.cmd("CLIENT SETNAME three");
+        for said in [client.text("CLIENT LIST"), client.text("CLIENT INFO")] {
+            assert!(said.starts_with('='), "{said}");
+            assert_eq!(field(&line_of(&lines(&said), "three"), "resp"), "3");
+        }
+    }
+
+    #[test]
+    fn a_session_with_a_connection_of_its_own_has_that_ones_state() {
+        let (redis, nearside) = start(2);
+        let mut plain = named(&nearside, "plain");
+        let (mut subscriber, mut blocked, mut multi) =
+            (named(&nearside, "subscriber"), named(&nearside, "blocked"), named(&nearside, "multi"));
+        subscriber.cmd("SUBSCRIBE c");
+        multi.cmd("MULTI");
+        multi.cmd("PING");
+        blocked.send(&line("BLPOP l 0"));
+        let mut direct = redis.connect();
+        eventually("it waits", || direct.text("INFO clients").contains("blocked_clients:1"));
+        let found = list(&mut plain, "");
+        assert_eq!(found.len(), 5, "{found:#?}");
+        let told = |name: &str, what: &str| field(&line_of(&found, name), what).to_string();
+        assert_eq!((told("subscriber", "flags"), told("subscriber", "sub")), ("P".into(), "1".into()));
+        assert_eq!((told("multi", "flags"), told("multi", "multi")), ("x".into(), "1".into()));
+        assert_eq!((told("blocked", "flags"), told("blocked", "cmd")), ("b".into(), "blpop".into()));
+        let of = |kind: &str, plain: &mut Conn| {
+            list(plain, &format!(" TYPE {kind}"))
+                .iter()
+                .map(|line| field(line, "name").to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("pubsub", &mut plain), ["subscriber"]);
+        assert_eq!(of("NORMAL", &mut plain), ["", "plain", "blocked", "multi"]);
+        assert!(of("master", &mut plain).is_empty() && of("replica", &mut plain).is_empty());
+        assert_eq!(multi.text("DISCARD"), "+OK\r\n");
+        assert_eq!(list(&mut multi, "").len(), 5);
+    }
+
+    #[test]
+    fn ids_are_those_of_sessions_and_of_the_upstreams_clients() {
+        let (redis, nearside) = start(1);
+        let (mut a, mut b, mut direct) = (named(&nearside, "a"), named(&nearside, "b"), redis.connect());
+        direct.cmd("CLIENT SETNAME direct");
+        let (first, second, third) = (id(&mut a), id(&mut b), id(&mut direct));
+        assert_eq!(names(&list(&mut a, &format!(" ID {second} {third}"))), ["direct", "b"]);
+        assert_eq!(names(&list(&mut a, &format!(" ID {first}"))), ["a"]);
+        let own: Vec<_> = list(&mut direct, "").iter().map(|line| field(line, "id").to_string()).collect();
+        let found = list(&mut a, &format!(" ID {}", own.join(" ")));
+        assert_eq!(names(&found), ["direct"], "nearside's own connections are no clients");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_as_the_upstream_says_it() {
+        let (redis, nearside) = start(1);
+        let (mut client, mut direct) = (nearside.connect(), redis.connect());
+        for wrong in ["TYPE", "TYPE nosuch", "ID", "ID x", "NOSUCH 1", "TYPE normal x"] {
+            let command = format!("CLIENT LIST {wrong}");
+            let (ours, theirs) = (client.text(&command), direct.text(&command));
+            assert_eq!(ours, theirs, "{wrong}");
+            assert!(ours.starts_with('-'), "{ours}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_list_is_told_nothing() {
+        let (redis, nearside) = start(1);
+        redis.connect().cmd("ACL SETUSER bob on >b +@all ~* -client|list -client|kill");
+        let (mut bob, mut other) = (nearside.connect(), named(&nearside, "other"));
+        assert_eq!(bob.text("AUTH bob b"), "+OK\r\n");
+        assert!(bob.text("CLIENT LIST").starts_with("-NOPERM"));
+        let victim = id(&mut other);
+        assert!(bob.text(&format!("CLIENT KILL ID {victim}")).starts_with("-NOPERM"));
+        assert!(is_open(&mut other));
+        assert_eq!(field(&lines(&bob.text("CLIENT INFO"))[0], "user"), "bob");
+        let found = list(&mut other, "");
+        assert_eq!(found.iter().filter(|line| field(line, "user") == "bob").count(), 1);
+    }
+
+    #[test]
+    fn a_client_of_a_unix_socket_is_told_by_its_path() {
+        let redis = Redis::start();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("near.sock");
+        let nearside =
+            Nearside::with(redis.address(), |config| config.listen.push(Listen::Unix(path.clone())));
+        let mut client = nearside.connect();
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(&line("CLIENT SETNAME unix")).unwrap();
+        let mut said = [0; 5];
+        stream.read_exact(&mut said).unwrap();
+        let found = line_of(&list(&mut client, ""), "unix");
+        let address = format!("{}:0", path.display());
+        assert_eq!((field(&found, "addr"), field(&found, "laddr")), (&*address, &*address));
+        assert_eq!(field(&found, "flags"), "U");
+        assert_eq!(client.text(&format!("CLIENT KILL {address}")), "+OK\r\n");
+        assert_eq!(stream.read(&mut said).unwrap_or(0), 0, "it is closed");
+    }
+
+    #[test]
+    fn age_and_idle_time_are_the_sessions() {
+        let (_redis, nearside) = start(1);
+        let (mut idle, mut busy) = (named(&nearside, "idle"), named(&nearside, "busy"));
+        idle.cmd("GET users/a");
+        eventually("time goes by", || {
+            busy.cmd("GET users/a");
+            let found = list(&mut busy, "");
+            let number = |name: &str, what: &str| field(&line_of(&found, name), what).parse::<u64>().unwrap();
+            assert_eq!(number("busy", "idle"), 0);
+            number("idle", "idle") >= 1 && number("busy", "age") >= 1
+        });
+    }
+}
+
+mod info {
+    use super::*;
+
+    #[test]
+    fn it_is_the_sessions_own_line() {
+        let (_redis, nearside) = start(2);
+        for resp3 in [false, true] {
+            let mut client = if resp3 { nearside.connect_resp3() } else { nearside.connect() };
+            let mine = id(&mut client);
+            client.cmd("CLIENT SETNAME me");
+            client.cmd("SELECT 2");
+            for state in ["PING", "WATCH users/a", "CLIENT TRACKING on", "CLIENT TRACKING off"] {
+                client.cmd(state);
+                let found = lines(&client.text("CLIENT INFO"));
+                assert_eq!(found.len(), 1);
+                assert_eq!(field(&found[0], "id"), mine.to_string(), "after {state}");
+                assert_eq!(field(&found[0], "addr"), client.stream.local_addr().unwrap().to_string());
+                assert_eq!((field(&found[0], "name"), field(&found[0], "db")), ("me", "2"));
+                assert_eq!(field(&found[0], "flags").contains('t'), state.ends_with(" on"), "after {state}");
+                assert_eq!(field(&found[0], "cmd"), "client|info");
+            }
+            client.cmd("RESET");
+            assert_eq!(field(&lines(&client.text("CLIENT INFO"))[0], "name"), "");
+        }
+    }
+
+    /// It needs no connection of its own upstream.
+    #[test]
+    fn asking_takes_no_connection() {
+        let (_redis, nearside) = start(1);
+        let mut client = nearside.connect();
+        client.cmd("GET users/a");
+        let links = nearside.stat("upstream_links");
+        for command in ["CLIENT INFO", "CLIENT LIST", "CLIENT KILL ID 1", "CLIENT KILL 127.0.0.1:1"] {
+            client.cmd(command);
+        }
+        assert_eq!(nearside.stat("upstream_links"), links);
+    }
+}
+
+mod kill {
+    use super::*;
+
+    #[test]
+    fn by_id_closes_that_session_and_nobody_elses_link() {
+        for workers in [1, 2] {
+            let (redis, nearside) = start(workers);
+            let (mut killer, mut victim, mut other) =
+                (nearside.connect(), nearside.connect(), nearside.connect());
+            other.cmd("GET users/a");
+            let before = nearside.stat("tracked_links");
+            let number = id(&mut victim);
+            assert_eq!(killer.text(&format!("CLIENT KILL ID {number}")), ":1\r\n");
+            assert!(!is_open(&mut victim));
+            assert!(is_open(&mut killer) && is_open(&mut other));
+            assert_eq!(killer.text(&format!("CLIENT KILL ID {number}")), ":0\r\n", "it is gone");
+            assert_eq!(nearside.stat("tracked_links"), before);
+            let hits = nearside.stat("hits");
+            other.cmd("GET users/a");
+            assert_eq!(nearside.stat("hits"), hits + 1, "what was cached still is");
+            assert!(redis.connect().text("INFO clients").contains("blocked_clients:0"));
+            assert!(
+                nearside.get("/metrics").1.contains("nearside_closed_clients_total{reason=\"killed\"} 1")
+            );
+        }
+    }
+
+    #[test]
+    fn a_killed_session_carries_out_nothing_more() {
+        let (redis, nearside) = start(2);
+        let (mut killer, mut direct) = (nearside.connect(), redis.connect());
+        for i in 0..50 {
+            let mut victim = nearside.connect();
+            let number = id(&mut victim);
+            assert_eq!(killer.text(&format!("CLIENT KILL ID {number}")), ":1\r\n");
+            let _ = victim.stream.write_all(&line("INCR executed"));
+            assert!(victim.try_reply().is_err(), "round {i}");
+        }
+        assert_eq!(direct.value("executed"), None);
+    }
+
+    #[test]
+    fn one_with_a_connection_of_its_own_is_closed_with_it() {
+        let (redis, nearside) = start(2);
+        let (mut killer, mut blocked, mut subscriber) =
+            (nearside.connect(), nearside.connect(), nearside.connect());
+        let (first, second) = (id(&mut blocked), id(&mut subscriber));
+        subscriber.cmd("SUBSCRIBE c");
+        blocked.send(&line("BLPOP l 0"));
+        let mut direct = redis.connect();
+        eventually("it waits", || direct.text("INFO clients").contains("blocked_clients:1"));
+        assert_eq!(killer.text(&format!("CLIENT KILL ID {first}")), ":1\r\n");
+        assert_eq!(killer.text("CLIENT KILL TYPE pubsub"), ":1\r\n", "of {second}");
+        assert!(blocked.is_closed() && subscriber.is_closed());
+        eventually("nobody waits upstream", || direct.text("INFO clients").contains("blocked_clients:0"));
+        assert_eq!(direct.cmd("RPUSH l x"), b":1\r\n");
+        assert_eq!(direct.cmd("LLEN l"), b":1\r\n");
+        nearside.wait_ready();
+        assert_eq!(nearside.stat("feed_lapses"), 0, "the feed is no client");
+    }
+
+    #[test]
+    fn by_address_in_both_forms() {
+        let (redis, nearside) = start(2);
+        let mut killer = nearside.connect();
+        for direct in [false, true] {
+            for form in ["", "ADDR "] {
+                let mut victim = if direct { redis.connect() } else { nearside.connect() };
+                assert!(is_open(&mut victim));
+                let command = format!("CLIENT KILL {form}{}", victim.stream.local_addr().unwrap());
+                let done = if form.is_empty() { "+OK\r\n" } else { ":1\r\n" };
+                assert_eq!(killer.text(&command), done);
+                assert!(!is_open(&mut victim));
+                let nobody = if form.is_empty() { "-ERR No such client\r\n" } else { ":0\r\n" };
+                assert_eq!(killer.text(&command), nobody);
+            }
+        }
+    }
+
+    /// By what a client cannot know, and by what it can see at the upstream.
+    #[test]
+    fn nearsides_own_connections_are_no_clients() {
+        let (redis, nearside) = start(2);
+        let (mut killer, mut direct) = (nearside.connect(), redis.connect());
+        killer.cmd("GET users/a");
+        let own = list(&mut direct, "");
+        let own: Vec<_> = own.iter().filter(|line| field(line, "name") == "nearside").collect();
+        assert!(own.len() >= 3, "{own:#?}");
+        for line in &own {
+            assert_eq!(killer.text(&format!("CLIENT KILL ID {}", field(line, "id"))), ":0\r\n");
+            assert_eq!(killer.text(&format!("CLIENT KILL ADDR {}", field(line, "addr"))), ":0\r\n");
+            let said = killer.text(&format!("CLIENT KILL {}", field(line, "addr")));
+            assert_eq!(said, "-ERR No such client\r\n");
+        }
+        assert!(is_open(&mut direct));
+        // Everybody else.
+        assert_eq!(killer.text("CLIENT KILL TYPE normal"), ":1\r\n");
+        assert!(!is_open(&mut direct) && is_open(&mut killer));
+        let mut direct = redis.connect();
+        let after = list(&mut direct, "");
+        for line in own {
+            assert!(after.iter().any(|other| field(other, "id") == field(line, "id")), "{line} is gone");
+        }
+        assert_eq!(nearside.stat("feed_lapses"), 0);
+    }
+
+    #[test]
+    fn filters_are_all_to_match() {
+        let (redis, nearside) = start(2);
+        let mut direct = redis.connect();
+        direct.cmd("ACL SETUSER bob on >b +@all ~*");
+        let mut killer = nearside.connect();
+        let mut bobs: Vec<_> = (0..3).map(|_| nearside.connect()).collect();
+        bobs.iter_mut().for_each(|bob| assert_eq!(bob.text("AUTH bob b"), "+OK\r\n"));
+        let mut there = redis.connect();
+        assert_eq!(there.text("AUTH bob b"), "+OK\r\n");
+        let (first, laddr) = (id(&mut bobs[0]), nearside.address);
+        assert_eq!(killer.text(&format!("CLIENT KILL ID {first} USER default")), ":0\r\n");
+        assert_eq!(killer.text(&format!("CLIENT KILL USER default ID {first}")), ":0\r\n");
+        assert_eq!(killer.text(&format!("CLIENT KILL ID {first} USER bob LADDR {laddr}")), ":1\r\n");
+        assert!(!is_open(&mut bobs[0]) && is_open(&mut bobs[1]));
+        assert_eq!(killer.text(&format!("CLIENT KILL USER bob TYPE normal LADDR {laddr}")), ":2\r\n");
+        assert!(is_open(&mut there));
+        assert_eq!(killer.text("CLIENT KILL USER bob"), ":1\r\n");
+        assert!(!is_open(&mut there) && is_open(&mut direct));
+        assert_eq!(killer.text("CLIENT KILL USER bob"), ":0\r\n");
+    }
+
+    #[test]
+    fn oneself_after_the_reply_and_only_if_asked() {
+        let (_redis, nearside) = start(1);
+        for form in ["ID", "addr"] {
+            let mut client = nearside.connect();
+            let (number, address) = (id(&mut client), client.stream.local_addr().unwrap());
+            assert_eq!(client.text(&format!("CLIENT KILL ID {number}")), ":0\r\n");
+            assert_eq!(client.text("CLIENT KILL TYPE normal SKIPME yes"), ":0\r\n");
+            let (command, done) = match form {
+                "ID" => (format!("CLIENT KILL ID {number} SKIPME no"), ":1\r\n"),
+                _ => (format!("CLIENT KILL {address}"), "+OK\r\n"),
+            };
+            client.send(&[line(&command), line("SET users/after 1")].concat());
+            assert_eq!(String::from_utf8(client.reply()).unwrap(), done);
+            assert!(client.is_closed());
+            assert_eq!(nearside.connect().value("users/after"), None, "what came behind it is not done");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_as_the_upstream_says_it() {
+        let (redis, nearside) = start(1);
+        let (mut client, mut direct, mut other) = (nearside.connect(), redis.connect(), nearside.connect());
+        for wrong in [
+            "CLIENT KILL",
+            "CLIENT KILL nobody",
+            "CLIENT KILL ID",
+            "CLIENT KILL ID 0",
+            "CLIENT KILL ID -1",
+            "CLIENT KILL ID x",
+            "CLIENT KILL ID 1 TYPE",
+            "CLIENT KILL TYPE nosuch",
+            "CLIENT KILL USER nosuch",
+            "CLIENT KILL SKIPME maybe",
+            "CLIENT KILL SKIPME no NOSUCH x",
+            "CLIENT KILL ADDR",
+            "CLIENT KILL ADDR x TYPE",
+            "CLIENT KILL ADDR x LADDR y SKIPME",
+        ] {
+            let (ours, theirs) = (client.text(wrong), direct.text(wrong));
+            assert_eq!(ours, theirs, "{wrong}");
+            assert!(ours.starts_with('-'), "{ours}");
+        }
+        assert!(is_open(&mut other));
+    }
+}
