@@ -215,13 +215,13 @@ impl Server {
             followed = &mut follow => followed.map_err(ServerError::from).and(Err(ServerError::Forced)),
             drained = drained(&workers, config.drain_timeout, stop.subscribe()) => drained,
         };
+        let left = shared.metrics.clients.get();
         stop.send_replace(Stop::Now);
         feed.abort();
         sweep.abort();
         if let Some(admin) = admin {
             admin.abort();
         }
-        let left = shared.metrics.clients.get();
         match left {
             0 => info!("stopped"),
             _ => warn!(clients = left, "stopped with clients still connected"),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use support::program::Program;
 use support::scripted::Scripted;
-use support::{Redis, SOON, eventually, free_port, line};
+use support::{Conn, Redis, SOON, eventually, free_port, line};
 
 #[test]
 fn what_is_in_flight_is_finished_before_it_ends() {
@@ -40,41 +40,94 @@ fn what_is_in_flight_is_finished_before_it_ends() {
     assert!(program.seen.contains("stopped"), "{}", program.seen);
 }
 
+/// As with a server that is shut down: who waits for something is told, and nobody takes anything afterwards.
 #[test]
-fn a_blocked_client_is_given_its_reply_within_the_deadline() {
+fn a_blocked_client_is_let_go_at_once() {
     let redis = Redis::start();
-    let mut program = Program::start(redis.port, &["--drain-timeout", "20s"]);
-    let (mut blocked, mut direct) = (program.connect(), redis.connect());
-    blocked.send(&line("BLPOP list 0"));
-    eventually("it waits upstream", || direct.text("INFO clients").contains("blocked_clients:1"));
+    let mut direct = redis.connect();
+    direct.cmd("XGROUP CREATE s g $ MKSTREAM");
+    let mut program = Program::start(redis.port, &["--drain-timeout", "60s"]);
+    let waits = [
+        "BLPOP list 0",
+        "BRPOPLPUSH list other 100",
+        "BZMPOP 0 1 zset MIN",
+        "XREAD BLOCK 0 STREAMS s $",
+        "XREADGROUP GROUP g me BLOCK 0 STREAMS s >",
+        "WAIT 1 0",
+    ];
+    let mut blocked: Vec<_> = waits.iter().map(|_| program.connect()).collect();
+    for (client, wait) in blocked.iter_mut().zip(waits) {
+        client.send(&[line("ECHO before"), line(wait)].concat());
+        assert_eq!(client.reply(), b"$6\r\nbefore\r\n");
+    }
+    let all = format!("blocked_clients:{}\r\n", waits.len());
+    eventually("they wait upstream", || direct.text("INFO clients").contains(&all));
+    let began = Instant::now();
     program.terminate();
-    program.wait_for("stopping");
-    direct.cmd("RPUSH list v");
-    assert_eq!(blocked.reply(), b"*2\r\n$4\r\nlist\r\n$1\r\nv\r\n");
+    for (client, wait) in blocked.iter_mut().zip(waits) {
+        let said = client.reply();
+        assert!(said.starts_with(b"-UNBLOCKED "), "{wait}: {}", said.escape_ascii());
+        assert!(client.is_closed(), "{wait}");
+    }
     assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(direct.text("RPUSH list v"), ":1\r\n");
+    assert_eq!(direct.text("LPOP list"), "$1\r\nv\r\n", "nobody has taken it");
 }
 
+/// Where the server may not be asked to let it go, its connection is closed.
 #[test]
-fn a_transaction_may_be_finished() {
+fn a_blocked_client_is_let_go_without_rights_too() {
     let redis = Redis::start();
-    let mut program = Program::start(redis.port, &["--drain-timeout", "20s"]);
-    let mut client = program.connect();
-    assert_eq!(client.text("MULTI"), "+OK\r\n");
-    assert_eq!(client.text("SET users/1 v"), "+QUEUED\r\n");
+    let mut direct = redis.connect();
+    direct.cmd("ACL SETUSER default -client|unblock");
+    let mut program = Program::start(redis.port, &["--drain-timeout", "60s"]);
+    let mut blocked = program.connect();
+    blocked.send(&line("BLPOP list 0"));
+    eventually("it waits upstream", || direct.text("INFO clients").contains("blocked_clients:1"));
+    let began = Instant::now();
     program.terminate();
-    program.wait_for("stopping");
-    assert_eq!(client.text("EXEC"), "*1\r\n+OK\r\n");
-    assert!(client.is_closed());
+    assert!(blocked.reply().starts_with(b"-ERR nearside: "));
     assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// What holds a session upstream does not hold the stop.
+#[test]
+fn open_state_does_not_delay_a_stop() {
+    let redis = Redis::start();
+    for lines in [
+        &["MULTI", "SET users/1 v"][..],
+        &["WATCH users/1"],
+        &["SUBSCRIBE c"],
+        &["MONITOR"],
+        &["CLIENT NO-EVICT ON"],
+    ] {
+        let mut program = Program::start(redis.port, &["--drain-timeout", "60s"]);
+        let mut client = program.connect();
+        lines.iter().for_each(|text| drop(client.cmd(text)));
+        let began = Instant::now();
+        program.terminate();
+        assert!(client.is_closed(), "{lines:?}");
+        assert_eq!(program.ended().code(), Some(0), "{lines:?}: {}", program.seen);
+        assert!(began.elapsed() < Duration::from_secs(5), "{lines:?}: {:?}", began.elapsed());
+    }
+    assert_eq!(redis.connect().value("users/1"), None, "what was not carried out was not");
+}
+
+/// A command that takes its time upstream, and is not answered before somebody says so.
+fn stuck(program: &Program, upstream: &Scripted) -> Conn {
+    let mut client = program.connect();
+    client.send(&line("INCR n"));
+    let _ = upstream.expect("INCR n");
+    client
 }
 
 #[test]
 fn the_deadline_ends_what_does_not_end() {
-    let redis = Redis::start();
-    let mut program = Program::start(redis.port, &["--drain-timeout", "300ms"]);
-    let (mut stuck, mut direct) = (program.connect(), redis.connect());
-    stuck.send(&line("BLPOP list 0"));
-    eventually("it waits upstream", || direct.text("INFO clients").contains("blocked_clients:1"));
+    let upstream = Scripted::start();
+    let mut program = Program::start(upstream.address.port(), &["--drain-timeout", "300ms"]);
+    let mut stuck = stuck(&program, &upstream);
     let began = Instant::now();
     program.terminate();
     assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
@@ -86,13 +139,10 @@ fn the_deadline_ends_what_does_not_end() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let redis = Redis::start();
     for second in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let mut program = Program::start(redis.port, &["--drain-timeout", "60s"]);
-        let mut stuck = program.connect();
-        stuck.send(&line("BLPOP list 0"));
-        let mut direct = redis.connect();
-        eventually("it waits upstream", || direct.text("INFO clients").contains("blocked_clients:1"));
+        let upstream = Scripted::start();
+        let mut program = Program::start(upstream.address.port(), &["--drain-timeout", "60s"]);
+        let mut stuck = stuck(&program, &upstream);
         program.terminate();
         program.wait_for("stopping");
         let began = Instant::now();
@@ -100,7 +150,7 @@ fn a_second_signal_ends_it_at_once() {
         assert_eq!(program.ended().code(), Some(1), "{}", program.seen);
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         assert!(program.seen.contains("second signal"), "{}", program.seen);
-        eventually("nothing is left upstream", || direct.text("INFO clients").contains("blocked_clients:0"));
+        assert!(stuck.is_closed());
     }
 }
 

@@ -120,13 +120,17 @@ impl Connection {
             let read = self.poll_read(stream, cx)?;
             let Handled { any: handled, starved } = self.handle(cx);
             let left = self.outbox.write(stream, cx, &self.worker.spare)?;
-            let ended = self.input == Input::Ended;
-            if left.broken || ended && self.core.ends_with_client() && self.core.is_flushed(cx) {
+            let (ended, draining) = (self.input == Input::Ended, self.worker.is_draining());
+            if ended || draining {
+                self.core.let_go(draining);
+            }
+            let gone = ended && self.core.ends_with_client() && !left.pending && self.core.is_flushed(cx);
+            if left.broken || gone {
                 // The rest of a reply that was cut off cannot be sent; and what may never be answered is
                 // not waited for when its client has gone.
                 return Poll::Ready(Ok(()));
             }
-            let over = self.input == Input::Ended || self.worker.is_draining() && self.core.may_leave();
+            let over = ended && self.framed.is_none() || draining && self.core.may_leave();
             if over && !handled && left.drained && self.core.is_flushed(cx) {
                 return Poll::Ready(Ok(()));
             }

@@ -8,6 +8,7 @@
 //! - What keeps the session here is what the server has accepted, see [`state`](super::state).
 
 mod silence;
+mod wait;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -55,8 +56,11 @@ pub(super) struct Dedicated {
     replies: Replies,
     /// Written while the client wants no replies.
     unanswered: Touched,
-    /// Was asked to wait for something.
-    waits: bool,
+    /// The newest request that waits at the server, and the newest that may do so for ever.
+    waiting: Option<u64>,
+    for_ever: Option<u64>,
+    /// Which of them the server was asked to let go, and whether because the process stops.
+    let_go: Option<(u64, bool)>,
     _alone: Alone,
 }
 
@@ -70,16 +74,14 @@ impl Dedicated {
             subscribes: false,
             replies: Replies::On,
             unanswered: Touched::default(),
-            waits: false,
+            waiting: None,
+            for_ever: None,
+            let_go: None,
         }
     }
 
     pub(super) fn link(&self) -> &Link<Peer> {
         &self.link
-    }
-
-    pub(super) fn in_transaction(&self) -> bool {
-        self.transaction.is_some()
     }
 
     fn pushes(&self) -> &Pushes {
@@ -93,11 +95,6 @@ impl Dedicated {
             || self.replies != Replies::On
             || self.pushes().is_subscribed()
             || self.pushes().is_raw()
-    }
-
-    /// Whether what is open here may never be answered.
-    pub(super) fn may_wait(&self) -> bool {
-        self.waits || self.state.holds() || self.pushes().is_subscribed()
     }
 
     /// Whether nothing of the session is left here.
@@ -282,8 +279,8 @@ impl Dedicated {
             }
             (Kind::Local(local), effect) => self.local(core, local, effect, raw),
             (Kind::Blocking, _) => {
-                self.waits = true;
                 self.link.client().be_patient();
+                self.note_wait(row, request, core.outbox.next());
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.

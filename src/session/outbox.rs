@@ -313,6 +313,11 @@ impl Outbox {
         inner.wake();
     }
 
+    /// Whether the slot was opened and is not answered; not if the client is gone.
+    pub fn is_awaited(&self, slot: u64) -> bool {
+        self.0.borrow_mut().slot(slot).is_some_and(|slot| !slot.done)
+    }
+
     /// Whether a piece of the slot's reply has come.
     pub fn has_begun(&self, slot: u64) -> bool {
         self.0.borrow_mut().begun(slot)

@@ -174,7 +174,7 @@ impl Worker {
     /// `audits` is how often it compares a cached reply with the upstream's; one worker does.
     pub async fn run(self: Rc<Self>, audits: Option<Duration>) {
         // The link that nearly everybody will use: connected, and tracked, before the first client comes.
-        self.default_link().reconnect();
+        self.own_link().reconnect();
         let this = self.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn_local(async move { this.follow_feed().await });
@@ -270,7 +270,8 @@ impl Worker {
         Ident { db: self.shared.settings.db, protocol, user: None }
     }
 
-    fn default_link(self: &Rc<Self>) -> Link<Peer> {
+    /// Of nearside's own login.
+    pub(super) fn own_link(self: &Rc<Self>) -> Link<Peer> {
         let ident = self.default_ident(Protocol::Resp2);
         self.link(&ident, &self.shared.settings.login)
     }
@@ -366,7 +367,7 @@ impl Worker {
     /// Sends announcements over nearside's own link.
     pub(super) fn announce(self: &Rc<Self>, commands: Bytes, count: usize) {
         let expect = Expect { since: self.shared.now(), what: What::Announced(count) };
-        if let Err((_, loss)) = self.default_link().send(|out| out.append(commands), expect) {
+        if let Err((_, loss)) = self.own_link().send(|out| out.append(commands), expect) {
             self.shared.metrics.announcements_failed.add(count as u64);
             tracing::warn!(count, cause = %loss.cause, "announcements could not be sent");
         }

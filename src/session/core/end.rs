@@ -9,18 +9,25 @@ impl Core {
         self.quit
     }
 
-    /// Whether the session may be ended between two requests without a loss of state.
+    /// Whether the session may be ended between two requests. An open transaction dies with it, as with a server that
+    /// is shut down.
     pub(in crate::session) fn may_leave(&self) -> bool {
-        match &self.mode {
-            Mode::Shared => self.changing.is_none() && self.asking.is_none(),
-            Mode::Dedicated(dedicated) => !dedicated.in_transaction(),
-        }
+        self.changing.is_none() && self.asking.is_none()
     }
 
     /// Whether nobody can be served any more once the client has closed its side: what is open may never
     /// be answered.
     pub(in crate::session) fn ends_with_client(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_wait())
+        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_never_end(&self.outbox))
+    }
+
+    /// Lets go what waits at the server: as if its time was over, or with an error if the process stops.
+    pub(in crate::session) fn let_go(&mut self, stops: bool) {
+        let mut mode = std::mem::replace(&mut self.mode, Mode::Shared);
+        if let Mode::Dedicated(dedicated) = &mut mode {
+            dedicated.let_go(self, stops);
+        }
+        self.mode = mode;
     }
 
     /// Whether what the session wrote on a connection of its own is on its way; if not, the session is woken.
