@@ -155,6 +155,7 @@ struct State {
     ended: AtomicBool,
     /// What new connections begin with.
     delay: AtomicU64,
+    accepted: AtomicU64,
     open: Mutex<Vec<Arc<Pair>>>,
 }
 
@@ -173,6 +174,7 @@ impl Chaos {
             refuse: AtomicBool::default(),
             ended: AtomicBool::default(),
             delay: AtomicU64::default(),
+            accepted: AtomicU64::default(),
             open: Mutex::default(),
         });
         let theirs = state.clone();
@@ -181,6 +183,7 @@ impl Chaos {
                 if theirs.ended.load(Relaxed) {
                     return;
                 }
+                theirs.accepted.fetch_add(1, Relaxed);
                 if !theirs.refuse.load(Relaxed) {
                     theirs.connect(client);
                 }
@@ -205,6 +208,11 @@ impl Chaos {
         for pair in self.pairs() {
             BOTH.into_iter().for_each(|way| pair.delay(way, longest));
         }
+    }
+
+    /// How many connections there have been, refused ones included.
+    pub fn accepted(&self) -> u64 {
+        self.state.accepted.load(Relaxed)
     }
 
     /// The connections that are open now.

@@ -4,8 +4,11 @@
 //! `cargo nextest run` plays a mix of faults with a fixed seed and with a new one; `scripts/torture` plays all
 //! scenarios for as long as it is told.
 
+mod clients;
+mod faults;
 mod history;
 mod lag;
+mod misuse;
 mod model;
 mod random;
 mod scenario;

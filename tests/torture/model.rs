@@ -275,8 +275,8 @@ pub struct Allowed {
     pub relative: bool,
     /// Short times to live.
     pub expiry: bool,
-    /// Scripts that write a key which they do not declare.
-    pub undeclared: bool,
+    /// One in so many writes is a script that does not declare what it writes; none if 0.
+    pub undeclared: u64,
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -288,6 +288,9 @@ pub fn op(kind: Kind, key: &str, n: u64, held: Option<u64>, allowed: Allowed, ra
     let held = held.filter(|_| allowed.relative);
     if random.one_in(12) {
         return delete(kind, key, held, random);
+    }
+    if allowed.undeclared > 0 && random.one_in(allowed.undeclared) {
+        return undeclared(kind, key, n, random);
     }
     let tmp = format!("{key}.tmp");
     let (px, t) = (20 + random.below(60), text(n));
@@ -309,11 +312,6 @@ pub fn op(kind: Kind, key: &str, n: u64, held: Option<u64>, allowed: Allowed, ra
             vec!["MULTI".into(), format!("DEL {key}"), format!("APPEND {key} {t}"), "EXEC".into()]
         }
         (Kind::Text, 9) => vec![format!("SET {tmp} {t}"), format!("BITOP OR {key} {tmp}")],
-        (Kind::Text, 10) if allowed.undeclared => {
-            let body = "return redis.call('SET',ARGV[1],ARGV[2])";
-            let command = ["EVAL", body, "0", key, &t].map(str::to_string).to_vec();
-            return Op { commands: vec![command], content: Some(n), expires: None };
-        }
         (Kind::Text, _) => vec![format!("SET {key} {t}")],
         (Kind::Number, 0) => vec![format!("GETSET {key} {n}")],
         (Kind::Number, 1) => vec![format!("PSETEX {key} 1000000 {n}")],
@@ -370,6 +368,44 @@ pub fn op(kind: Kind, key: &str, n: u64, held: Option<u64>, allowed: Allowed, ra
         (Kind::Stream, _) => vec![format!("XADD {key} MAXLEN 1 {n}-1 f {n}")],
     };
     Op { commands: lines.iter().map(|line| words(line)).collect(), content: Some(n), expires }
+}
+
+/// Puts anew what its arguments say into the key that it builds of the first two.
+const UNDECLARED: &str = "local key = ARGV[1] .. ARGV[2] redis.call('DEL', key) \
+    return redis.call(ARGV[3], key, unpack(ARGV, 4))";
+
+/// What `SCRIPT LOAD` answers to it.
+const UNDECLARED_SHA: &str = "75e99d7e1be46dbd8b4520091a26c0a2eb83ae10";
+
+fn undeclared(kind: Kind, key: &str, n: u64, random: &mut Random) -> Op {
+    let what = match kind {
+        Kind::Text => format!("SET {}", text(n)),
+        Kind::Number => format!("SET {n}"),
+        Kind::List => format!("RPUSH {n} x"),
+        Kind::Sorted => format!("ZADD {n} m"),
+        Kind::Set => format!("SADD {n}"),
+        Kind::Hash => format!("HSET f {n}"),
+        Kind::Stream => format!("XADD {n}-1 f {n}"),
+    };
+    let (head, tail) = key.split_at(key.len() / 2);
+    let call = |start: &[&str]| {
+        let start = start.iter().map(|word| word.to_string());
+        start.chain([head.into(), tail.into()]).chain(words(&what)).collect::<Vec<String>>()
+    };
+    let declared = format!("{key}.tmp");
+    let eval = call(&["EVAL", UNDECLARED, "0"]);
+    let load = ["SCRIPT", "LOAD", UNDECLARED].map(str::to_string).to_vec();
+    let library =
+        format!("#!lua name=torture\nredis.register_function('put', function(KEYS, ARGV) {UNDECLARED} end)");
+    let function = ["FUNCTION", "LOAD", "REPLACE", &library].map(str::to_string).to_vec();
+    let commands = match random.below(8) {
+        0 => vec![words("MULTI"), eval, words("EXEC")],
+        1 => vec![load, call(&["EVALSHA", UNDECLARED_SHA, "0"])],
+        2 => vec![function, call(&["FCALL", "put", "0"])],
+        3 | 4 => vec![call(&["EVAL", UNDECLARED, "1", &declared])],
+        _ => vec![eval],
+    };
+    Op { commands, content: Some(n), expires: None }
 }
 
 fn script(key: &str, body: &str, arg: &str, n: u64) -> Op {
@@ -433,7 +469,7 @@ mod tests {
         let (mut two, mut three) = (redis.connect(), redis.connect());
         three.cmd("HELLO 3");
         let mut random = Random::new(7);
-        let allowed = Allowed { relative: true, expiry: false, undeclared: true };
+        let allowed = Allowed { relative: true, expiry: false, undeclared: 5 };
         for kind in KINDS {
             let (mut held, key) = (None, format!("{kind:?}"));
             for n in 1..300 {

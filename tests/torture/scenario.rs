@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use nearside::config::{Config, OnUpdate, Tracking};
 
+use super::clients;
+use super::faults::*;
 use super::history::{Bounds, Broken, Read, Verdict, Violation, check};
+use super::misuse::*;
 use super::model::Allowed;
 use super::random::Random;
 use super::table::spread;
 use super::toy::{self, Flaw};
-use super::world::{self, Setup, USERS, World, call};
-use crate::support::chaos::{BOTH, Chaos, Role, Way};
-use crate::support::{Conn, Nearside, Redis, eventually};
+use super::world::{Setup, USERS, World, call};
+use crate::support::chaos::Chaos;
+use crate::support::{Nearside, Redis};
 
 pub const MAX_STALENESS: Duration = Duration::from_millis(300);
 
@@ -27,11 +30,11 @@ const READERS: usize = 2;
 
 /// The running pieces of one scenario.
 pub struct Stage {
-    world: Arc<World>,
-    redis: Redis,
-    replica: Option<Redis>,
-    chaos: Vec<Chaos>,
-    random: Random,
+    pub world: Arc<World>,
+    pub redis: Redis,
+    pub replica: Option<Redis>,
+    pub chaos: Vec<Chaos>,
+    pub random: Random,
 }
 
 /// Something that goes wrong and is over when it returns.
@@ -52,7 +55,7 @@ pub struct Scenario {
     pace: u64,
 }
 
-const ALL: Allowed = Allowed { relative: true, expiry: true, undeclared: true };
+const ALL: Allowed = Allowed { relative: true, expiry: true, undeclared: 12 };
 
 const fn scenario(name: &'static str, faults: &'static [Fault]) -> Scenario {
     Scenario {
@@ -73,7 +76,7 @@ const fn scenario(name: &'static str, faults: &'static [Fault]) -> Scenario {
 /// server sees, no undeclared keys, and no write that is cut off from its announcement.
 const CHANNELS: Scenario = Scenario {
     change: |config| config.tracking = Tracking::Off,
-    allowed: Allowed { relative: true, expiry: true, undeclared: false },
+    allowed: Allowed { relative: true, expiry: true, undeclared: 0 },
     foreign: 0,
     namespaces_only: true,
     ..scenario("channels only", &[calm, delay_feed, kill_feed, cut_feed, half_open_feed])
@@ -111,6 +114,19 @@ pub const SCENARIOS: &[Scenario] = &[
         ..scenario("eviction", &[fill_up])
     },
     Scenario { server: &["--tracking-table-max-keys", "5"], ..scenario("small tracking table", &[calm]) },
+    Scenario {
+        allowed: Allowed { undeclared: 2, ..ALL },
+        change: |config| config.workers = 2,
+        ..scenario("scripts with undeclared keys", &[calm, delay_feed, delay_data, cut, kill_feed])
+    },
+    Scenario {
+        allowed: Allowed { expiry: false, ..ALL },
+        server: &["--busy-reply-threshold", "20"],
+        ..scenario("BUSY server", &[busy, busy_cut, swap])
+    },
+    scenario("maxclients", &[maxclients]),
+    scenario("link killed under WATCH", &[kill_under_watch, kill_under_watch, kill_dedicated, cut]),
+    scenario("HTTP on the port", &[http, http, calm]),
     CHANNELS,
     Scenario {
         change: |config| {
@@ -157,6 +173,7 @@ pub const MIX: Scenario = scenario(
         half_open_data,
         kill_feed,
         kill_data,
+        kill_dedicated,
         pause,
         flush,
         restart,
@@ -243,7 +260,7 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
     let addresses = sidecars.iter().map(|sidecar| sidecar.address).collect();
     let world = Arc::new(World::new(addresses, redis.address(), &setup));
     let mut stage = Stage { world: world.clone(), redis, replica, chaos, random: Random::new(seed) };
-    let reads = world::run(&world, WRITERS, READERS, seed, || {
+    let reads = clients::run(&world, WRITERS, READERS, seed, || {
         let until = Instant::now() + lasting;
         while Instant::now() < until {
             let fault = *stage.random.pick(scenario.faults);
@@ -300,14 +317,14 @@ pub fn play_toy(flaw: Flaw, lasting: Duration, seed: u64) -> Verdict {
     };
     let toys = (0..2).map(|_| toy::start(redis.address(), flaw)).collect();
     let world = Arc::new(World::new(toys, redis.address(), &setup));
-    let reads = world::run(&world, WRITERS, READERS, seed, || std::thread::sleep(lasting));
+    let reads = clients::run(&world, WRITERS, READERS, seed, || std::thread::sleep(lasting));
     std::thread::sleep(MAX_STALENESS + SLACK);
     judge(&world, reads).1
 }
 
 /// Asks everything once more, and judges it all.
 fn judge(world: &World, reads: Vec<(usize, Read)>) -> (u64, Verdict) {
-    let (converged, wrong) = world::converge(world);
+    let (converged, wrong) = clients::converge(world);
     let bounds = Bounds { max_staleness: MAX_STALENESS.as_micros() as u64, slack: SLACK.as_micros() as u64 };
     let mut verdict = check(&world.histories(reads), bounds, &|from, to| world.noise(from, to));
     let mut add = |broken, stories: Vec<String>| {
@@ -317,6 +334,8 @@ fn judge(world: &World, reads: Vec<(usize, Read)>) -> (u64, Verdict) {
     add(Broken::Identity, std::mem::take(&mut world.leaks.lock().unwrap()));
     add(Broken::HonestWrites, miscounted(world));
     add(Broken::HonestWrites, std::mem::take(&mut world.hangs.lock().unwrap()));
+    add(Broken::HonestWrites, std::mem::take(&mut world.lost_updates.lock().unwrap()));
+    add(Broken::Bounded, std::mem::take(&mut world.misused.lock().unwrap()));
     (converged, verdict)
 }
 
@@ -335,256 +354,9 @@ fn miscounted(world: &World) -> Vec<String> {
     wrong
 }
 
-fn make_users(server: &Redis) {
+pub fn make_users(server: &Redis) {
     let mut conn = server.connect();
     for user in USERS {
         call(&mut conn, user).expect("the server takes its users");
     }
-}
-
-/// Makes `replica` a replica of `master` and waits until it is in step.
-fn follow(replica: &Redis, master: &Redis) {
-    let mut conn = replica.connect();
-    conn.text(&format!("REPLICAOF 127.0.0.1 {}", master.port));
-    eventually("the replica is in step", || conn.text("INFO replication").contains("master_link_status:up"));
-}
-
-fn nap(stage: &mut Stage, from: u64, to: u64) {
-    std::thread::sleep(Duration::from_millis(from + stage.random.below(to - from)));
-}
-
-fn calm(stage: &mut Stage) {
-    nap(stage, 100, 400);
-}
-
-fn any(stage: &mut Stage) -> usize {
-    stage.random.below(stage.chaos.len() as u64) as usize
-}
-
-fn delay(stage: &mut Stage) {
-    let i = any(stage);
-    stage.chaos[i].delay(Duration::from_millis(2 + stage.random.below(30)));
-    nap(stage, 200, 800);
-    stage.chaos[i].delay(Duration::ZERO);
-}
-
-fn delay_role(stage: &mut Stage, role: Role, longest: u64) {
-    let i = any(stage);
-    let longest = Duration::from_millis(1 + stage.random.below(longest));
-    let way = *stage.random.pick(&BOTH);
-    let pairs = stage.chaos[i].of(role);
-    pairs.iter().for_each(|pair| pair.delay(way, longest));
-    nap(stage, 200, 800);
-    pairs.iter().for_each(|pair| pair.delay(way, Duration::ZERO));
-}
-
-/// Up to well above the bound.
-fn delay_feed(stage: &mut Stage) {
-    let longest = *stage.random.pick(&[10, 50, 200, 700]);
-    delay_role(stage, Role::Feed, longest);
-}
-
-fn delay_data(stage: &mut Stage) {
-    delay_role(stage, Role::Data, 30);
-}
-
-fn cut(stage: &mut Stage) {
-    let i = any(stage);
-    let pairs = stage.chaos[i].pairs();
-    if !pairs.is_empty() {
-        let pair = stage.random.pick(&pairs);
-        let way = if stage.random.one_in(2) { Way::Up } else { Way::Down };
-        match stage.random.below(4) {
-            0 => pair.reset(),
-            1 => pair.half_close(way),
-            2 => pair.cut_after(1 + stage.random.below(3000) as usize),
-            _ => stage.chaos[i].reset_all(),
-        }
-    }
-    nap(stage, 20, 300);
-}
-
-fn cut_feed(stage: &mut Stage) {
-    let i = any(stage);
-    stage.chaos[i].of(Role::Feed).iter().for_each(|pair| pair.reset());
-    nap(stage, 50, 300);
-}
-
-fn refuse(stage: &mut Stage) {
-    let i = any(stage);
-    stage.chaos[i].refuse(true);
-    stage.chaos[i].reset_all();
-    nap(stage, 50, 400);
-    stage.chaos[i].refuse(false);
-    nap(stage, 300, 400);
-}
-
-fn half_open(stage: &mut Stage, role: Role) {
-    let i = any(stage);
-    let pairs = stage.chaos[i].of(role);
-    let ways: &[Way] = match stage.random.below(3) {
-        0 => &[Way::Up],
-        1 => &[Way::Down],
-        _ => &BOTH,
-    };
-    pairs.iter().for_each(|pair| ways.iter().for_each(|way| pair.swallow(*way)));
-    nap(stage, 100, 900);
-    pairs.iter().for_each(|pair| pair.reset());
-    nap(stage, 200, 300);
-}
-
-fn half_open_feed(stage: &mut Stage) {
-    half_open(stage, Role::Feed);
-}
-
-fn half_open_data(stage: &mut Stage) {
-    half_open(stage, Role::Data);
-}
-
-fn operator(stage: &Stage) -> Conn {
-    stage.redis.connect()
-}
-
-fn kill_feed(stage: &mut Stage) {
-    operator(stage).text("CLIENT KILL TYPE pubsub");
-    nap(stage, 100, 400);
-}
-
-fn kill_data(stage: &mut Stage) {
-    let mut conn = operator(stage);
-    let clients = conn.text("CLIENT LIST TYPE normal");
-    let tracked: Vec<&str> = clients.lines().filter(|line| line.contains("flags=t")).collect();
-    let ids: Vec<&str> =
-        tracked.iter().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()).collect();
-    if !ids.is_empty() {
-        conn.text(&format!("CLIENT KILL ID {}", stage.random.pick(&ids)));
-    }
-    nap(stage, 50, 300);
-}
-
-fn signal(pid: u32, signal: &str) {
-    let done = std::process::Command::new("kill").args([signal, &pid.to_string()]).status();
-    assert!(done.is_ok_and(|status| status.success()), "kill {signal}");
-}
-
-fn stop(stage: &mut Stage) {
-    signal(stage.redis.pid(), "-STOP");
-    std::thread::sleep(Duration::from_secs(2));
-    signal(stage.redis.pid(), "-CONT");
-    nap(stage, 500, 1500);
-}
-
-fn pause(stage: &mut Stage) {
-    let mode = *stage.random.pick(&["WRITE", "ALL"]);
-    let millis = 100 + stage.random.below(600);
-    operator(stage).text(&format!("CLIENT PAUSE {millis} {mode}"));
-    nap(stage, 700, 900);
-}
-
-/// Does something to the whole server while no write is under way.
-fn overturn(stage: &mut Stage, line: &str, content: impl Fn(&World, usize) -> Option<Option<u64>>) {
-    let world = stage.world.clone();
-    let gate = world.gate.write().unwrap();
-    let content: Vec<_> = (0..world.keys.len()).map(|i| content(&world, i)).collect();
-    let mut conn = operator(stage);
-    let invoke = world.now();
-    assert_eq!(conn.text(line), "+OK\r\n", "{line}");
-    world.overturn(invoke, world.now(), &content);
-    drop(gate);
-    nap(stage, 100, 500);
-}
-
-fn flush(stage: &mut Stage) {
-    match stage.random.below(3) {
-        0 => overturn(stage, "FLUSHALL", |_, _| Some(None)),
-        1 => overturn(stage, "FLUSHALL ASYNC", |_, _| Some(None)),
-        _ => overturn(stage, "FLUSHDB", |world, i| (world.keys[i].db == 0).then_some(None)),
-    }
-}
-
-fn swap(stage: &mut Stage) {
-    // The keys stand in pairs: the same name in both databases. What the last write came to is for the
-    // server to say.
-    overturn(stage, "SWAPDB 0 1", |world, i| Some(held(world, i ^ 1)));
-}
-
-/// What a key holds by the server's account.
-fn held(world: &World, i: usize) -> Option<u64> {
-    let key = &world.keys[i];
-    let mut conn = world.direct(key.db).expect("the server that counts");
-    world.held(&mut conn, key).flatten()
-}
-
-fn restart(stage: &mut Stage) {
-    let world = stage.world.clone();
-    world.lost.store(true, Relaxed);
-    let invoke = world.now();
-    stage.redis.kill();
-    let gate = world.gate.write().unwrap();
-    nap(stage, 1, 300);
-    stage.redis.restart();
-    make_users(&stage.redis);
-    world.overturn(invoke, world.now(), &vec![Some(None); world.keys.len()]);
-    world.lost.store(false, Relaxed);
-    drop(gate);
-    nap(stage, 500, 1000);
-}
-
-fn overflow(stage: &mut Stage) {
-    let mut conn = operator(stage);
-    call(&mut conn, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 32kb 16kb 1"])
-        .expect("a known setting");
-    call(&mut conn, &["PUBLISH", "users/update", &"x".repeat(1 << 20)]);
-    call(&mut conn, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60"]);
-    nap(stage, 200, 500);
-}
-
-fn fill_up(stage: &mut Stage) {
-    let mut conn = operator(stage);
-    for _ in 0..100 {
-        let name = format!("filler{}", stage.random.below(1000));
-        call(&mut conn, &["SET", &name, &"x".repeat(20_000)]);
-    }
-    nap(stage, 20, 100);
-}
-
-fn promote(stage: &mut Stage) {
-    promotion(stage, false);
-}
-
-/// As a proxy in between may do it: what is open stays with the old server.
-fn promote_split(stage: &mut Stage) {
-    promotion(stage, true);
-}
-
-fn promotion(stage: &mut Stage, split: bool) {
-    let world = stage.world.clone();
-    nap(stage, 300, 800);
-    let Some(replica) = stage.replica.take() else { return };
-    // The replica lags behind, so acknowledged writes are lost.
-    signal(replica.pid(), "-STOP");
-    nap(stage, 20, 100);
-    world.lost.store(true, Relaxed);
-    let invoke = world.now();
-    let gate = world.gate.write().unwrap();
-    call(&mut operator(stage), &["CLIENT", "KILL", "TYPE", "replica"]);
-    signal(replica.pid(), "-CONT");
-    assert_eq!(replica.connect().text("REPLICAOF NO ONE"), "+OK\r\n");
-    stage.chaos.iter().for_each(|chaos| chaos.target(replica.address()));
-    // More than once: a connection may have been under way to the old server.
-    for _ in 0..10 {
-        let pairs = stage.chaos.iter().flat_map(Chaos::pairs);
-        let old = pairs.filter(|pair| pair.target != replica.address());
-        old.filter(|pair| !split || pair.role() != Role::Feed).for_each(|pair| pair.reset());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    *world.server.lock().unwrap() = replica.address();
-    let held: Vec<_> = (0..world.keys.len()).map(|i| Some(held(&world, i))).collect();
-    world.overturn(invoke, world.now(), &held);
-    world.lost.store(false, Relaxed);
-    let old = std::mem::replace(&mut stage.redis, replica);
-    drop(gate);
-    nap(stage, 1000, 1500);
-    follow(&old, &stage.redis);
-    stage.replica = Some(old);
 }
