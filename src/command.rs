@@ -20,8 +20,10 @@ mod rows;
 mod sample;
 mod streams;
 mod table;
+mod tells;
 
 pub use keys::{KeySet, KeyUse};
 pub use overlay::ServerCommand;
 pub use row::{Access, CacheRule, Fields, Kind, Local, Row};
 pub use table::Table;
+pub use tells::{Say, Tells};

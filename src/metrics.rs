@@ -108,6 +108,14 @@ pub struct Metrics {
     pub tracked_links: Counter,
     pub announcements: Counter,
     pub announcements_failed: Counter,
+    pub announcements_failed_told: Seldom,
+    /// Said of a write that was refused thereupon: what is true was said behind.
+    pub announcements_corrected: Counter,
+    /// Writes that were lost with their link, or whose announcements were: a `delete` is said in their place.
+    pub announcements_owed: Counter,
+    /// Announcements of `delete` because it could not be looked whether the key was there.
+    pub looks_refused: Counter,
+    pub looks_refused_told: Seldom,
     /// 1 while the feed is subscribed.
     pub feed_up: Counter,
     pub feed_connects: Counter,

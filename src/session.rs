@@ -6,6 +6,7 @@
 //! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread,
 //! and its [`heart`] looks after the links.
 
+mod announce;
 mod arm;
 mod asking;
 mod audit;

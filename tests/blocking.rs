@@ -54,10 +54,12 @@ fn what_waited_for_nothing_leaves_the_cache_as_it_is() {
     let redis = Redis::start();
     let nearside = Nearside::start(redis.address());
     let mut client = nearside.connect();
-    client.text("LLEN queue");
-    for waiting in ["BLPOP queue 0.01", "BLMOVE queue other LEFT LEFT 0.01", "BZPOPMIN queue 0.01"] {
+    client.pipeline(&["LLEN queue", "LLEN users/q"]);
+    for waiting in
+        ["BLPOP queue users/q 0.01", "BLMOVE users/q queue LEFT LEFT 0.01", "BZPOPMIN users/q 0.01"]
+    {
         client.text(waiting);
-        assert!(nearside.is_cached("queue"), "{waiting}");
+        assert!(nearside.is_cached("queue") && nearside.is_cached("users/q"), "{waiting}");
     }
 }
 

@@ -154,3 +154,70 @@ fn python_behind_a_sidecar() {
         eventually("the other sidecar", || client.args(&[b"GET", b"users/1"]) == bulk(value));
     }
 }
+
+/// What is announced is true, so the peer's listener never looks for a key that is not there: it would end.
+#[test]
+fn pythons_listener_outlives_whatever_is_written_here() {
+    let redis = Redis::start();
+    let nearside = untold(&redis);
+    let mut peer = Peer::start(redis.port);
+    let (mut client, mut direct) = (nearside.connect(), redis.connect());
+    let set = |key: &str, value: &str| {
+        let mut direct = redis.connect();
+        assert_eq!(direct.args(&[b"SET", key.as_bytes(), &packed(value)]), b"+OK\r\n");
+    };
+    // What is there without a word, and what is then said through nearside.
+    let cases: &[(&str, &str)] = &[
+        ("PING", "SET users/k v XX"),
+        ("PING", "SET users/k v GET XX"),
+        ("HSET users/k f v", "HDEL users/k f"),
+        ("RPUSH users/k v", "LPOP users/k"),
+        ("RPUSH users/k v", "BLPOP users/k 1"),
+        ("RPUSH users/k v", "LMOVE users/k users/other LEFT LEFT"),
+        ("RPUSH users/k v", "LTRIM users/k 5 9"),
+        ("SADD users/k v", "SREM users/k v"),
+        ("SADD users/k v", "SPOP users/k"),
+        ("SADD users/k v", "SMOVE users/k users/other v"),
+        ("ZADD users/k 1 v", "ZREM users/k v"),
+        ("ZADD users/k 1 v", "ZPOPMIN users/k"),
+        ("SADD users/k v", "SUNIONSTORE users/k absent"),
+        ("string", "EXPIRE users/k -1"),
+        ("string", "PEXPIREAT users/k 1"),
+        ("string", "GETEX users/k PXAT 1"),
+        ("string", "SET users/k v PXAT 1"),
+        ("string", "GETDEL users/k"),
+        ("string", "RENAME users/k elsewhere"),
+        ("string", "MOVE users/k 5"),
+        ("string", "EVAL redis.call('DEL',KEYS[1]) 1 users/k"),
+        ("string", "EVAL redis.call('DEL',KEYS[1]);redis.call('LPOP','users/k',1,1) 1 users/k"),
+        ("string", "BITOP NOT users/k absent"),
+    ];
+    for (i, (before, write)) in cases.iter().enumerate() {
+        for transaction in [false, true] {
+            direct.cmd("DEL users/k users/other elsewhere");
+            direct.cmd("PUBLISH users/delete k");
+            eventually("the peer has forgotten it", || peer.ask("cached k") == "no");
+            if *before == "string" {
+                set("users/k", "old");
+                assert_eq!(peer.ask("get k"), "value old");
+            } else {
+                assert_eq!(peer.ask("get k"), "none");
+                direct.cmd(before);
+            }
+            match transaction {
+                false => drop(client.text(write)),
+                true => drop(client.pipeline(&["MULTI", write, "EXEC"])),
+            }
+            assert_eq!(direct.value("users/k"), None, "{write}");
+            // It listens still, and knows.
+            let value = format!("{i}-{}", u8::from(transaction));
+            peer.ask("get probe");
+            client.args(&[b"SET", b"users/probe", &packed(&value)]);
+            let expected = format!("value {value}");
+            eventually(&format!("it listens after {write}"), || peer.ask("cached probe") == expected);
+            assert_eq!(peer.ask("get k"), "none", "{write}");
+            direct.cmd("FLUSHALL");
+            direct.cmd("PUBLISH users/delete probe");
+        }
+    }
+}

@@ -157,6 +157,21 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),
         counter("announcements", "Changes announced to the namespaces' channels", m.announcements.get()),
         counter("failed_announcements", "Announcements refused or lost", m.announcements_failed.get()),
+        counter(
+            "corrected_announcements",
+            "Announcements of writes that the upstream refused, put right thereupon",
+            m.announcements_corrected.get(),
+        ),
+        counter(
+            "owed_announcements",
+            "Keys of writes that were lost with their link, for which a delete is announced",
+            m.announcements_owed.get(),
+        ),
+        counter(
+            "refused_looks",
+            "Times the upstream did not let nearside look whether a key is there",
+            m.looks_refused.get(),
+        ),
         counter("lost_log_lines", "Lines of the log that nobody took in time", LOST_LINES.get()),
         counter("panics", "Faults in nearside: must stay 0", PANICS.get()),
         gauge("feed_up", "1 while the feed is subscribed", m.feed_up.get() as f64),

@@ -7,6 +7,7 @@
 use super::keys::{KeyUse, Keys, Part};
 use super::row::{Access, Cached, Fields, Kind, KindRule, Row, Shape};
 use super::table::{MAX_NAME, Table};
+use super::tells::Tells;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -147,6 +148,7 @@ fn unknown(id: u16, name: String, server: &ServerCommand) -> Row {
         kind: KindRule::Always(kind),
         cached: Cached::Never,
         fields: Fields::None,
+        tells: Tells::Open,
         keys: flags.keys(server),
         shape: Shape::Command,
     }

@@ -2,6 +2,7 @@
 
 use super::keys::{KeySet, KeyUse, Keys, Part, is};
 use super::streams;
+use super::tells::Tells;
 use crate::resp::request::Request;
 use std::borrow::Cow;
 
@@ -140,6 +141,7 @@ pub struct Row {
     pub(super) cached: Cached,
     /// Whose times bound a cached reply, besides the key's.
     pub fields: Fields,
+    pub(super) tells: Tells,
     pub(super) keys: Keys,
     pub(super) shape: Shape,
 }
@@ -202,6 +204,12 @@ impl Row {
             Err(_) if self.access == Access::Write => KeySet::Unknown,
             _ => KeySet::Known,
         }
+    }
+
+    /// What the reply to this request will tell of the keys that it writes.
+    #[inline]
+    pub fn tells(&self, req: &Request<'_>) -> Tells {
+        self.tells.of(req)
     }
 
     /// Whether the server would take a request of `len` arguments, the name included.

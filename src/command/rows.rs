@@ -15,6 +15,7 @@ mod strings;
 use super::keys::KeyUse::{Delete, Read, Update};
 use super::keys::{KeyUse, Keys, Part};
 use super::row::{Access, Cached, Fields, Kind, KindRule, Row, Shape};
+use super::tells::Tells;
 use std::borrow::Cow;
 
 /// A row before it has its number.
@@ -27,6 +28,7 @@ struct Spec {
     kind: KindRule,
     cached: Cached,
     fields: Fields,
+    tells: Tells,
 }
 
 /// All built-in rows, each id being the index.
@@ -48,6 +50,7 @@ pub(super) fn all() -> Vec<Row> {
         kind: spec.kind,
         cached: spec.cached,
         fields: spec.fields,
+        tells: spec.tells,
         keys: spec.keys,
         shape: Shape::Command,
     };
@@ -72,11 +75,16 @@ const fn write(name: &'static str, arity: i32) -> Spec {
 impl Spec {
     const fn new(name: &'static str, arity: i32, access: Access, keys: Keys) -> Self {
         let (kind, cached) = (KindRule::Always(Kind::Plain), Cached::Never);
-        Self { name, arity, access, keys, kind, cached, fields: Fields::None }
+        Self { name, arity, access, keys, kind, cached, fields: Fields::None, tells: Tells::Open }
     }
 
     const fn keys(self, keys: Keys) -> Self {
         Self { keys, ..self }
+    }
+
+    /// What its replies tell of the keys that it writes; if nothing is said, nothing.
+    const fn tells(self, tells: Tells) -> Self {
+        Self { tells, ..self }
     }
 
     const fn kind(self, kind: Kind) -> Self {

@@ -23,10 +23,11 @@ impl Worker {
     }
 
     /// A shared link has connected, or answers again.
-    pub(super) fn link_up(&self, number: LinkId) {
+    pub(super) fn link_up(self: &Rc<Self>, number: LinkId) {
         if let Some(link) = self.link_of(number) {
             self.arm(&link);
         }
+        self.pay();
     }
 
     /// Asks anew for the tracking of a link, if it is still wanted then.

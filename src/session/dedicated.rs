@@ -126,7 +126,7 @@ impl Dedicated {
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
         if let Some(transaction) = self.transaction.take_if(|transaction| refused(transaction)) {
             let touched = std::mem::take(&mut transaction.borrow_mut().touched);
-            touched.announce_later(&core.worker);
+            touched.announce_later(&core.worker, self.db(core));
         }
     }
 
@@ -224,7 +224,8 @@ impl Dedicated {
             && !matches!(kind, Kind::Exec | Kind::Discard)
         {
             let mut queued = transaction.borrow_mut();
-            queued.touched.add_queued(&core.shared, row, request);
+            let place = queued.place();
+            queued.touched.add_queued(&core.shared, row, request, place);
             queued.add(kind, effect.clone());
             drop(queued);
             self.count_read(core, row, request);
@@ -351,8 +352,14 @@ impl Dedicated {
         });
     }
 
-    fn write(&mut self, core: &mut Core, touched: Touched, raw: Raw<'_>) {
+    /// The database that the session is in here.
+    pub(super) fn db(&self, core: &Core) -> u32 {
+        self.state.became().ident(&core.ident).db
+    }
+
+    fn write(&mut self, core: &mut Core, mut touched: Touched, raw: Raw<'_>) {
         let to = core.to(core.outbox.open());
+        touched.db = Some(self.db(core));
         touched.send(&core.shared, &self.link, &core.ident, core.now, to, raw);
     }
 

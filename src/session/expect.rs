@@ -6,9 +6,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use super::announce::{Key, Said, Saying};
 use super::asking::Answers;
 use super::audit::Audit;
 use super::clients::Session;
@@ -20,8 +21,8 @@ use super::read::Fill;
 use super::shared::Shared;
 use super::state::{Effect, Leaves};
 use super::write::Touched;
-use crate::cache::{CoverageId, Fence, Lease, Micros, NameBuf};
-use crate::command::Kind;
+use crate::cache::{CoverageId, Fence, Lease, LinkId, Micros, NO_LINK, NameBuf};
+use crate::command::{Kind, Say};
 use crate::upstream::ServerId;
 
 pub(super) type CacheFence = Fence<super::worker::Ticket>;
@@ -52,8 +53,8 @@ pub(super) enum What {
     Multi(To, Rc<RefCell<Transaction>>),
     /// `MONITOR`: one reply, and from then on whatever comes.
     Monitor(To),
-    /// This many replies to announcements.
-    Announced(usize),
+    /// The replies to announcements.
+    Said(Box<Said>),
     Ping,
     Audit(Box<Audit>),
     /// `AUTH` of the link's own user, for a session that logs in.
@@ -81,25 +82,17 @@ impl What {
                 write.to.take()
             }
             What::Login(_) => None,
-            What::Announced(_) | What::Ping | What::Audit(_) | What::Name | What::Answers(_) => None,
+            What::Said(_) | What::Ping | What::Audit(_) | What::Name | What::Answers(_) => None,
             What::Server(..) | What::Arm(_) => None,
         }
     }
 
     /// The keys whose echoes the cache expects because of it.
-    pub(super) fn echoed(&self) -> &[Box<[u8]>] {
+    pub(super) fn echoed(&self) -> Vec<&[u8]> {
         match self {
-            What::Write(write) => &write.echoed,
-            _ => &[],
-        }
-    }
-
-    /// Announcements that are still expected.
-    pub(super) fn announcements(&self) -> usize {
-        match self {
-            What::Write(write) => write.announced + write.announce.as_ref().map_or(0, |(_, n)| *n),
-            What::Announced(n) => *n,
-            _ => 0,
+            What::Write(write) => write.echoed.iter().map(|key| &**key).collect(),
+            What::Said(said) => said.keys.iter().map(|(key, _)| &**key).collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -130,44 +123,48 @@ pub(super) struct Write {
     pub(super) barrier: Option<Barrier>,
     /// Announcements behind the write on the same link.
     pub(super) announced: usize,
-    /// The keys whose echoes the cache expects.
+    /// The keys of these, as far as they are in namespaces.
     pub(super) echoed: Vec<Box<[u8]>>,
-    /// Announcements for another link, to be sent when the write is answered: their commands and number.
-    pub(super) announce: Option<(Bytes, usize)>,
+    /// What is said behind the write of `echoed`.
+    pub(super) say: Say,
+    /// What is to be said once the reply has come, and what that then is.
+    pub(super) sayings: Vec<Saying>,
+    pub(super) said: Vec<(Key, Say)>,
+    /// On which link, and of which database.
+    pub(super) via: LinkId,
+    pub(super) db: u32,
     /// What it leaves on its connection.
     pub(super) leaves: Option<Box<Leaves>>,
 }
 
 impl Write {
-    /// One reply that nobody wants.
-    pub(super) fn unwanted() -> Self {
-        let echoed = Vec::new();
+    /// One that holds nothing and says nothing.
+    pub(super) fn new(to: Option<To>) -> Self {
         Self {
-            to: None,
+            to,
             fence: None,
             popped: Vec::new(),
-            barrier: Some(Barrier::Anything),
-            announced: 1,
-            echoed,
-            announce: None,
+            barrier: None,
+            announced: 0,
+            echoed: Vec::new(),
+            say: Say::Nothing,
+            sayings: Vec::new(),
+            said: Vec::new(),
+            via: NO_LINK,
+            db: 0,
             leaves: None,
         }
+    }
+
+    /// One reply that nobody wants.
+    pub(super) fn unwanted() -> Self {
+        Self { barrier: Some(Barrier::Anything), announced: 1, ..Self::new(None) }
     }
 
     /// A command in a transaction that may write keys which are not known, or that nobody knows. If it was not
     /// queued, because there is no transaction, it was carried out.
     pub(super) fn queued(to: To, barrier: Option<Barrier>, leaves: Option<Box<Leaves>>) -> Self {
-        let echoed = Vec::new();
-        Self {
-            to: Some(to),
-            fence: None,
-            popped: Vec::new(),
-            barrier,
-            announced: 0,
-            echoed,
-            announce: None,
-            leaves,
-        }
+        Self { barrier, leaves, ..Self::new(Some(to)) }
     }
 }
 
@@ -186,6 +183,11 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
+    /// The place of the next command in the reply to `EXEC`.
+    pub(super) fn place(&self) -> usize {
+        self.queued
+    }
+
     /// Another command, which leaves this if it is carried out.
     pub(super) fn add(&mut self, kind: Kind, effect: Option<Effect>) {
         // These are answered at once, with an error.

@@ -61,6 +61,10 @@ pub(super) struct Peer {
     silent: Cell<bool>,
     /// Another link has taken its place.
     replaced: Cell<bool>,
+    /// It may not look (`EVAL`) whether a key is there.
+    blind: Cell<bool>,
+    /// A write that cannot fail by its arguments was refused: until one is not, what is announced waits for the reply.
+    pub(super) careful: Cell<bool>,
     arming: Arming,
     /// It logs in as nearside itself.
     pub(super) own: bool,
@@ -90,6 +94,8 @@ impl Peer {
             pings: Pings::default(),
             silent: Cell::default(),
             replaced: Cell::default(),
+            blind: Cell::default(),
+            careful: Cell::default(),
             arming: Arming::default(),
             own: false,
             pushes: Pushes::new(protocol),
@@ -144,10 +150,22 @@ impl Peer {
         Some((to, reply))
     }
 
-    fn count_failed(&self, chunk: &[u8]) {
+    pub(super) fn count_failed(&self, chunk: &[u8]) {
         self.shared.metrics.announcements_failed.inc();
-        let said = String::from_utf8_lossy(chunk);
-        warn!(reply = said.trim_end(), "an announcement failed: other sidecars may serve the old value");
+        if let Some(untold) = self.shared.metrics.announcements_failed_told.now() {
+            let reply = String::from_utf8_lossy(chunk);
+            let reply = reply.trim_end();
+            warn!(reply, untold, "an announcement failed: other sidecars may serve the old value");
+        }
+    }
+
+    /// Whether the upstream may be asked to look whether a key is there.
+    pub(super) fn may_look(&self) -> bool {
+        !self.blind.get()
+    }
+
+    pub(super) fn forbid_looks(&self) {
+        self.blind.set(true);
     }
 }
 
@@ -261,13 +279,7 @@ impl Client for Peer {
                 }
                 self.relay(to, since, chunk, at).and_then(|to| again(What::Monitor(to)))
             }
-            What::Announced(left) => {
-                if at.kind == Kind::Error && at.first {
-                    self.count_failed(&chunk);
-                }
-                let left = left - usize::from(at.last);
-                if left > 0 { again(What::Announced(left)) } else { None }
-            }
+            What::Said(said) => self.said(said, &chunk, at).and_then(again),
             What::Ping => {
                 self.proven(since);
                 self.answered();
@@ -309,12 +321,7 @@ impl Client for Peer {
     }
 
     fn lost(&self, mut expect: Expect, loss: &Loss) {
-        let announced = expect.what.announcements();
-        if announced > 0 {
-            self.shared.metrics.announcements_failed.add(announced as u64);
-            warn!(announced, cause = %loss.cause, "announcements were lost with their link");
-        }
-        self.written_or_not(&mut expect.what);
+        self.written_or_not(&mut expect.what, loss.sent);
         if let What::Login(asked) = &expect.what {
             return asked.lost(loss);
         }

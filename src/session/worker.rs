@@ -6,7 +6,7 @@
 mod seat;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 use super::clients::Present;
 use super::connection;
-use super::expect::{Expect, What};
 use super::login::Fresh;
 use super::outbox::Outbox;
 use super::peer::Peer;
@@ -149,6 +148,8 @@ pub struct Worker {
     /// Likewise for replies: the buffer of whichever session answers.
     pub(super) spare: RefCell<BytesMut>,
     pub(super) table: RefCell<CachedTable>,
+    /// Keys of which a `delete` is to be announced when the upstream is there again.
+    pub(super) owed: RefCell<VecDeque<Box<[u8]>>>,
     draining: Cell<bool>,
 }
 
@@ -165,6 +166,7 @@ impl Worker {
             sessions: RefCell::default(),
             scratch: RefCell::default(),
             spare: RefCell::default(),
+            owed: RefCell::default(),
             draining: Cell::new(false),
         })
     }
@@ -362,15 +364,6 @@ impl Worker {
         let settings = &self.shared.settings.upstream;
         let settings = if peer.number == NO_LINK { settings.clone() } else { settings.without_limit() };
         Link::new(peer, identity, Rc::new(settings))
-    }
-
-    /// Sends announcements over nearside's own link.
-    pub(super) fn announce(self: &Rc<Self>, commands: Bytes, count: usize) {
-        let expect = Expect { since: self.shared.now(), what: What::Announced(count) };
-        if let Err((_, loss)) = self.own_link().send(|out| out.append(commands), expect) {
-            self.shared.metrics.announcements_failed.add(count as u64);
-            tracing::warn!(count, cause = %loss.cause, "announcements could not be sent");
-        }
     }
 
     /// A shared link was lost: it is made anew without waiting for somebody to ask.

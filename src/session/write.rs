@@ -1,13 +1,15 @@
 //! Writes: the keys that a request touches, their fence and their announcements.
 //!
-//! What always holds: the fence is taken before the write is sent, and the announcements follow the write on
-//! the same connection in the same packet. Only a session with a login of its own announces later, over
-//! nearside's own link, when its write is answered: it may be allowed to write and not to publish.
+//! What always holds: the fence is taken before the write is sent. What is to be announced whatever the reply says follows
+//! the write on the same connection in the same packet; the rest is decided by the reply, and sent when it comes. A
+//! session with a login of its own announces over nearside's own link, when its write is answered: it may be allowed
+//! to write and not to publish.
 
 use std::rc::Rc;
 
 use bytes::BytesMut;
 
+use super::announce::{self, Saying};
 use super::core::{Raw, send_on};
 use super::expect::{Barrier, CacheFence, What, Write};
 use super::outbox::To;
@@ -17,9 +19,7 @@ use super::shared::{Ident, Shared};
 use super::state::Leaves;
 use super::worker::Worker;
 use crate::cache::{Micros, NO_LINK, Reason};
-use crate::command::{Access, KeySet, KeyUse, Row};
-use crate::namespace::Event;
-use crate::resp::encode;
+use crate::command::{Access, KeySet, KeyUse, Row, Say, Tells};
 use crate::resp::request::Request;
 use crate::upstream::{Link, Outgoing};
 
@@ -38,28 +38,43 @@ pub(super) struct Touched {
     barrier: Option<Barrier>,
     /// It may wait at the server before it does anything.
     waits: bool,
+    /// What is said of all keys in namespaces, whatever the reply is; and what the reply decides.
     publish: BytesMut,
-    announcements: usize,
+    certain: usize,
+    sayings: Vec<Saying>,
+    /// The database, if it is another than that of the session's identity.
+    pub(super) db: Option<u32>,
     leaves: Option<Box<Leaves>>,
 }
 
 impl Touched {
     pub(super) fn add(&mut self, shared: &Shared, row: Option<&Row>, request: &Request<'_>) {
+        self.add_at(shared, row, request, None);
+    }
+
+    fn add_at(&mut self, shared: &Shared, row: Option<&Row>, request: &Request<'_>, place: Option<usize>) {
         let Some(row) = row else {
             self.barrier = Some(Barrier::Anything);
             return;
         };
         self.string = refill::is_string_write(&row.name);
+        let tells = row.tells(request);
+        let mut said = Vec::new();
         let set = row.keys(request, |i, usage| {
+            if usage == KeyUse::Read {
+                return;
+            }
             let key = request.arg(i);
-            let event = match usage {
-                KeyUse::Read => return,
-                KeyUse::Update => Event::Update,
-                KeyUse::Delete => Event::Delete,
-            };
-            self.announce(shared, key, event);
+            if tells == Tells::Certain && place.is_none() {
+                self.certain += usize::from(announce::write(&mut self.publish, shared, key, Say::Update));
+            } else if shared.namespaces.find(key).is_some() {
+                said.push((key.into(), usage));
+            }
             self.keys.push(key.into());
         });
+        if !said.is_empty() {
+            self.sayings.push(Saying { tells, keys: said, place });
+        }
         self.all |= set == KeySet::All || self.keys.len() > MAX_KEYS;
         if set == KeySet::Unknown {
             self.barrier = self.barrier.or(Some(Barrier::Keys));
@@ -80,13 +95,20 @@ impl Touched {
     }
 
     /// For a transaction: also what is read in it, for it is read past the cache.
-    pub(super) fn add_queued(&mut self, shared: &Shared, row: Option<&Row>, request: &Request<'_>) {
+    /// `place` is where its reply stands in that of the transaction.
+    pub(super) fn add_queued(
+        &mut self,
+        shared: &Shared,
+        row: Option<&Row>,
+        request: &Request<'_>,
+        place: usize,
+    ) {
         match row {
             Some(row) if row.access != Access::Write => {
                 let _ = row.keys(request, |i, _| self.keys.push(request.arg(i).into()));
                 self.all |= self.keys.len() > MAX_KEYS;
             }
-            row => self.add(shared, row, request),
+            row => self.add_at(shared, row, request, Some(place)),
         }
     }
 
@@ -100,24 +122,22 @@ impl Touched {
         }
     }
 
-    /// Makes the announcements of writes that are done.
-    pub(super) fn announce_later(self, worker: &Rc<Worker>) {
-        if self.announcements > 0 {
-            worker.shared.metrics.announcements.add(self.announcements as u64);
-            worker.announce(self.publish.freeze(), self.announcements);
-        }
+    /// Announces writes that are done, of which no reply has told.
+    pub(super) fn announce_later(self, worker: &Rc<Worker>, db: u32) {
+        let keys = self.sayings.into_iter().flat_map(|saying| saying.keys);
+        worker.say(NO_LINK, db, keys.map(|(key, _)| (key, Say::Look)).collect());
+    }
+
+    /// The keys in namespaces, all of which were written with one outcome.
+    fn saying(&mut self, shared: &Shared, tells: Tells) {
+        let keys = self.keys.iter().filter(|key| shared.namespaces.find(key).is_some());
+        let keys = keys.map(|key| (key.clone(), KeyUse::Update)).collect();
+        (self.certain, self.sayings) = (0, vec![Saying { tells, keys, place: None }]);
     }
 
     /// What the request leaves on its connection, if the server accepts it.
     pub(super) fn leave(&mut self, leaves: Box<Leaves>) {
         self.leaves = Some(leaves);
-    }
-
-    fn announce(&mut self, shared: &Shared, key: &[u8], event: Event) {
-        let Some(namespace) = shared.namespaces.find(key) else { return };
-        let Some(bare) = namespace.bare(key) else { return };
-        encode::command(&mut self.publish, &[b"PUBLISH", namespace.channel(event), bare]);
-        self.announcements += 1;
     }
 
     pub(super) fn fence(&self, shared: &Shared, now: Micros) -> CacheFence {
@@ -145,74 +165,112 @@ impl Touched {
         to: To,
         raw: Raw<'_>,
     ) {
-        let number = link.client().number;
-        let own = ident.user.is_none();
+        let peer = link.client();
+        let (number, own) = (peer.number, ident.user.is_none());
         let refills = refill::wanted(shared, link, ident, &self, now);
         let (fence, popped) = self.hold(shared, now);
-        shared.metrics.announcements.add(self.announcements as u64);
+        if self.certain > 0 && (!own || peer.careful.get()) {
+            self.saying(shared, Tells::There);
+        }
+        // The read behind it is deaf to what is said before it.
+        let look = !refills.is_empty() && !self.sayings.is_empty() && peer.may_look();
+        if look {
+            self.look_behind(shared);
+        }
+        let (behind, say) = (self.certain, if look { Say::Look } else { Say::Update });
         let mut echoed = Vec::new();
-        if own && number != NO_LINK && self.announcements > 0 {
+        if behind > 0 {
             echoed = std::mem::take(&mut self.keys);
             echoed.retain(|key| shared.namespaces.find(key).is_some());
+            echoed.iter().for_each(|key| shared.cache.expect_echo(key, number));
         }
-        let announced = if own { self.announcements } else { 0 };
-        let announce =
-            (!own && self.announcements > 0).then(|| (self.publish.clone().freeze(), self.announcements));
+        shared.metrics.announcements.add(behind as u64);
+        let publish = if behind > 0 { std::mem::take(&mut self.publish) } else { BytesMut::new() };
         let write = |out: &mut Outgoing| {
             raw.write(out);
-            if own {
-                out.copy(&self.publish);
-            }
+            out.copy(&publish);
         };
-        echoed.iter().for_each(|key| shared.cache.expect_echo(key, number));
         let leases = refill::lease(shared, link, &refills, now);
-        let leaves = self.leaves.take();
         let what = What::Write(Box::new(Write {
-            to: Some(to),
             fence,
             popped,
             barrier: self.barrier,
-            announced,
+            announced: behind,
+            say: if behind > 0 { say } else { Say::Nothing },
             echoed,
-            announce,
-            leaves,
+            sayings: self.sayings,
+            via: if own { number } else { NO_LINK },
+            db: self.db.unwrap_or(ident.db),
+            leaves: self.leaves,
+            ..Write::new(Some(to))
         }));
         if send_on(link, now, write, what) {
             refill::send(shared, link, leases, now);
         }
     }
 
-    /// Sends a write whose own reply is skipped; its announcements are answered, or if there are none, a
-    /// `PING` is.
-    pub(super) fn send_skipped(self, shared: &Shared, link: &Link<Peer>, now: Micros, raw: Raw<'_>) {
+    /// Lets the upstream look behind the write whether its keys are there.
+    fn look_behind(&mut self, shared: &Shared) {
+        self.sayings.clear();
+        self.publish.clear();
+        self.keys.sort_unstable();
+        self.keys.dedup();
+        let publish = &mut self.publish;
+        self.certain =
+            self.keys.iter().filter(|key| announce::write(publish, shared, key, Say::Look)).count();
+    }
+
+    /// Sends a write whose own reply is skipped; a `PING` behind it is answered. What the write has done is not told.
+    pub(super) fn send_skipped(
+        mut self,
+        shared: &Shared,
+        link: &Link<Peer>,
+        ident: &Ident,
+        now: Micros,
+        raw: Raw<'_>,
+    ) {
         let (fence, popped) = self.hold(shared, now);
-        shared.metrics.announcements.add(self.announcements as u64);
+        if self.certain > 0 {
+            self.saying(shared, Tells::Open);
+        }
+        let mut sayings = self.sayings;
+        sayings.iter_mut().for_each(|saying| (saying.tells, saying.place) = (Tells::Open, None));
         let what = What::Write(Box::new(Write {
-            to: None,
             fence,
             popped,
             barrier: self.barrier,
-            announced: self.announcements.max(1),
-            echoed: Vec::new(),
-            announce: None,
-            leaves: None,
+            announced: 1,
+            sayings,
+            db: self.db.unwrap_or(ident.db),
+            ..Write::new(None)
         }));
         let write = |out: &mut Outgoing| {
             raw.write(out);
-            match self.announcements {
-                0 => out.copy(b"*1\r\n$4\r\nPING\r\n"),
-                _ => out.copy(&self.publish),
-            }
+            out.copy(b"*1\r\n$4\r\nPING\r\n");
         };
         let _ = send_on(link, now, write, what);
     }
 
     /// Sends a write on a connection whose client wants no replies, with announcements that have none
     /// either. The fence is gone at once: nobody is told when the write is done, and what is read before
-    /// that is dropped by the announcement or by the upstream's tracking.
-    pub(super) fn send_unanswered(self, shared: &Shared, link: &Link<Peer>, now: Micros, raw: Raw<'_>) {
+    /// that is dropped by the announcement or by the upstream's tracking. Another user may not be allowed to look,
+    /// of which nobody would be told.
+    pub(super) fn send_unanswered(
+        mut self,
+        shared: &Shared,
+        link: &Link<Peer>,
+        ident: &Ident,
+        now: Micros,
+        raw: Raw<'_>,
+    ) {
         drop(self.fence(shared, now));
-        shared.metrics.announcements.add(self.announcements as u64);
+        if self.certain == 0 {
+            let say = if ident.user.is_none() && link.client().may_look() { Say::Look } else { Say::Delete };
+            let keys = self.sayings.iter().flat_map(|saying| &saying.keys);
+            self.certain =
+                keys.filter(|(key, _)| announce::write(&mut self.publish, shared, key, say)).count();
+        }
+        shared.metrics.announcements.add(self.certain as u64);
         link.send_unanswered(|out| {
             raw.write(out);
             out.copy(&self.publish);

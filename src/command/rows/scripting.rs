@@ -5,11 +5,11 @@
 use super::*;
 
 pub(super) const ROWS: &[Spec] = &[
-    write("eval", -3).keys(SCRIPTED),
+    write("eval", -3).keys(SCRIPTED).tells(Tells::Script),
     read("eval_ro", -3).keys(COUNTED_SECOND_READ),
-    write("evalsha", -3).keys(SCRIPTED),
+    write("evalsha", -3).keys(SCRIPTED).tells(Tells::Script),
     read("evalsha_ro", -3).keys(COUNTED_SECOND_READ),
-    write("fcall", -3).keys(SCRIPTED),
+    write("fcall", -3).keys(SCRIPTED).tells(Tells::Script),
     read("fcall_ro", -3).keys(COUNTED_SECOND_READ),
     plain("function", -2),
     write("function|delete", 3).keys(UNTOLD),

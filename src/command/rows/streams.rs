@@ -3,16 +3,16 @@
 use super::*;
 
 pub(super) const ROWS: &[Spec] = &[
-    write("xack", -4),
+    write("xack", -4).tells(Tells::ThereIf),
     write("xackdel", -6),
-    write("xadd", -5),
-    write("xautoclaim", -6),
+    write("xadd", -5).tells(Tells::ThereIf),
+    write("xautoclaim", -6).tells(Tells::There),
     write("xcfgset", -2),
-    write("xclaim", -6),
-    write("xdel", -3),
+    write("xclaim", -6).tells(Tells::There),
+    write("xdel", -3).tells(Tells::ThereIf),
     write("xdelex", -5),
     write("xgroup", -2).keys(SECOND_UPDATED),
-    write("xgroup|create", -5).keys(SECOND_UPDATED),
+    write("xgroup|create", -5).keys(SECOND_UPDATED).tells(Tells::There),
     write("xgroup|createconsumer", 5).keys(SECOND_UPDATED),
     write("xgroup|delconsumer", 5).keys(SECOND_UPDATED),
     write("xgroup|destroy", 4).keys(SECOND_UPDATED),
@@ -31,6 +31,6 @@ pub(super) const ROWS: &[Spec] = &[
     read("xread", -4).keys(STREAMS).kind_rule(KindRule::Streams),
     write("xreadgroup", -7).keys(STREAMS).kind_rule(KindRule::Streams),
     read("xrevrange", -4).cached(Cached::Single),
-    write("xsetid", -3),
-    write("xtrim", -4),
+    write("xsetid", -3).tells(Tells::There),
+    write("xtrim", -4).tells(Tells::ThereIf),
 ];

@@ -48,12 +48,13 @@ impl Dedicated {
         self.count_read(core, row, request);
         match std::mem::replace(&mut self.replies, Replies::On) {
             Replies::Skip => {
-                touched.send_skipped(&core.shared, &self.link, core.now, raw);
+                touched.db = Some(self.db(core));
+                touched.send_skipped(&core.shared, &self.link, &core.ident, core.now, raw);
             }
             replies => {
                 self.replies = replies;
                 self.unanswered.add_keys(&touched);
-                touched.send_unanswered(&core.shared, &self.link, core.now, raw);
+                touched.send_unanswered(&core.shared, &self.link, &core.ident, core.now, raw);
             }
         }
     }
