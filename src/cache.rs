@@ -49,7 +49,7 @@ mod stripe;
 
 pub use coverage::{CoverageId, CoverageSlot, Coverages, Seen};
 pub use fence::Fence;
-pub use id::{IdentId, LinkId, NO_LINK};
+pub use id::{IdentId, LinkId, NO_IDENT, NO_LINK};
 pub use lease::{Lease, Life, NameBuf};
 pub use reason::{Class, Reason};
 pub use refresh::Wanted;
@@ -90,7 +90,7 @@ pub struct Name<'a> {
 impl Name<'_> {
     /// Whether no reply is kept under it.
     fn is_too_long(&self) -> bool {
-        self.key.len() > MAX_KEY || self.rest.len() > MAX_REST
+        self.key.len() > MAX_KEY || self.rest.len() > MAX_REST || self.ident == NO_IDENT
     }
 }
 

@@ -127,6 +127,11 @@ pub struct Metrics {
     /// `CLIENT TRACKING` that was refused to a link.
     pub tracking_refused: Counter,
     pub tracking_refused_told: Seldom,
+    /// Shared links that were closed because of `max-links`.
+    pub links_closed: Counter,
+    pub links_closed_told: Seldom,
+    /// Links that stand and found no place for a coverage.
+    pub links_uncovered: Counter,
     pub ttl_refused_told: Seldom,
     /// Connections of the feed that were not allowed to look for `SWAPDB`.
     pub swaps_unchecked: Counter,

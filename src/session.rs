@@ -19,6 +19,8 @@ mod expect;
 mod fields;
 mod gate;
 mod heart;
+mod idents;
+mod links;
 mod listing;
 mod local;
 mod login;

@@ -55,6 +55,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["logging", "config"]),
     ("rustix", &["server", "dev"]),
     ("socket2", &["server", "upstream"]),
+    ("lru", &["session"]),
     ("mimalloc", &["main"]),
 ];
 

@@ -147,6 +147,17 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         ),
         gauge("upstream_links", "Connections for requests that stand", m.upstream_links.get() as f64),
         gauge("tracked_links", "Links that the upstream tracks for", coverages.children() as f64),
+        gauge(
+            "identities",
+            "Users, databases and protocols that were lately in use",
+            shared.idents.count() as f64,
+        ),
+        counter("closed_idle_links", "Shared connections closed because of max-links", m.links_closed.get()),
+        counter(
+            "uncovered_links",
+            "Connections for which nothing can be cached, since too many are in use",
+            m.links_uncovered.get(),
+        ),
         by(
             "connect_attempts",
             "Connections to the upstream that were tried, whatever came of them",

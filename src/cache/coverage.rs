@@ -10,14 +10,14 @@
 //!
 //! `feed` and `upstream` arm, advance and end coverages; `cache` asks whether one stands and how fresh it is.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::Micros;
 
 /// How many coverages can stand at once: one feed, and one for each tracked upstream link.
-const SLOTS: usize = 1024;
+const SLOTS: usize = 4096;
 
 /// One armed period of one coverage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Coverages {
     slots: Box<[Slot]>,
     /// Free slots. Held also while arming and ending, so that parent and child change together.
     free: Mutex<Vec<u16>>,
+    /// How many were ever in use at once; those behind were never armed.
+    used: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -57,14 +59,24 @@ impl Default for Coverages {
     fn default() -> Self {
         let mut slots = Vec::with_capacity(SLOTS);
         slots.resize_with(SLOTS, Slot::default);
-        Self { slots: slots.into(), free: Mutex::new((0..SLOTS as u16).rev().collect()) }
+        Self {
+            slots: slots.into(),
+            free: Mutex::new((0..SLOTS as u16).rev().collect()),
+            used: AtomicUsize::new(0),
+        }
     }
 }
 
 impl Coverages {
     /// Takes a slot; `None` if all are taken, in which case the connection fills nothing.
     pub fn take(&self) -> Option<CoverageSlot> {
-        self.free.lock().pop().map(CoverageSlot)
+        let slot = self.free.lock().pop()?;
+        self.used.fetch_max(usize::from(slot) + 1, Ordering::SeqCst);
+        Some(CoverageSlot(slot))
+    }
+
+    fn in_use(&self) -> &[Slot] {
+        &self.slots[..self.used.load(Ordering::SeqCst)]
     }
 
     /// Gives a slot back; its coverage ends.
@@ -118,7 +130,7 @@ impl Coverages {
     }
 
     fn end_locked(&self, slot: u16, now: Micros) {
-        for (i, other) in self.slots.iter().enumerate() {
+        for (i, other) in self.in_use().iter().enumerate() {
             let generation = other.generation.load(Ordering::Relaxed);
             let concerned = i as u16 == slot || other.parent.load(Ordering::Relaxed) == slot;
             if generation % 2 == 1 && concerned {
@@ -131,7 +143,7 @@ impl Coverages {
     /// Voids all that was filled so far, under every coverage, while the coverages go on.
     pub fn flush(&self) {
         let _guard = self.free.lock();
-        for slot in &self.slots {
+        for slot in self.in_use() {
             let generation = slot.generation.load(Ordering::Relaxed);
             if generation % 2 == 1 {
                 slot.generation.store(generation.wrapping_add(2), Ordering::SeqCst);
@@ -175,7 +187,7 @@ impl Coverages {
     /// The oldest watermark of those that stand; `None` if none does.
     pub fn oldest_watermark(&self) -> Option<Micros> {
         let stands = |slot: &&Slot| slot.generation.load(Ordering::Relaxed) % 2 == 1;
-        self.slots.iter().filter(stands).map(|slot| slot.watermark.load(Ordering::Acquire)).min()
+        self.in_use().iter().filter(stands).map(|slot| slot.watermark.load(Ordering::Acquire)).min()
     }
 
     /// How many children stand: tracked data links.
@@ -184,7 +196,7 @@ impl Coverages {
             let armed = slot.generation.load(Ordering::Relaxed) % 2 == 1;
             armed && slot.heard.load(Ordering::Relaxed) > 0 && slot.parent.load(Ordering::Relaxed) != i as u16
         };
-        self.slots.iter().enumerate().filter(|slot| stands(*slot)).count()
+        self.in_use().iter().enumerate().filter(|slot| stands(*slot)).count()
     }
 
     /// Whether the upstream itself tells of changes of what was read under `id`.

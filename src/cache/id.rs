@@ -25,6 +25,9 @@ impl LinkId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IdentId(pub u32);
 
+/// Somebody without a number: nothing is kept for them.
+pub const NO_IDENT: IdentId = IdentId(u32::MAX);
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

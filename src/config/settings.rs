@@ -126,6 +126,9 @@ settings! {
     workers: usize = WORKERS "auto";
     /// Most clients at a time
     max_clients: usize = COUNT "10000";
+    /// Most connections to the upstream that clients share, for each worker: one for each user, database and
+    /// protocol in use. For a new one, the idle one that was least lately used is closed
+    max_links: usize = COUNT "256";
     /// Largest request
     max_request: usize = SIZE "1gb";
     /// Replies that may wait for a client which does not read them

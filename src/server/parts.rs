@@ -38,6 +38,7 @@ pub(super) fn settings(config: &Config, files: usize) -> Settings {
         password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
         limits: Limits { max_request: config.max_request, ..Limits::default() },
         output_limit: config.client_output_limit,
+        max_links: config.max_links,
         stall_timeout: config.client_stall_timeout,
         max_staleness: config.max_staleness,
         max_age: config.max_age,

@@ -13,8 +13,9 @@ use bytes::BytesMut;
 use tracing::warn;
 
 use super::expect::{Expect, What};
+use super::idents::Ident;
 use super::peer::Peer;
-use super::shared::{Ident, Shared};
+use super::shared::Shared;
 use super::worker::Worker;
 use crate::cache::{LinkId, NO_LINK};
 use crate::command::{KeyUse, Say, Tells};

@@ -22,10 +22,11 @@ use super::dedicated::Dedicated;
 use super::errors;
 use super::expect::{Expect, Past, What};
 use super::gate::{self, Password};
+use super::idents::Ident;
 use super::local::Changing;
 use super::outbox::{Outbox, To};
 use super::peer::Peer;
-use super::shared::{Ident, Shared};
+use super::shared::Shared;
 use super::worker::Worker;
 use super::write::Touched;
 use crate::cache::{Bounds, IdentId, Micros, Reason};
@@ -396,6 +397,7 @@ impl Core {
     fn leave_replaced(&mut self) {
         if self.link.client().is_replaced() && self.outbox.waiting() == 0 {
             self.link = self.worker.link(&self.ident, &self.login);
+            self.number = self.shared.idents.number(&self.ident);
         }
     }
 

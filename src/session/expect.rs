@@ -87,6 +87,11 @@ impl What {
         }
     }
 
+    /// Whether it is a question about the link itself: nobody misses the answer when the link is closed.
+    pub(super) fn is_of_the_link(&self) -> bool {
+        matches!(self, What::Ping | What::Server(..) | What::Arm(_))
+    }
+
     /// The keys whose echoes the cache expects because of it.
     pub(super) fn echoed(&self) -> Vec<&[u8]> {
         match self {

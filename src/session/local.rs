@@ -17,10 +17,10 @@ use super::core::{Core, Raw};
 use super::errors;
 use super::expect::{Change, What};
 use super::gate;
+use super::idents::Ident;
 use super::login::{Answer, Asked, ask, user_of};
 use super::outbox::To;
 use super::peer::Peer;
-use super::shared::Ident;
 use super::state::Became;
 use crate::command::{Local, Row};
 use crate::resp::request::Request;
@@ -32,8 +32,6 @@ pub(super) struct Changing {
     link: Link<Peer>,
     /// The upstream is asked first whether the login is right.
     asked: Option<Rc<Asked>>,
-    /// Not yet the identity's shared link.
-    fresh: bool,
     ident: Ident,
     login: Option<Login>,
     to: To,
@@ -183,8 +181,7 @@ fn hello(core: &mut Core, request: &Request<'_>) {
 fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
     let (user, new) = user_of(&core.shared, login.clone());
     let ident = Ident { db: core.ident.db, protocol, user };
-    let number = core.shared.idents.number(&ident);
-    let (link, asked) = match core.worker.link_to_ask(number, &new) {
+    let (link, asked) = match core.worker.link_to_ask(&ident, &new) {
         Some(link) => {
             let asked = ask(&link, &login, &core.outbox, core.now);
             (link, Some(asked))
@@ -192,7 +189,7 @@ fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
         None => (core.worker.link_of_login(&ident, &new), None),
     };
     let to = core.to(core.outbox.open());
-    core.changing = Some(Changing { link, asked, fresh: true, ident, login: new, to, then });
+    core.changing = Some(Changing { link, asked, ident, login: new, to, then });
     // Taken up by the session's next turn.
     core.outbox.wake();
 }
@@ -200,9 +197,9 @@ fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
 /// Becomes another of the same user.
 fn change(core: &mut Core, ident: Ident, then: Then) {
     let login = core.login.clone();
-    let link = core.worker.link(&ident, &login);
+    let link = core.worker.candidate(&ident, &login);
     let to = core.to(core.outbox.open());
-    core.changing = Some(Changing { link, asked: None, fresh: false, ident, login, to, then });
+    core.changing = Some(Changing { link, asked: None, ident, login, to, then });
     core.outbox.wake();
 }
 
@@ -240,7 +237,7 @@ impl Core {
         if login != self.login && !self.worker.has_link(number, &login) {
             // The upstream has just let it in.
             let link = self.worker.link_of_login(&ident, &login);
-            self.worker.logged_in(number, &login, &link);
+            self.worker.settle(&ident, &login, &link);
         }
         self.become_ident(ident, login);
     }
@@ -263,16 +260,12 @@ impl Core {
             }
         }
         let Poll::Ready(ready) = changing.link.poll_ready(cx) else { return false };
-        let Some(Changing { link, fresh, ident, login, to, then, .. }) = self.changing.take() else {
-            return false;
-        };
+        let Some(Changing { link, ident, login, to, then, .. }) = self.changing.take() else { return false };
         if let Err(loss) = ready {
             to.whole(&errors::refused(&self.shared.settings.upstream.address, &loss));
             return true;
         }
-        if fresh {
-            self.worker.logged_in(self.shared.idents.number(&ident), &login, &link);
-        }
+        self.worker.settle(&ident, &login, &link);
         self.become_ident(ident, login);
         match then {
             Then::Ok => to.whole(b"+OK\r\n"),

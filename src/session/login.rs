@@ -13,11 +13,12 @@ use bytes::Bytes;
 
 use super::core::send_on;
 use super::expect::What;
+use super::idents::Ident;
 use super::outbox::Outbox;
 use super::peer::Peer;
-use super::shared::{Ident, Shared};
+use super::shared::Shared;
 use super::worker::Worker;
-use crate::cache::{IdentId, Micros};
+use crate::cache::Micros;
 use crate::resp::encode;
 use crate::upstream::{ConnectError, Link, Login, Loss};
 
@@ -87,15 +88,21 @@ pub(super) fn user_of(shared: &Shared, login: Login) -> (Option<Vec<u8>>, Option
 
 /// A link that logs in, for those who have given this login.
 pub(super) struct Fresh {
-    ident: IdentId,
+    ident: Ident,
     login: Option<Login>,
     link: Link<Peer>,
+}
+
+impl Fresh {
+    pub(super) fn is(&self, link: &Link<Peer>) -> bool {
+        self.link.is(link)
+    }
 }
 
 impl Worker {
     /// A link on which this login can be asked for: one of the same user that stands, or one that is logging in with
     /// the very same.
-    pub(super) fn link_to_ask(&self, ident: IdentId, login: &Option<Login>) -> Option<Link<Peer>> {
+    pub(super) fn link_to_ask(&self, ident: &Ident, login: &Option<Login>) -> Option<Link<Peer>> {
         let links = self.links.borrow();
         let mut known = links.iter().filter(|known| {
             // One without a login may not be logged in at all.
@@ -110,33 +117,25 @@ impl Worker {
             // Nobody waits any more for one that nobody else holds.
             fresh.retain(|fresh| fresh.link.is_shared());
             let same =
-                |fresh: &&Fresh| fresh.ident == ident && fresh.login == *login && !fresh.link.is_down();
+                |fresh: &&Fresh| fresh.ident == *ident && fresh.login == *login && !fresh.link.is_down();
             fresh.iter().find(same).map(|fresh| fresh.link.clone())
         })
     }
 
     /// The identity's link if it stands and has this login; else one that logs in with it now.
     pub(super) fn link_of_login(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
-        let number = self.shared.idents.number(ident);
-        if self.has_link(number, login) {
+        let number = self.shared.idents.known(ident);
+        if number.is_some_and(|number| self.has_link(number, login)) {
             return self.link(ident, login);
         }
         let mut fresh = self.fresh.borrow_mut();
         fresh.retain(|fresh| fresh.link.is_shared());
-        let same = |fresh: &&Fresh| fresh.ident == number && fresh.login == *login && !fresh.link.is_down();
+        let same = |fresh: &&Fresh| fresh.ident == *ident && fresh.login == *login && !fresh.link.is_down();
         if let Some(known) = fresh.iter().find(same) {
             return known.link.clone();
         }
         let link = self.new_link(ident, login);
-        fresh.push(Fresh { ident: number, login: login.clone(), link: link.clone() });
+        fresh.push(Fresh { ident: ident.clone(), login: login.clone(), link: link.clone() });
         link
-    }
-
-    /// The link has logged in: it is the identity's from now on, unless that has one that stands.
-    pub(super) fn logged_in(&self, ident: IdentId, login: &Option<Login>, link: &Link<Peer>) {
-        self.fresh.borrow_mut().retain(|fresh| !fresh.link.is(link));
-        if !self.has_link(ident, login) {
-            self.adopt(ident, login, link);
-        }
     }
 }

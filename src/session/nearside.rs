@@ -8,7 +8,8 @@ use bytes::{BufMut, BytesMut};
 use super::core::{Core, Raw};
 use super::errors;
 use super::expect::{Change, What};
-use super::shared::{Ident, Shared};
+use super::idents::Ident;
+use super::shared::Shared;
 use crate::cache::{IdentId, Micros, Reason, Stats};
 use crate::namespace::Tracking;
 use crate::resp::request::Request;
@@ -260,6 +261,7 @@ fn section(shared: &Shared) -> String {
     line("nearside_tracked_links", &shared.cache.coverages().children());
     line("nearside_proven_staleness_us", &proven(shared));
     line("nearside_upstream_links", &metrics.upstream_links.get());
+    line("nearside_identities", &shared.idents.count());
     line("nearside_upstream_requests", &metrics.upstream_requests.get());
     line("nearside_upstream_lost", &metrics.upstream_lost.get());
     line("nearside_upstream_refused", &metrics.upstream_refused.get());

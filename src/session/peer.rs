@@ -37,8 +37,8 @@ pub(super) struct Peer {
     pub(super) worker: Weak<Worker>,
     /// The link's number; its order is known to itself. [`NO_LINK`] for a dedicated link.
     pub(super) number: LinkId,
-    /// The coverage of what is read on the link; `None` for a dedicated link.
-    pub(super) coverage: Option<CoverageSlot>,
+    /// The coverage of what is read on the link, from when it first stands; none for a dedicated link.
+    pub(super) coverage: RefCell<Option<CoverageSlot>>,
     /// The session of a dedicated link.
     owner: RefCell<Option<Rc<Outbox>>>,
     /// What comes unasked on a dedicated link.
@@ -78,12 +78,11 @@ impl Peer {
         protocol: Protocol,
     ) -> Self {
         let shared = worker.shared.clone();
-        let coverage = if number == NO_LINK { None } else { shared.cache.coverages().take() };
         Self {
             shared,
             worker: Rc::downgrade(worker),
             number,
-            coverage,
+            coverage: RefCell::default(),
             owner: RefCell::new(owner),
             id: Cell::default(),
             name: RefCell::default(),
@@ -175,9 +174,7 @@ impl Drop for Peer {
             // Closed from our side.
             self.shared.metrics.upstream_links.dec();
         }
-        if let Some(slot) = self.coverage.take() {
-            self.shared.cache.coverages().give_back(slot, self.shared.now());
-        }
+        self.leave_place();
     }
 }
 
@@ -347,6 +344,7 @@ impl Client for Peer {
         if let Some(owner) = &*self.owner.borrow() {
             owner.session().is_on(id);
         }
+        self.take_place();
         self.shared.metrics.upstream_connects.inc();
         self.shared.metrics.upstream_links.inc();
         self.up.set(true);

@@ -5,9 +5,10 @@
 //! whoever waits for the same reply. The announcement's echo does not void it; another write does.
 
 use super::expect::CacheLease;
+use super::idents::Ident;
 use super::peer::Peer;
 use super::read::fetch_unasked;
-use super::shared::{Ident, Shared};
+use super::shared::Shared;
 use super::write::Touched;
 use crate::cache::{Micros, NO_LINK, Name, NameBuf};
 use crate::command::Row;

@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::clients::Clients;
 use super::gate::Password;
+use super::idents::{Ident, Idents};
 use super::worker::Ticket;
 use crate::cache::{Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, Seen};
 use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
-use crate::resp::Protocol;
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Login, ServerId};
 
@@ -34,6 +34,8 @@ pub struct Settings {
     pub password: Option<Password>,
     pub limits: Limits,
     pub output_limit: usize,
+    /// How many links sessions share, of one worker.
+    pub max_links: usize,
     pub stall_timeout: Duration,
     /// For keys outside all namespaces.
     pub max_staleness: Duration,
@@ -164,7 +166,8 @@ impl Shared {
     /// refused it, what was shared goes; it is shared again when users or their rules have changed.
     pub fn note_error(&self, ident: IdentId, error: &[u8]) {
         let own = |ident: Ident| ident.user.is_none() && self.shares_gets(&ident);
-        let refused = error.starts_with(b"-NOPERM") && self.idents.get(ident).is_some_and(own);
+        // One that was forgotten may have been nearside's own.
+        let refused = error.starts_with(b"-NOPERM") && self.idents.get(ident).is_none_or(own);
         if refused && self.cache.coverages().current(&self.feed).is_some() {
             self.cache.flush(Reason::Users);
             self.cache.coverages().current(&self.feed).into_iter().for_each(|id| self.refused.note(id));
@@ -220,59 +223,4 @@ fn narrowed(settings: &Settings, table: Table) -> Table {
 pub fn micros(duration: Duration) -> Micros {
     let whole = duration.as_secs().saturating_mul(1_000_000);
     whole.saturating_add(duration.subsec_micros().into()).min(Micros::MAX / 4)
-}
-
-/// For whom a reply was read: a part of its name in the cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ident {
-    pub db: u32,
-    pub protocol: Protocol,
-    /// `None` is nearside's own login.
-    pub user: Option<Vec<u8>>,
-}
-
-/// Numbers for [`Ident`]s. There are as many as there are users, databases and protocols in use.
-#[derive(Default)]
-pub struct Idents(RwLock<Vec<Ident>>);
-
-impl Idents {
-    pub fn number(&self, ident: &Ident) -> IdentId {
-        if let Some(i) = self.0.read().iter().position(|known| known == ident) {
-            return IdentId(i as u32);
-        }
-        let mut all = self.0.write();
-        let i = all.iter().position(|known| known == ident).unwrap_or_else(|| {
-            all.push(ident.clone());
-            all.len() - 1
-        });
-        IdentId(i as u32)
-    }
-
-    pub fn get(&self, number: IdentId) -> Option<Ident> {
-        self.0.read().get(number.0 as usize).cloned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_identity_has_its_own_number() {
-        let idents = Idents::default();
-        let base = Ident { db: 0, protocol: Protocol::Resp2, user: None };
-        let others = [
-            Ident { db: 1, ..base.clone() },
-            Ident { protocol: Protocol::Resp3, ..base.clone() },
-            Ident { user: Some(b"alice".to_vec()), ..base.clone() },
-            Ident { user: Some(b"bob".to_vec()), ..base.clone() },
-        ];
-        let first = idents.number(&base);
-        for (i, other) in others.iter().enumerate() {
-            let number = IdentId(i as u32 + 1);
-            assert_eq!(idents.number(other), number);
-            assert_eq!(idents.get(number).as_ref(), Some(other));
-        }
-        assert_eq!(idents.number(&base), first);
-    }
 }

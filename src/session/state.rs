@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::local::{number, parse_hello};
 use super::pushes::Pushes;
-use super::{gate, shared::Ident};
+use super::{gate, idents::Ident};
 use crate::command::{Local, Row};
 use crate::resp::Protocol;
 use crate::resp::request::Request;

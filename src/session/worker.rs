@@ -20,11 +20,13 @@ use tokio::time::Instant;
 
 use super::clients::Present;
 use super::connection;
+use super::idents::Ident;
+use super::links::Trying;
 use super::login::Fresh;
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::pool::Pool;
-use super::shared::{CachedTable, Ident, Shared};
+use super::shared::{CachedTable, Shared};
 use crate::cache::{IdentId, LinkId, Micros, NO_LINK, Waiter, Wanted};
 use crate::resp::Protocol;
 use crate::upstream::{Identity, Link, Login, Stream};
@@ -128,8 +130,11 @@ pub(super) struct SharedLink {
     pub(super) ident: IdentId,
     pub(super) login: Option<Login>,
     pub(super) link: Link<Peer>,
-    used: Cell<Instant>,
+    pub(super) used: Cell<Instant>,
 }
+
+/// Whose a connection in the pool is.
+type PoolKey = (IdentId, Option<Login>);
 
 /// See the [module](self).
 pub struct Worker {
@@ -139,9 +144,11 @@ pub struct Worker {
     /// Links that gave no answer and were replaced: they end with what is in flight on them. At most one of
     /// an identity.
     pub(super) replaced: RefCell<Vec<(IdentId, Link<Peer>)>>,
+    /// Links by which it is found out whether the upstream takes an identity.
+    pub(super) trying: RefCell<Trying>,
     /// Links that log in for a session.
     pub(super) fresh: RefCell<Vec<Fresh>>,
-    pool: RefCell<Pool<(IdentId, Option<Login>), Link<Peer>>>,
+    pool: RefCell<Pool<PoolKey, Link<Peer>>>,
     sessions: RefCell<HashMap<u64, Rc<Outbox>>>,
     /// The read buffer of whichever session is reading, so that idle sessions need none.
     pub(super) scratch: RefCell<BytesMut>,
@@ -162,6 +169,7 @@ impl Worker {
             links: RefCell::default(),
             replaced: RefCell::default(),
             fresh: RefCell::default(),
+            trying: RefCell::default(),
             pool: RefCell::default(),
             sessions: RefCell::default(),
             scratch: RefCell::default(),
@@ -207,6 +215,7 @@ impl Worker {
         self.links.borrow_mut().clear();
         self.replaced.borrow_mut().clear();
         self.fresh.borrow_mut().clear();
+        self.trying.borrow_mut().clear();
         self.pool.borrow_mut().clear();
     }
 
@@ -278,57 +287,6 @@ impl Worker {
         self.link(&ident, &self.shared.settings.login)
     }
 
-    /// The shared link of an identity: this is the one place where the upstream of a request is chosen.
-    pub(super) fn link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
-        let number = self.shared.idents.number(ident);
-        let links = self.links.borrow();
-        if let Some(known) = links.iter().find(|known| known.ident == number && known.login == *login) {
-            known.used.set(Instant::now());
-            return known.link.clone();
-        }
-        drop(links);
-        let link = self.new_link(ident, login);
-        self.adopt(number, login, &link);
-        link
-    }
-
-    /// A shared link of an identity that is in use on this worker; if its user has several passwords, one that stands.
-    pub(super) fn known_link(&self, ident: IdentId) -> Option<Link<Peer>> {
-        let links = self.links.borrow();
-        let mut known = links.iter().filter(|known| known.ident == ident).map(|known| &known.link);
-        let up = known.clone().find(|link| link.is_up());
-        up.or_else(|| known.next()).cloned()
-    }
-
-    /// Whether the identity has a link that stands, with this login.
-    pub(super) fn has_link(&self, ident: IdentId, login: &Option<Login>) -> bool {
-        let is = |known: &SharedLink| known.ident == ident && known.login == *login && known.link.is_up();
-        self.links.borrow().iter().any(is)
-    }
-
-    /// A shared link that nobody shares yet.
-    pub(super) fn new_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
-        self.connect(Peer::new(self, LinkId::next(), None, ident.protocol), ident, login)
-    }
-
-    /// Makes `link` the one that sessions of this identity and login share from now on. Those that have another go to it when
-    /// nothing is expected on theirs, which is closed then.
-    pub(super) fn adopt(&self, ident: IdentId, login: &Option<Login>, link: &Link<Peer>) {
-        let mut links = self.links.borrow_mut();
-        for before in links.extract_if(.., |known| known.ident == ident && known.login == *login) {
-            before.link.client().be_replaced();
-            if before.link.is_up() {
-                self.replaced.borrow_mut().push((ident, before.link));
-            }
-        }
-        let used = Cell::new(Instant::now());
-        links.push(SharedLink { ident, login: login.clone(), link: link.clone(), used });
-        drop(links);
-        if link.is_up() {
-            self.arm(link);
-        }
-    }
-
     /// A connection for one session alone.
     pub(super) fn dedicated(
         self: &Rc<Self>,
@@ -354,11 +312,17 @@ impl Worker {
         }
     }
 
-    fn pooled(&self, of: &(IdentId, Option<Login>)) -> Option<Link<Peer>> {
+    /// Closes connections that nobody has taken from the pool for long.
+    pub(super) fn drop_expired(&self) {
+        let expired = self.pool.borrow_mut().expired();
+        drop(expired);
+    }
+
+    fn pooled(&self, of: &PoolKey) -> Option<Link<Peer>> {
         self.pool.borrow_mut().take(of)
     }
 
-    fn connect(&self, mut peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+    pub(super) fn connect(&self, mut peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
         peer.own = ident.user.is_none();
         let identity = Identity { login: login.clone(), db: ident.db, protocol: ident.protocol };
         let settings = &self.shared.settings.upstream;
@@ -372,23 +336,6 @@ impl Worker {
         let Some(known) = links.iter().find(|known| known.link.client().number == number) else { return };
         let link = known.link.clone();
         tokio::task::spawn_local(async move { link.reconnect() });
-    }
-
-    /// Closes links that nobody uses.
-    pub(super) fn drop_unused(&self) {
-        let expired = self.pool.borrow_mut().expired();
-        drop(expired);
-        let default = self.shared.idents.number(&self.default_ident(Protocol::Resp2));
-        let mut unused = Vec::new();
-        let mut links = self.links.borrow_mut();
-        for i in (0..links.len()).rev() {
-            let known = &links[i];
-            if known.link.is_shared() || known.link.in_flight() > 0 {
-                known.used.set(Instant::now());
-            } else if known.ident != default && known.used.get().elapsed() > UNUSED {
-                unused.push(links.swap_remove(i));
-            }
-        }
     }
 }
 

@@ -282,6 +282,11 @@ impl<C: Client> Link<C> {
         self.0.state.borrow().in_flight.len()
     }
 
+    /// Whether any request in flight is of a kind.
+    pub fn awaits(&self, kind: impl Fn(&C::Expect) -> bool) -> bool {
+        self.0.state.borrow().in_flight.iter().any(|request| kind(&request.expect))
+    }
+
     /// Whether anyone else holds the link.
     pub fn is_shared(&self) -> bool {
         Rc::strong_count(&self.0) > 1

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::Peer;
-use crate::cache::{CoverageId, LinkId, Micros};
+use crate::cache::{CoverageId, LinkId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
 use crate::resp::scanner::Kind;
 use crate::upstream::{Said, ServerId, backoff};
@@ -55,13 +55,32 @@ impl Peer {
 
     /// The coverage by the upstream's tracking.
     pub(in crate::session) fn tracked(&self) -> Option<CoverageId> {
-        self.coverage.as_ref().and_then(|slot| self.shared.cache.coverages().current(slot))
+        self.coverage.borrow().as_ref().and_then(|slot| self.shared.cache.coverages().current(slot))
+    }
+
+    /// Finds a place for the coverage of a shared link that stands. Without one it serves, and fills nothing.
+    pub(super) fn take_place(&self) {
+        if self.number == NO_LINK || self.coverage.borrow().is_some() {
+            return;
+        }
+        match self.shared.cache.coverages().take() {
+            Some(slot) => drop(self.coverage.replace(Some(slot))),
+            None => self.shared.metrics.links_uncovered.inc(),
+        }
+    }
+
+    /// The link is closed, and nothing that was read on it is served any more, not even while the upstream is away.
+    pub(in crate::session) fn leave_place(&self) {
+        if let Some(slot) = self.coverage.take() {
+            self.shared.cache.coverages().give_back(slot, self.shared.now());
+        }
     }
 
     /// Whether a barrier asks for a newer proof that the link's tracking stands.
     pub(in crate::session) fn is_behind_barrier(&self) -> bool {
         let coverages = self.shared.cache.coverages();
-        let slot = self.coverage.as_ref().filter(|_| self.tracked().is_some());
+        let coverage = self.coverage.borrow();
+        let slot = coverage.as_ref().filter(|_| self.tracked().is_some());
         slot.is_some_and(|slot| coverages.heard_by(slot) <= self.shared.cache.barrier())
     }
 
@@ -102,13 +121,13 @@ impl Peer {
 
     /// A reply came to a request that was sent after `since`.
     pub(super) fn proven(&self, since: Micros) {
-        if let Some(slot) = &self.coverage {
+        if let Some(slot) = &*self.coverage.borrow() {
             self.shared.cache.coverages().advance(slot, since);
         }
     }
 
     pub(super) fn disarm(&self) {
-        if let Some(slot) = &self.coverage {
+        if let Some(slot) = &*self.coverage.borrow() {
             self.shared.cache.coverages().end(slot, self.shared.now());
         }
     }
@@ -134,7 +153,8 @@ impl Peer {
 
     /// What became of the link's tracking.
     pub(super) fn armed(&self, feed: CoverageId, since: Micros, reply: &[u8], kind: Kind) {
-        let Some(slot) = &self.coverage else { return };
+        let coverage = self.coverage.borrow();
+        let Some(slot) = &*coverage else { return };
         match Said::of(kind, reply) {
             Said::NotNow => return self.put_off("CLIENT TRACKING", reply),
             Said::Refused => {

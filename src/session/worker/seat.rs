@@ -56,6 +56,7 @@ mod tests {
             password: None,
             limits: Limits::default(),
             output_limit: 1 << 20,
+            max_links: 16,
             stall_timeout: second,
             max_staleness: second,
             max_age: second,
