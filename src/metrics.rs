@@ -101,6 +101,8 @@ pub struct Metrics {
     pub link_attempts: Counter,
     pub feed_attempts: Counter,
     pub upstream_connects: Counter,
+    /// Sessions that became a plain tunnel.
+    pub tunnels: Counter,
     pub upstream_disconnects: Counter,
     /// Links that stand now, shared and dedicated.
     pub upstream_links: Counter,

@@ -35,6 +35,7 @@ mod refill;
 mod refresh;
 mod shared;
 mod state;
+mod tunnel;
 mod worker;
 mod write;
 

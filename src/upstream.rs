@@ -24,6 +24,7 @@ mod reader;
 mod said;
 pub mod server_id;
 mod stream;
+mod tunnel;
 
 pub use backoff::{Backoff, LIVED, backoff};
 pub use client::{At, Chunk, Client, Loss};
@@ -36,3 +37,4 @@ pub use pings::{Pace, Pings};
 pub use said::Said;
 pub use server_id::ServerId;
 pub use stream::{Address, Ends, Stream};
+pub use tunnel::Tunnel;

@@ -147,7 +147,10 @@ fn a_request_larger_than_allowed_is_refused_when_it_says_so() {
     let nearside = Nearside::with(redis.address(), |config| config.max_request = 100_000);
     let said = last_words(&mut nearside.connect(), b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n");
     assert_eq!(said.as_deref(), Some("-ERR Protocol error: request larger than max-request\r\n"));
-    let said = last_words(&mut nearside.connect(), b"*1048577\r\n");
+    // No argument is shorter than 6 bytes.
+    let said = last_words(&mut nearside.connect(), b"*16667\r\n");
+    assert_eq!(said.as_deref(), Some("-ERR Protocol error: request larger than max-request\r\n"));
+    let said = last_words(&mut nearside.connect(), b"*2147483648\r\n");
     assert_eq!(said.as_deref(), Some("-ERR Protocol error: invalid multibulk length\r\n"));
     let mut client = nearside.connect();
     assert_eq!(client.args(&[b"SET", b"k", &[b'x'; 90_000]]), b"+OK\r\n");
@@ -307,6 +310,26 @@ fn more_clients_than_allowed_are_refused_as_redis_refuses_them() {
     });
 }
 
+/// As Redis has it, the number of arguments is bounded by what a request may take, and by nothing else.
+#[test]
+fn a_request_may_have_any_number_of_arguments() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let mut client = nearside.connect();
+    const MANY: usize = 1_200_000;
+    let many = |first: &str| {
+        let mut request = format!("*{}\r\n${}\r\n{first}\r\n", MANY + 1, first.len()).into_bytes();
+        request.extend(b"$1\r\nk\r\n".repeat(MANY));
+        request
+    };
+    client.cmd("SET k v");
+    client.send(&many("EXISTS"));
+    assert_eq!(client.reply(), format!(":{MANY}\r\n").into_bytes());
+    client.send(&many("DEL"));
+    assert_eq!(client.reply(), b":1\r\n");
+    assert_eq!(client.text("GET k"), "$-1\r\n");
+}
+
 #[test]
 fn what_is_only_declared_takes_no_memory() {
     let redis = Redis::start();
@@ -316,7 +339,7 @@ fn what_is_only_declared_takes_no_memory() {
     let declared: Vec<_> = (0..200)
         .map(|i| {
             let mut client = nearside.connect();
-            client.send(if i % 2 == 0 { b"*1048576\r\n" } else { b"*2\r\n$3\r\nGET\r\n$536870912\r\nx" });
+            client.send(if i % 2 == 0 { b"*170000000\r\n" } else { b"*2\r\n$3\r\nGET\r\n$536870912\r\nx" });
             client
         })
         .collect();

@@ -165,6 +165,7 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
             vec![("links", m.link_attempts.get()), ("feed", m.feed_attempts.get())],
         ),
         counter("upstream_connects", "Connections made", m.upstream_connects.get()),
+        counter("tunnels", "Clients that became a plain tunnel: SYNC, PSYNC, SCRIPT DEBUG", m.tunnels.get()),
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),
         counter("announcements", "Changes announced to the namespaces' channels", m.announcements.get()),
         counter("failed_announcements", "Announcements refused or lost", m.announcements_failed.get()),

@@ -36,6 +36,8 @@ pub enum Kind {
     /// (P|S)UNSUBSCRIBE
     Unsubscribe,
     Monitor,
+    /// What the server says from then on is no sequence of replies.
+    Tunnel,
     /// It leaves state on the connection, or depends on such state.
     Connection,
 }

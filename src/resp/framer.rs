@@ -25,7 +25,7 @@ use super::{encode, inline, number};
 pub struct Limits {
     /// One argument: Redis' `proto-max-bulk-len`.
     pub max_bulk: usize,
-    /// Arguments of one request: Redis' limit before 7.0, which takes up to `INT_MAX`.
+    /// Arguments of one request: as Redis has it, there are no more than a request has room for.
     pub max_args: usize,
     /// An inline command or the line of a count or a length: Redis' `PROTO_INLINE_MAX_SIZE`. At least 10.
     pub max_inline: usize,
@@ -35,7 +35,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bulk: 512 << 20, max_args: 1 << 20, max_inline: 64 << 10, max_request: 1 << 30 }
+        Self { max_bulk: 512 << 20, max_args: i32::MAX as usize, max_inline: 64 << 10, max_request: 1 << 30 }
     }
 }
 
@@ -93,6 +93,9 @@ enum Step {
 
 /// Arguments of a usual request, at most.
 const USUAL_ARGS: usize = 128;
+
+/// The bytes of an empty argument: no request has more arguments than it has room for such.
+const SHORTEST: usize = b"$0\r\n\r\n".len();
 
 /// Arguments of a request, and bytes of one, for a client that has yet to log in.
 const LOCKED: (usize, usize) = (10, 16384);
@@ -232,7 +235,12 @@ impl RequestFramer {
             let Some(count) = self.header(buf, b'*', bad)? else { return Ok(incomplete(buf)) };
             self.left = match usize::try_from(count) {
                 Err(_) | Ok(0) => return Ok(Frame::Skip(self.at)),
-                Ok(count) if count <= self.limits.max_args => count,
+                Ok(count) if count <= self.limits.max_args => {
+                    if count.saturating_mul(SHORTEST) > self.limits.max_request {
+                        return Err(ProtocolError::RequestTooLarge);
+                    }
+                    count
+                }
                 Ok(count) if count <= self.unlocked.max_args => return Err(ProtocolError::LockedCount),
                 Ok(_) => return Err(ProtocolError::InvalidCount),
             };

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::clients::Present;
 use super::core::{Core, Raw};
 use super::outbox::{Left, MAX_SPARE, Outbox};
+use super::tunnel::{self, Begun, Wanted};
 use super::worker::Worker;
 use crate::command::{Row, Table};
 use crate::resp::encode;
@@ -44,9 +45,19 @@ pub(super) async fn serve(worker: Rc<Worker>, present: Present, outbox: Rc<Outbo
         input: Input::Open,
         stall: None,
     };
-    let end = poll_fn(|cx| session.poll(&mut stream, cx)).await;
-    if let Err(error) = end {
-        debug!(client = id, %error, "client is gone");
+    loop {
+        let mut end = poll_fn(|cx| session.poll(&mut stream, cx)).await;
+        let tunnel = session.core.tunnel.take();
+        if let (Ok(()), Some(wanted)) = (&end, tunnel) {
+            match session.tunnel(wanted, &mut stream).await {
+                Ok(true) => continue,
+                ended => end = ended.map(drop),
+            }
+        }
+        if let Err(error) = end {
+            debug!(client = id, %error, "client is gone");
+        }
+        break;
     }
     drop(session);
     let _ = stream.shutdown().await;
@@ -94,6 +105,23 @@ struct Framed {
 }
 
 impl Connection {
+    /// Is a plain tunnel from now on. True if the server has refused that: then the session goes on.
+    async fn tunnel(&mut self, wanted: Wanted, stream: &mut Stream) -> io::Result<bool> {
+        match tunnel::begin(&self.core, &wanted, stream, &mut self.buf).await? {
+            Begun::Over => Ok(false),
+            Begun::Refused(said) => {
+                self.core.outbox.reply(&said);
+                Ok(true)
+            }
+            Begun::Stands(tunnel, first) => {
+                self.core.drop_dedicated();
+                let ahead = std::mem::take(&mut self.buf);
+                tunnel::join(&self.core, &wanted, tunnel, &first, stream, &ahead).await?;
+                Ok(false)
+            }
+        }
+    }
+
     fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox.set_waker(cx);
         self.take_buffer();
@@ -128,6 +156,9 @@ impl Connection {
             if left.broken || gone {
                 // The rest of a reply that was cut off cannot be sent; and what may never be answered is
                 // not waited for when its client has gone.
+                return Poll::Ready(Ok(()));
+            }
+            if self.core.tunnel.is_some() && left.drained {
                 return Poll::Ready(Ok(()));
             }
             let over = ended && self.framed.is_none() || draining && self.core.may_leave();

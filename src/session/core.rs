@@ -27,6 +27,7 @@ use super::local::Changing;
 use super::outbox::{Outbox, To};
 use super::peer::Peer;
 use super::shared::Shared;
+use super::tunnel::Wanted;
 use super::worker::Worker;
 use super::write::Touched;
 use crate::cache::{Bounds, IdentId, Micros, Reason};
@@ -73,6 +74,7 @@ pub(super) enum Act {
     Write,
     Local(Local),
     Dedicated(Kind),
+    Tunnel,
 }
 
 enum Mode {
@@ -95,6 +97,8 @@ pub(super) struct Core {
     pub(super) link: Link<Peer>,
     pub(super) changing: Option<Changing>,
     pub(super) asking: Option<Asking>,
+    /// What the session is to become once all is answered.
+    pub(super) tunnel: Option<Wanted>,
     pub(super) quit: bool,
     /// The last request that may write keys which nobody can name.
     barrier: Cell<Option<u64>>,
@@ -129,6 +133,7 @@ impl Core {
             login,
             name: Vec::new(),
             changing: None,
+            tunnel: None,
             asking: None,
             quit: false,
             barrier: Cell::new(None),
@@ -219,6 +224,7 @@ impl Core {
         let link = self.present_link();
         self.changing.is_none()
             && self.asking.is_none()
+            && self.tunnel.is_none()
             && !self.quit
             && self.outbox.may_open()
             && !link.is_congested(cx)
@@ -240,7 +246,7 @@ impl Core {
         let idle = || self.outbox.waiting() == 0;
         let now = self.now;
         let kind = match &self.mode {
-            Mode::Dedicated(dedicated) => dedicated.kind_here(kind),
+            Mode::Dedicated(dedicated) => dedicated.kind_here(row, kind),
             Mode::Shared => kind,
         };
         let act = match (&mut self.mode, kind) {
@@ -248,6 +254,7 @@ impl Core {
                 let done = local != Local::Reset || dedicated.is_done(now);
                 (idle() && done).then_some(Act::Local(local))?
             }
+            (_, Kind::Tunnel) => idle().then_some(Act::Tunnel)?,
             (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(row, kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Act::Dedicated(kind),
             (Mode::Shared, kind) if is_heavy(request) && !kind.is_answered_here() => {
@@ -332,6 +339,15 @@ impl Core {
                 super::local::answer(self, local, request, raw);
             }
             Act::Dedicated(kind) => self.on_dedicated(plan.row, kind, request, raw),
+            Act::Tunnel => {
+                let said = match &self.mode {
+                    Mode::Dedicated(dedicated) => dedicated.said(),
+                    Mode::Shared => Default::default(),
+                };
+                let writes = plan.row.is_some_and(|row| row.access != Access::None);
+                let request = Bytes::copy_from_slice(request.raw());
+                self.tunnel = Some(Wanted { said, request, writes });
+            }
         }
     }
 

@@ -23,7 +23,8 @@ use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
 use super::pushes::{Awaited, Pushes};
-use super::state::{Became, Effect, Leaves, State, WATCH};
+use super::state::{Became, DEBUG, Effect, Leaves, State, WATCH};
+use super::tunnel::Said;
 use super::worker::Worker;
 use super::write::Touched;
 use crate::cache::{IdentId, Micros, Reason};
@@ -61,6 +62,8 @@ pub(super) struct Dedicated {
     for_ever: Option<u64>,
     /// Which of them the server was asked to let go, and whether because the process stops.
     let_go: Option<(u64, bool)>,
+    /// What a tunnel would have to say again.
+    said: Said,
     _alone: Alone,
 }
 
@@ -77,6 +80,7 @@ impl Dedicated {
             waiting: None,
             for_ever: None,
             let_go: None,
+            said: Said::default(),
         }
     }
 
@@ -130,6 +134,11 @@ impl Dedicated {
         }
     }
 
+    /// What was said here that a tunnel has to begin with.
+    pub(super) fn said(&self) -> Said {
+        self.said.clone()
+    }
+
     /// Who the session has become here.
     pub(super) fn became(&self) -> Became {
         self.state.became()
@@ -158,8 +167,15 @@ impl Dedicated {
     }
 
     /// What is asked about clients where nearside cannot answer the upstream answers as it can.
-    pub(super) fn kind_here(&self, kind: Kind) -> Kind {
+    pub(super) fn kind_here(&self, row: Option<&Row>, kind: Kind) -> Kind {
+        let plain =
+            || self.transaction.is_none() && self.replies == Replies::On && !self.pushes().is_restricted();
         match kind {
+            // The debugger answers it, and speaks to the client until its end.
+            Kind::Plain if self.state.may_have(DEBUG) && plain() && row.is_some_and(is_script) => {
+                Kind::Tunnel
+            }
+            Kind::Tunnel if !plain() => Kind::Connection,
             Kind::Local(local) if local.is_about_clients() && !self.answers_here(local) => Kind::Plain,
             kind => kind,
         }
@@ -269,6 +285,9 @@ impl Dedicated {
             (Kind::Subscribe | Kind::Unsubscribe, _) => self.subscribe(core, row, request, raw),
             (Kind::Monitor, _) => self.send(core, raw, What::Monitor),
             (Kind::Connection, Some(effect)) if row.is_some() => {
+                if row.is_some_and(|row| matches!(&*row.name, "replconf" | "script|debug")) {
+                    self.said.add(request.raw());
+                }
                 self.count_read(core, row, request);
                 self.leave(core, effect, raw);
             }
@@ -403,6 +422,10 @@ impl Dedicated {
             (_, None) => self.relay(core, raw),
         }
     }
+}
+
+fn is_script(row: &Row) -> bool {
+    matches!(&*row.name, "eval" | "evalsha" | "eval_ro" | "evalsha_ro")
 }
 
 fn is_reply_command(row: Option<&Row>) -> bool {

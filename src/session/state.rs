@@ -26,7 +26,7 @@ const NO_TOUCH: Flags = 1 << 3;
 const IMPORT: Flags = 1 << 4;
 const MAINTENANCE: Flags = 1 << 5;
 const READONLY: Flags = 1 << 6;
-const DEBUG: Flags = 1 << 7;
+pub(super) const DEBUG: Flags = 1 << 7;
 const REPLICA: Flags = 1 << 8;
 /// What is not followed here: it stays until the session ends or is reset.
 const OTHER: Flags = 1 << 9;

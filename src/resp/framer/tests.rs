@@ -69,7 +69,7 @@ fn error_texts_are_those_of_redis() {
         ("*01\r\n".into(), "invalid multibulk length"),
         ("*1 \r\n".into(), "invalid multibulk length"),
         ("*3\n$3\r\n".into(), "invalid multibulk length"),
-        ("*1048577\r\n".into(), "invalid multibulk length"),
+        ("*2147483648\r\n".into(), "invalid multibulk length"),
         ("*99999999999999999999\r\n".into(), "invalid multibulk length"),
         (format!("*{long}"), "too big mbulk count string"),
         (format!("*{long}\r\n"), "too big mbulk count string"),
@@ -142,7 +142,7 @@ fn every_cut_of_a_pipeline() {
 #[test]
 fn a_declared_count_or_length_costs_nothing() {
     let mut framer = RequestFramer::new(Limits::default());
-    framer.next(b"*1048576\r\n$536870912\r\nabc").unwrap();
+    framer.next(b"*100000000\r\n$536870912\r\nabc").unwrap();
     assert_eq!((framer.args.capacity(), framer.rewritten.capacity()), (0, 0));
 }
 
