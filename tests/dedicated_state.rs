@@ -112,6 +112,32 @@ fn what_clients_say_at_connect_keeps_no_session_from_the_cache() {
     assert!(after <= before + 3, "{before} connections before, {after} with {} clients", clients.len());
 }
 
+/// Twenty that connect at once, each as the newest clients do, cost the upstream no connection: what the server does not
+/// list among its subcommands leaves no state.
+#[test]
+fn what_the_server_does_not_know_costs_no_connection() {
+    let (redis, nearside) = start();
+    let mut direct = redis.connect();
+    let mut first = nearside.connect_resp3();
+    reads_are_cached(&nearside, &mut first, "the start");
+    let before = upstream_clients(&mut direct);
+    for said in ["CLIENT MAINT_NOTIFICATIONS ON moving-endpoint-type external-ip", "CLIENT SOMETHING NEW"] {
+        let mut clients: Vec<Conn> = (0..20).map(|_| nearside.connect()).collect();
+        let greeting: Vec<u8> =
+            ["HELLO 3", "CLIENT SETINFO LIB-VER 6.3.1", said].iter().flat_map(|text| line(text)).collect();
+        clients.iter_mut().for_each(|conn| conn.send(&greeting));
+        for conn in &mut clients {
+            assert!(conn.reply().starts_with(b"%"));
+            conn.reply();
+            let refused = String::from_utf8(conn.reply()).unwrap();
+            assert_eq!(refused, direct.text(said), "as the server says it");
+            reads_are_cached(&nearside, conn, said);
+        }
+        let more = upstream_clients(&mut direct) - before;
+        assert!(more <= 1, "{said}: {more} connections more");
+    }
+}
+
 /// State that is gone lets its session go: what sets it, and what takes it away.
 #[test]
 fn a_session_whose_state_is_gone_goes_back() {

@@ -9,7 +9,7 @@ use super::row::{Access, Cached, Fields, Kind, KindRule, Row, Shape};
 use super::table::{MAX_NAME, Table};
 use super::tells::Tells;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// One entry of the server's `COMMAND` reply. Before Redis 7 there are no tips and no subcommands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,9 @@ impl Table {
     ///
     /// A built-in command that the server does not list is no longer cached. An empty `info` says nothing (the user
     /// may not call COMMAND), and changes nothing.
+    ///
+    /// Where the server lists a command's subcommands, those that it does not list are errors: they leave no state, so they need no
+    /// connection of a session's own. (Subcommands cannot be renamed; a server that was upgraded in place is asked anew.)
     pub fn overlay(&self, info: &[ServerCommand]) -> Table {
         if info.is_empty() {
             return self.clone();
@@ -36,6 +39,11 @@ impl Table {
         let told = flatten(info);
         let by_name: HashMap<&str, &ServerCommand> =
             told.iter().map(|(name, server)| (&**name, *server)).collect();
+        let listed: HashSet<String> = info
+            .iter()
+            .filter(|server| !server.subcommands.is_empty())
+            .map(|server| server.name.to_ascii_lowercase())
+            .collect();
         let fields_end = FIELD_TIMES.iter().any(|name| by_name.contains_key(name));
         let mut rows = self.rows.clone();
         for row in &mut rows {
@@ -45,6 +53,14 @@ impl Table {
             match by_name.get(&*row.name) {
                 Some(server) => correct(row, server),
                 None => row.cached = Cached::Never,
+            }
+            // The row of a command with subcommands is for those that are not listed.
+            let (name, is_listed) = match row.name.split_once('|') {
+                Some((name, _)) => (name, by_name.contains_key(&*row.name)),
+                None => (&*row.name, false),
+            };
+            if row.kind == KindRule::Always(Kind::Connection) && !is_listed && listed.contains(name) {
+                row.kind = KindRule::Always(Kind::Plain);
             }
         }
         // Twice the same name: the first stays.
@@ -290,6 +306,27 @@ mod tests {
         assert_eq!(kind(&table, "mod.server"), Kind::Blocking, "leaves nothing");
         assert_eq!(kind(&table, "client new x"), Kind::Connection);
         assert_eq!(kind(&table, "mod.listen c"), Kind::Subscribe);
+    }
+
+    #[test]
+    fn a_subcommand_that_the_server_does_not_list_leaves_no_state() {
+        let mut client = server("client", -2, "", (0, 0, 0));
+        client.subcommands = vec![server("client|tracking", -3, "noscript", (0, 0, 0))];
+        let told = Table::builtin().overlay(&[client.clone()]);
+        for (line, expected) in [
+            ("CLIENT TRACKING ON", Kind::Connection),
+            ("CLIENT MAINT_NOTIFICATIONS ON", Kind::Plain),
+            ("CLIENT NO-TOUCH ON", Kind::Plain),
+            ("CLIENT SOMETHING NEW", Kind::Plain),
+            ("MONITOR", Kind::Monitor),
+        ] {
+            assert_eq!(kind(&told, line), expected, "{line}");
+        }
+        // A server before 7.0 lists none: nobody knows.
+        client.subcommands.clear();
+        let untold = Table::builtin().overlay(&[client]);
+        assert_eq!(kind(&untold, "CLIENT MAINT_NOTIFICATIONS ON"), Kind::Connection);
+        assert_eq!(kind(&untold, "CLIENT SOMETHING NEW"), Kind::Connection);
     }
 
     #[test]
