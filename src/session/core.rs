@@ -79,7 +79,7 @@ pub(super) enum Act {
 
 enum Mode {
     Shared,
-    Dedicated(Dedicated),
+    Dedicated(Box<Dedicated>),
 }
 
 /// One session's state, without its socket.
@@ -380,7 +380,7 @@ impl Core {
     fn on_dedicated(&mut self, row: Option<&Row>, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
         if matches!(self.mode, Mode::Shared) {
             let link = self.worker.dedicated(&self.ident, &self.login, &self.outbox);
-            self.mode = Mode::Dedicated(Dedicated::new(link, &self.session));
+            self.mode = Mode::Dedicated(Box::new(Dedicated::new(link, &self.session)));
         }
         let mut mode = std::mem::replace(&mut self.mode, Mode::Shared);
         if let Mode::Dedicated(dedicated) = &mut mode {
