@@ -112,19 +112,26 @@ fn answer(request: &Request<Incoming>, shared: &Shared, draining: &AtomicBool) -
     }
 }
 
-/// Ready is who can serve: without an upstream every request would fail.
-fn readiness(shared: &Shared, draining: bool) -> Result<(), &'static str> {
+/// Ready is who can serve: without an upstream, or while it loads its data, every request would fail.
+fn readiness(shared: &Shared, draining: bool) -> Result<(), String> {
+    /// The feed asks more often than this, while anybody reads.
+    const LATELY: Duration = Duration::from_secs(2);
+    const WHILE_AWAY: Duration = Duration::from_secs(60);
     let metrics = &shared.metrics;
     if draining {
-        return Err("draining\n");
+        return Err("draining\n".to_owned());
     }
     if metrics.upstream_links.get() == 0 && metrics.feed_up.get() == 0 {
-        return Err("the upstream is not reachable\n");
+        let why = metrics.unreachable.within(WHILE_AWAY).map_or(String::new(), |why| format!(": {why}"));
+        return Err(format!("the upstream is not reachable{why}\n"));
     }
-    Ok(())
+    match metrics.loading.within(LATELY) {
+        Some(words) => Err(format!("the upstream answers {words}\n")),
+        None => Ok(()),
+    }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
     page_of(status, "text/plain; charset=utf-8", body.into())
 }
 

@@ -61,6 +61,18 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// What is valid and yet may not be meant, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let open = self.listen.iter().filter(|listen| self.auth != Auth::Password && listen.is_open());
+        let warning = |listen: &Listen| {
+            format!(
+                "listen: {listen} can be reached from other hosts, and whoever connects acts with the rights of the \
+                 upstream URL's user: listen on 127.0.0.1 or a Unix socket, or set auth = \"password\""
+            )
+        };
+        open.map(warning).collect()
+    }
+
     /// What is in effect, as names and values of the file, passwords hidden: the answer of
     /// `NEARSIDE CONFIG`.
     pub fn describe(&self) -> Vec<(String, String)> {

@@ -163,6 +163,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 self.told.no_resp3();
                 return None;
             }
+            self.hooks.metrics().unreachable.say(loss.cause.to_string());
             self.tell_down("the feed cannot connect", &loss.cause.to_string());
             if protocol == Protocol::Resp2 {
                 return None;
@@ -342,6 +343,11 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
         if !Said::proves(kind, frame) {
             self.tell_put_off("PING", frame);
+        }
+        let loading = &self.feed.hooks.metrics().loading;
+        match kind == Kind::Error && frame.starts_with(b"-LOADING") {
+            true => loading.say(String::from_utf8_lossy(&frame[1..]).trim_end()),
+            false => loading.unsay(),
         }
         // A server that is busy or loading has not said yet what it is about to tell, and a look that was not answered
         // leaves open what only it would tell.

@@ -2,10 +2,12 @@
 //! somebody asks.
 
 mod seldom;
+mod words;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use seldom::Seldom;
+pub use words::Words;
 
 /// A number that only grows, or, as a gauge, goes up and down.
 #[derive(Debug, Default)]
@@ -120,6 +122,10 @@ pub struct Metrics {
     pub looks_refused_told: Seldom,
     /// 1 while the feed is subscribed.
     pub feed_up: Counter,
+    /// Why the feed could not connect.
+    pub unreachable: Words,
+    /// With what the upstream has refused everything: it loads its data.
+    pub loading: Words,
     pub feed_connects: Counter,
     /// How often the feed was lost, or gave no answer within the bound.
     pub feed_lapses: Counter,

@@ -33,9 +33,12 @@ use files::{Room, Spare};
 /// Why the server could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("cannot listen on {at}: {cause}; is another nearside or Redis using it?")]
+    #[error("cannot listen on {at}: {cause}; {}", advice(.cause, "--listen chooses another"))]
     Listen { at: String, cause: std::io::Error },
-    #[error("cannot listen on {at} for the admin pages: {cause}; --admin chooses another address, or off")]
+    #[error(
+        "cannot listen on {at} for the admin pages: {cause}; {}",
+        advice(.cause, "each nearside on a host needs its own: --admin chooses another address, or off")
+    )]
     Admin { at: String, cause: std::io::Error },
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -47,6 +50,20 @@ pub enum ServerError {
     Fault(String),
     #[error("ended by a second signal, before the drain was over")]
     Forced,
+}
+
+/// What to do about an address that cannot be had.
+fn advice(cause: &std::io::Error, else_choose: &str) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, NotADirectory, NotFound, PermissionDenied};
+    match cause.kind() {
+        AddrInUse => format!("is another nearside or Redis using it? {else_choose}"),
+        AddrNotAvailable => "no interface of this host has that address".to_owned(),
+        NotFound | NotADirectory => "the folder of the socket is not there: make it first".to_owned(),
+        PermissionDenied => {
+            "this user may not: ports below 1024 and the folder of a socket may need other rights".to_owned()
+        }
+        _ => else_choose.to_owned(),
+    }
 }
 
 /// How far the shutdown has come.
@@ -125,6 +142,7 @@ pub struct Server {
 impl Server {
     /// Binds every port. Errors: which one could not be bound, and why.
     pub fn bind(config: Config) -> Result<Server, ServerError> {
+        config.warnings().iter().for_each(|warning| warn!("{warning}"));
         let room = files::make_room(config.max_clients, config.workers)?;
         let mut listeners = Vec::new();
         for listen in &config.listen {

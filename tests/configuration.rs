@@ -157,6 +157,12 @@ fn a_bad_configuration_exits_2_with_every_reason_and_opens_no_port() {
 fn each_bad_value_is_told_with_what_is_allowed() {
     for (flag, value, says) in [
         ("--listen", "localhost", "does not end in a port"),
+        ("--upstream", "redis://6379", "did you mean redis://127.0.0.1:6379?"),
+        ("--listen", "unix:/x.sock?db=2", "a part after ? or #"),
+        ("--max-memory", "64", "is 64 bytes"),
+        ("--max-memory", "64", "write 64mb"),
+        ("--max-request", "1000", "write 1000mb"),
+        ("--client-output-limit", "0", "no room"),
         ("--upstream", "rediss://db", "TLS, which is not supported yet"),
         ("--upstream", "http://db", "write redis://"),
         ("--namespace", "users,users", "given twice"),
@@ -210,4 +216,36 @@ fn help_and_version_are_answered() {
     for part in ["serve", "dev", "check", "--max-memory <SIZE>", "NEARSIDE_MAX_MEMORY", "[default: 64mb]"] {
         assert!(help.contains(part), "{part} in {help}");
     }
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_warned_of_unless_a_password_is_asked_for() {
+    for (listen, warns) in [
+        ("0.0.0.0:6380", true),
+        ("[::]:6380", true),
+        ("192.0.2.1:6380", true),
+        ("cache.example:6380", true),
+        ("127.0.0.1:6380,0.0.0.0:6381", true),
+        ("127.0.0.7:6380", false),
+        ("[::1]:6380", false),
+        ("localhost:6380", false),
+        ("6380,unix:/run/n.sock", false),
+    ] {
+        let output = run(&["check", "--listen", listen]);
+        assert_eq!(output.status.code(), Some(0), "{listen}");
+        let report = out(&output);
+        assert_eq!(report.contains("# warning: listen: "), warns, "{listen}: {report}");
+        let asking = nearside()
+            .args(["check", "--listen", listen, "--auth", "password"])
+            .env("NEARSIDE_PASSWORD", "sesame")
+            .output()
+            .expect("nearside runs");
+        assert!(!out(&asking).contains("# warning"), "{listen}: {}", out(&asking));
+    }
+}
+
+#[test]
+fn a_port_alone_is_an_upstream_on_this_host() {
+    let report = out(&run(&["check", "--upstream", "7000"]));
+    assert!(report.contains("upstream = \"redis://127.0.0.1:7000\""), "{report}");
 }

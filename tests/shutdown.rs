@@ -331,3 +331,29 @@ fn a_log_that_nobody_reads_stops_nothing() {
     stops(child);
     drop(unread);
 }
+
+#[test]
+fn why_an_address_cannot_be_had_is_said_of_each_cause() {
+    let redis = Redis::start();
+    let taken = redis.port.to_string();
+    let (free, admin) = (free_port().to_string(), free_port().to_string());
+    for (listen, admin, says, says_not) in [
+        ("unix:/no/such/folder/n.sock", &*admin, "the folder of the socket is not there", "another nearside"),
+        (&*taken, &*admin, "is another nearside or Redis using it? --listen", "folder"),
+        ("192.0.2.1:6380", &*admin, "no interface of this host", "another nearside"),
+        (&*free, &*taken, "each nearside on a host needs its own: --admin", "--listen"),
+    ] {
+        let mut program = Program::run(&["--listen", listen, "--admin", admin], 0, 0);
+        assert_eq!(program.ended().code(), Some(1), "{}", program.seen);
+        let said = program.seen.lines().find(|line| line.contains("cannot listen")).expect("the reason");
+        assert!(said.contains(says) && !said.contains(says_not), "{said}");
+    }
+}
+
+#[test]
+fn an_open_address_is_warned_of_at_the_start() {
+    let redis = Redis::start();
+    let at = format!("0.0.0.0:{}", free_port());
+    let program = Program::start(redis.port, &["--listen", &at]);
+    assert!(program.seen.contains("can be reached from other hosts"), "{}", program.seen);
+}

@@ -390,3 +390,34 @@ fn a_silent_upstream_is_given_up_in_a_transaction_too() {
     relay.swallow_replies(false);
     assert_eq!(String::from_utf8(blocked.reply()).unwrap(), "*-1\r\n", "it may take its time");
 }
+
+/// Every request would be answered with an error: nobody should send any here.
+#[test]
+fn it_is_not_ready_while_the_upstream_loads_its_data() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let mut direct = redis.connect();
+    assert_eq!(nearside.get("/readyz").0, 200);
+    for command in [
+        "DEBUG POPULATE 3000",
+        "CONFIG SET key-load-delay 1000",
+        "CONFIG SET loading-process-events-interval-bytes 1024",
+    ] {
+        assert_eq!(direct.text(command), "+OK\r\n", "{command}");
+    }
+    direct.send(&line("DEBUG RELOAD"));
+    let mut client = nearside.connect();
+    let mut seen = String::new();
+    eventually("it says that it is not ready", || {
+        client.cmd("GET x");
+        let (status, why) = nearside.get("/readyz");
+        seen = why;
+        status == 503
+    });
+    assert!(seen.contains("the upstream answers LOADING"), "{seen}");
+    assert_eq!(direct.reply(), b"+OK\r\n");
+    eventually("it is ready again", || {
+        client.cmd("GET x");
+        nearside.get("/readyz").0 == 200
+    });
+}

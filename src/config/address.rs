@@ -3,7 +3,11 @@
 //! A password never leaves this file by `Debug`, `Display` or an error text; only [`Secret::expose`]
 //! hands it out.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
@@ -56,10 +60,26 @@ impl Listen {
     /// Takes what [`HostPort::parse`] takes, `unix:PATH`, and an absolute path.
     pub fn parse(text: &str) -> Result<Listen, String> {
         match unix_path(text) {
+            Some(path) if path.contains(['?', '#']) => {
+                Err(format!("{text:?} has a part after ? or #, which a socket to listen on does not have"))
+            }
             Some(path) => socket_path(path).map(Listen::Unix),
             None => HostPort::parse(text).map(Listen::Tcp).map_err(|why| {
                 format!("{why}; write HOST:PORT, a port alone (then on 127.0.0.1) or unix:PATH")
             }),
+        }
+    }
+}
+
+impl Listen {
+    /// Whether it can be reached from other hosts.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Listen::Tcp(at) => match at.host.parse::<IpAddr>() {
+                Ok(address) => !address.is_loopback(),
+                Err(_) => !at.host.eq_ignore_ascii_case("localhost"),
+            },
+            Listen::Unix(_) => false,
         }
     }
 }
@@ -96,7 +116,8 @@ impl Upstream {
         Upstream { address: Address::Unix(path), username: None, password: None, db: 0 }
     }
 
-    /// Takes `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` (also `valkey://`, or without a scheme) and
+    /// Takes `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` (also `valkey://`, or without a scheme), `PORT` alone, which stands
+    /// for one on 127.0.0.1, and
     /// `unix:PATH[?db=DB&user=USER&pass=PASSWORD]` (also `unix://` and `redis+unix://`).
     ///
     /// The error shows what was given with the password hidden.
@@ -106,7 +127,11 @@ impl Upstream {
         if scheme.eq_ignore_ascii_case("rediss") || scheme.eq_ignore_ascii_case("valkeys") {
             return Err(refused("asks for TLS, which is not supported yet; use redis:// or unix:"));
         }
+        let port = text.strip_prefix(':').unwrap_or(text);
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let url = match text {
+            // A port alone, as for `listen`. By the letter it is a host, and nobody's.
+            _ if is_number(port) => format!("redis://127.0.0.1:{port}"),
             _ if text.contains("://") || text.starts_with("unix:") => text.to_owned(),
             _ if text.starts_with('/') => format!("unix:{text}"),
             _ => format!("redis://{text}"),
@@ -127,6 +152,11 @@ impl Upstream {
             let error = error.to_string();
             refused(&format!("is refused: {}", error.trim_end_matches(" - InvalidClientConfig")))
         })?;
+        if let ConnectionAddr::Tcp(host, _) = info.addr()
+            && is_number(host)
+        {
+            return Err(refused(&format!("has a number for a host; did you mean redis://127.0.0.1:{host}?")));
+        }
         let settings = info.redis_settings();
         let db = settings.db().try_into().map_err(|_| refused("has no valid database number"))?;
         let address = match info.addr() {
@@ -262,8 +292,17 @@ mod tests {
             );
         }
         let long = format!("unix:/{}", "x".repeat(200));
-        for bad in ["", "localhost", "127.0.0.300:1", "127.0.0.1:65536", "a b:1", "::1:6380", "unix:", &long]
-        {
+        for bad in [
+            "",
+            "localhost",
+            "127.0.0.300:1",
+            "127.0.0.1:65536",
+            "a b:1",
+            "::1:6380",
+            "unix:",
+            &long,
+            "unix:/x?db=2",
+        ] {
             assert!(Listen::parse(bad).is_err(), "{bad}");
         }
     }
@@ -282,8 +321,16 @@ mod tests {
             ("unix:///run/r.sock?db=2&user=app&pass=s3cret", "unix:/run/r.sock?db=2&user=app&pass=***"),
             ("redis+unix:///run/r.sock", "unix:/run/r.sock"),
             ("/run/r.sock", "unix:/run/r.sock"),
+            ("6379", "redis://127.0.0.1:6379"),
+            (":6379", "redis://127.0.0.1:6379"),
+            ("unix:/run/r.sock?db=2", "unix:/run/r.sock?db=2"),
+            ("/run/r.sock?db=2", "unix:/run/r.sock?db=2"),
         ] {
             assert_eq!(shown(given), means, "{given}");
+        }
+        for url in ["unix:/run/r.sock?db=2", "unix:///run/r.sock?db=2", "/run/r.sock?db=2"] {
+            let upstream = Upstream::parse(url).expect("valid");
+            assert_eq!((upstream.address, upstream.db), (Address::Unix("/run/r.sock".into()), 2), "{url}");
         }
         let upstream = Upstream::parse("redis://a%3Ab:p%40ss@db/1").expect("valid");
         assert_eq!(upstream.username.as_deref(), Some("a:b"));
@@ -294,6 +341,10 @@ mod tests {
     fn a_refused_url_says_why_and_keeps_the_password() {
         for (given, why) in [
             ("rediss://:s3cret@db", "TLS, which is not supported yet"),
+            ("redis://6379", "did you mean redis://127.0.0.1:6379?"),
+            ("redis://:s3cret@6379/1", "did you mean redis://127.0.0.1:6379?"),
+            ("99999", "is not the URL of a Redis server"),
+            ("unix:/run/r.sock?bd=2", "only db, user and pass are known"),
             ("http://:s3cret@db", "is not the URL of a Redis server"),
             ("redis://:s3cret@db:99999", "is not the URL of a Redis server"),
             ("redis://:s3/cret@db", "is not the URL of a Redis server"),

@@ -75,6 +75,9 @@ impl Invocation {
     /// What `nearside check` prints: a file that says what is in effect, and from where each value came.
     pub fn report(&self) -> String {
         let mut report = String::from("# nearside: the configuration is valid, and this is in effect\n");
+        for warning in self.config.warnings() {
+            let _infallible = writeln!(report, "# warning: {warning}");
+        }
         let lines: Vec<_> =
             self.config.describe().into_iter().map(|(n, v)| (format!("{n} = {v}"), n)).collect();
         let width = lines.iter().map(|(line, _)| line.len()).max().unwrap_or(0).min(60);

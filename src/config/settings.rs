@@ -109,7 +109,7 @@ settings! {
     /// every key (prefix; in a namespace, of its keys), or nothing (off), which caches only namespaces
     tracking: Tracking = TRACKING "keys";
     /// Memory for the cache, its overhead included; kb, mb and gb are of 1024
-    max_memory: usize = SIZE "64mb";
+    max_memory: usize = MEMORY "64mb";
     /// A reply above this size is passed on but not cached
     max_value: usize = SIZE "1mb";
     /// The commands whose replies are cached: all that can be, or these; may be given more than once
@@ -130,10 +130,11 @@ settings! {
     /// protocol in use. For a new one, the idle one that was least lately used is closed
     max_links: usize = COUNT "256";
     /// Largest request
-    max_request: usize = SIZE "1gb";
-    /// Replies that may wait for a client which does not read them
-    client_output_limit: usize = SIZE "64mb";
-    /// How long a client whose replies are at that limit may go without reading, before it is closed
+    max_request: usize = ROOM "1gb";
+    /// Replies that may wait for a client which does not read them, and as many bytes of requests that are read
+    /// meanwhile
+    client_output_limit: usize = ROOM "64mb";
+    /// How long a client whose replies are at that limit may neither read nor send anything, before it is closed
     client_stall_timeout: Duration = TIME_ABOVE_ZERO "5s";
     /// After how long without a word a client is asked whether it is still there; 0 never asks
     tcp_keepalive: Option<Duration> = TIME_OR_FOREVER "300s";

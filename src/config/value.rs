@@ -21,6 +21,31 @@ pub(super) struct Kind<T> {
 /// A number of bytes.
 pub(super) const SIZE: Kind<usize> = Kind { metavar: "SIZE", parse: parse_size, show: show_size };
 
+/// A number of bytes with which something must be possible at all; 0 may have a meaning of its own.
+const LEAST: usize = 64 << 10;
+
+fn parse_room(text: &str) -> Result<usize, String> {
+    match parse_size(text)? {
+        small @ 1..LEAST => Err(format!(
+            "{text:?} is {small} bytes, and {} is the least; a number alone counts bytes: write {small}mb for megabytes",
+            ByteSize(LEAST as u64)
+        )),
+        size => Ok(size),
+    }
+}
+
+/// Memory for the cache; 0 keeps nothing.
+pub(super) const MEMORY: Kind<usize> = Kind { parse: parse_room, ..SIZE };
+
+/// Room for requests or replies.
+pub(super) const ROOM: Kind<usize> = Kind {
+    parse: |text| match parse_room(text)? {
+        0 => Err(format!("{text:?} leaves no room at all; write a size such as 64mb")),
+        size => Ok(size),
+    },
+    ..SIZE
+};
+
 /// A span of time.
 pub(super) const TIME: Kind<Duration> = Kind { metavar: "TIME", parse: parse_time, show: show_time };
 
