@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 
 mod barrier;
@@ -39,6 +39,7 @@ mod echo;
 mod entry;
 mod evict;
 mod fence;
+mod flights;
 mod id;
 mod lease;
 mod reason;
@@ -58,7 +59,7 @@ pub use show::{CachedReply, Description, Sample};
 use barrier::Barrier;
 use echo::Echo;
 use entry::{Body, Head};
-use lease::Flight;
+use flights::Flights;
 use store::{Replies, Store};
 use stripe::{Event, Place, Stripe};
 
@@ -159,9 +160,9 @@ pub struct Cache<W: Waiter> {
 struct Shard<W> {
     store: Store,
     stripes: Box<[Stripe]>,
-    flights: Vec<Flight<W>>,
+    flights: Flights<W>,
     next_flight: u64,
-    echoes: Vec<Echo>,
+    echoes: HashTable<Echo>,
     hits: u64,
     stale_hits: u64,
     misses: u64,
@@ -302,7 +303,8 @@ impl<W: Waiter> Cache<W> {
         // Behind a fence, such a flight is the write's own read: it knows of the write, and of two writes none is
         // joined, for the second has voided the first one's.
         let (generation, fenced) = (stripe.generation, stripe.fences > 0);
-        let joinable = shard.flights.iter_mut().find(|flight| {
+        let mut of_key = 0;
+        let joinable = shard.flights.of_hash(place.hash).inspect(|_| of_key += 1).find(|flight| {
             flight.generation == generation
                 && self.coverages.stands(flight.coverage)
                 && !self.is_barred(flight.coverage, || flight.opened)
@@ -313,6 +315,10 @@ impl<W: Waiter> Cache<W> {
             flight.waiters.push(waiter);
             shard.joined += 1;
             return Lookup::Joined;
+        }
+        if of_key >= flights::MOST_OF_KEY {
+            shard.stripes[place.stripe].record(place, Reason::InFlight, now);
+            return self.past(Reason::InFlight);
         }
         if fenced {
             shard.stripes[place.stripe].record(place, Reason::Fenced, now);
@@ -357,8 +363,9 @@ impl<W: Waiter> Cache<W> {
     pub fn read_past(&self, key: &[u8], link: LinkId, now: Micros) {
         let place = self.place(key);
         let mut shard = self.shards[place.shard].lock();
-        let older = |flight: &Flight<W>| (flight.link != link || link == NO_LINK) && flight.key() == key;
-        let dropped = if shard.flights.iter().any(older) {
+        let older =
+            shard.flights.of_key(key, place.hash).any(|flight| flight.link != link || link == NO_LINK);
+        let dropped = if older {
             self.drop_key(&mut shard, place, key, Reason::ReadPast, now)
         } else {
             (self.drop_entries(&mut shard, place, key, Reason::ReadPast, now), Vec::new())
@@ -378,7 +385,7 @@ impl<W: Waiter> Cache<W> {
         let stripe = &mut shard.stripes[place.stripe];
         stripe.generation = stripe.generation.wrapping_add(1);
         let replies = self.drop_entries(shard, place, key, reason, now);
-        let flights = shard.flights.iter_mut().filter(|flight| flight.key() == key);
+        let flights = shard.flights.of_key(key, place.hash);
         let waiters = flights.flat_map(|flight| std::mem::take(&mut flight.waiters)).collect();
         (replies, waiters)
     }
@@ -472,9 +479,9 @@ impl<W> Shard<W> {
         Self {
             store: Store::new(),
             stripes: vec![Stripe::NEW; STRIPES].into(),
-            flights: Vec::new(),
+            flights: Flights::default(),
             next_flight: 0,
-            echoes: Vec::new(),
+            echoes: HashTable::new(),
             hits: 0,
             stale_hits: 0,
             misses: 0,

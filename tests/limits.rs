@@ -221,7 +221,7 @@ fn a_client_that_never_reads_is_closed_and_the_others_are_served_meanwhile() {
     redis.connect().args(&[b"SET", b"big", &noise(500_000)]);
     let nearside = Nearside::with(redis.address(), |config| {
         config.client_output_limit = 1 << 20;
-        config.client_stall_timeout = Duration::from_secs(2);
+        config.client_stall_timeout = Duration::from_secs(1);
     });
     let mut other = nearside.connect();
     other.cmd("SET users/1 v");
@@ -402,4 +402,128 @@ fn a_flood_of_writes_waits_for_the_upstream() {
     for _ in 0..sent / one.len() {
         assert_eq!(client.reply(), b"+OK\r\n");
     }
+}
+
+/// One worker serves both: whoever asks for hits without end must not keep it for itself.
+#[test]
+fn a_client_that_asks_without_end_lets_others_have_their_turn() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let mut other = nearside.connect();
+    for key in ["users/1", "users/2"] {
+        other.cmd(&format!("SET {key} v"));
+        other.value(key);
+    }
+    let greedy = nearside.connect().stream;
+    let (writer, mut reader) = (greedy.try_clone().unwrap(), greedy);
+    let sending = std::thread::spawn(move || {
+        let many = line("GET users/1").repeat(20_000);
+        while (&writer).write_all(&many).is_ok() {}
+    });
+    let mut taken = vec![0; 1 << 20];
+    reader.read_exact(&mut taken).unwrap();
+    let answered = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let theirs = answered.clone();
+    let mut taking = reader.try_clone().unwrap();
+    let reading = std::thread::spawn(move || {
+        while let Ok(n @ 1..) = taking.read(&mut taken) {
+            theirs.fetch_add(n as u64 / 7, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    // How many of its requests are answered while another waits for one.
+    let mut meanwhile: Vec<u64> = (0..31)
+        .map(|_| {
+            let before = answered.load(std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(other.value("users/2").as_deref(), Some("v"));
+            answered.load(std::sync::atomic::Ordering::Relaxed) - before
+        })
+        .collect();
+    meanwhile.sort_unstable();
+    println!("{meanwhile:?}");
+    reader.shutdown(Shutdown::Both).unwrap();
+    (sending.join().unwrap(), reading.join().unwrap());
+    assert!(meanwhile[15] < 20_000, "{} requests of one client before one of another", meanwhile[15]);
+}
+
+/// Many a client (redis-py's pipeline is one) writes everything before it reads the first reply.
+#[test]
+fn a_pipeline_that_is_written_whole_before_anything_is_read_is_answered() {
+    const MANY: usize = 25_000;
+    let redis = Redis::start();
+    redis.connect().cmd(&format!("DEBUG POPULATE {MANY} users/a-key-of-some-length 1000"));
+    let nearside = Nearside::with(redis.address(), |config| {
+        config.client_output_limit = 2 << 20;
+        config.client_stall_timeout = Duration::from_secs(5);
+        config.max_memory = 256 << 20;
+    });
+    // Misses, then hits, then on a connection of the client's own.
+    for (way, first) in [("misses", "PING"), ("hits", "PING"), ("dedicated", "WATCH x")] {
+        let before = (resident(), nearside.stat("hits"));
+        let mut client = nearside.connect();
+        client.cmd(first);
+        let pipeline: Vec<u8> =
+            (0..MANY).flat_map(|i| line(&format!("GET users/a-key-of-some-length:{i}"))).collect();
+        assert!(pipeline.len() > 1 << 20 && pipeline.len() < 2 << 20, "{} bytes", pipeline.len());
+        client.stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+        client.send(&pipeline);
+        for i in 0..MANY {
+            let reply = client.try_reply().unwrap_or_else(|error| panic!("{way}, reply {i}: {error}"));
+            assert!(reply.starts_with(format!("$1000\r\nvalue:{i}").as_bytes()), "{way}, reply {i}");
+        }
+        let took = resident().saturating_sub(before.0);
+        println!("{way}: {} kB", took >> 10);
+        if way == "hits" {
+            assert!(nearside.stat("hits") - before.1 > MANY as i64 / 2);
+            assert!(took < 40 << 20, "{took} bytes for one client");
+        }
+    }
+    assert_eq!(closed(&nearside, "stalled"), 0);
+}
+
+/// What is beyond the limits is not kept; but the client gets what was answered, and hears why there is no more.
+#[test]
+fn a_client_that_is_sent_away_for_what_it_left_hears_why() {
+    let redis = Redis::start();
+    let nearside = Nearside::with(redis.address(), |config| {
+        config.client_output_limit = 1 << 20;
+        config.client_stall_timeout = Duration::from_millis(500);
+    });
+    let mut client = nearside.connect();
+    client.args(&[b"SET", b"users/1", &noise(10_000)]);
+    client.cmd("GET users/1");
+    client.stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+    client.send(&line("GET users/1").repeat(500_000));
+    let (mut replies, mut last) = (0, Vec::new());
+    while let Ok(reply) = client.try_reply() {
+        replies += 1;
+        last = reply;
+    }
+    assert!(replies > 100, "{replies}");
+    let last = String::from_utf8_lossy(&last);
+    assert!(last.starts_with("-ERR nearside: closed, because more than 1048576 bytes"), "{last}");
+    assert!(client.is_closed());
+    assert_eq!(closed(&nearside, "stalled"), 1);
+    eventually("its session is gone", || nearside.stat("clients") == 1);
+}
+
+/// However slowly: it is served as long as it takes anything.
+#[test]
+fn a_client_that_takes_little_at_a_time_is_not_sent_away() {
+    let redis = Redis::start();
+    redis.connect().args(&[b"SET", b"big", &noise(8 << 20)]);
+    let nearside = Nearside::with(redis.address(), |config| {
+        config.client_output_limit = 8 << 20;
+        config.client_stall_timeout = Duration::from_millis(700);
+    });
+    let mut client = nearside.connect();
+    client.send(&line("GET big").repeat(4));
+    // A 64th of the limit would be 128 kB.
+    let (mut chunk, mut taken) = (vec![0; 48 << 10], 0);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        taken += client.stream.read(&mut chunk).expect("it is still served");
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    println!("{taken} bytes");
+    assert_eq!(closed(&nearside, "stalled"), 0);
 }

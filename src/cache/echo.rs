@@ -15,13 +15,17 @@
 
 use std::sync::Arc;
 
-use super::{Cache, LinkId, Micros, NameBuf, Place, Reason, Shard, Waiter, release, store::Replies};
+use super::{
+    Cache, LinkId, Micros, NameBuf, Place, Reason, Shard, Waiter, release,
+    store::{Replies, spread},
+};
 
 /// Announcements under way, in one shard at most; those beyond are heard like any other.
 const MAX_ECHOES: usize = 1024;
 
 /// Announcements of one key that one link has sent and the feed has not brought back.
 pub(super) struct Echo {
+    hash: u32,
     key: Box<[u8]>,
     link: LinkId,
     count: u32,
@@ -29,22 +33,35 @@ pub(super) struct Echo {
 
 impl<W> Shard<W> {
     /// To how many messages a lease that is opened now on `link` is deaf.
-    pub(super) fn echoes(&self, key: &[u8], link: LinkId) -> u32 {
-        let mut echoes = self.echoes.iter();
-        echoes.find(|echo| echo.link == link && *echo.key == *key).map_or(0, |echo| echo.count)
+    pub(super) fn echoes(&self, key: &[u8], hash: u32, link: LinkId) -> u32 {
+        let found = self.echoes.find(spread(hash), |echo| echo.link == link && *echo.key == *key);
+        found.map_or(0, |echo| echo.count)
+    }
+
+    /// Counts one message of `key`, or forgets all that are to come.
+    fn end_echoes(&mut self, key: &[u8], hash: u32, all: bool) {
+        for echo in self.echoes.iter_hash_mut(spread(hash)).filter(|echo| *echo.key == *key) {
+            echo.count = if all { 0 } else { echo.count - 1 };
+        }
+        let is_over = |echo: &Echo| echo.count == 0 && *echo.key == *key;
+        while let Ok(echo) = self.echoes.find_entry(spread(hash), is_over) {
+            echo.remove();
+        }
     }
 }
 
 impl<W: Waiter> Cache<W> {
     /// An announcement of `key` is about to be sent on `link`, behind its write.
     pub fn expect_echo(&self, key: &[u8], link: LinkId) {
-        let mut shard = self.shards[self.place(key).shard].lock();
-        let echoes = &mut shard.echoes;
-        match echoes.iter_mut().find(|echo| echo.link == link && *echo.key == *key) {
+        let place = self.place(key);
+        let mut shard = self.shards[place.shard].lock();
+        let (echoes, hash) = (&mut shard.echoes, place.hash);
+        match echoes.find_mut(spread(hash), |echo| echo.link == link && *echo.key == *key) {
             Some(echo) => echo.count += 1,
             None => {
                 if echoes.len() < MAX_ECHOES {
-                    echoes.push(Echo { key: key.into(), link, count: 1 });
+                    let echo = Echo { hash, key: key.into(), link, count: 1 };
+                    echoes.insert_unique(spread(hash), echo, |echo| spread(echo.hash));
                 }
             }
         }
@@ -54,7 +71,7 @@ impl<W: Waiter> Cache<W> {
     pub fn no_echo(&self, key: &[u8], now: Micros) {
         let place = self.place(key);
         let mut shard = self.shards[place.shard].lock();
-        shard.echoes.retain(|echo| *echo.key != *key);
+        shard.end_echoes(key, place.hash, true);
         let (replies, waiters) = self.drop_key(&mut shard, place, key, Reason::Write, now);
         drop(shard);
         drop(replies);
@@ -65,7 +82,7 @@ impl<W: Waiter> Cache<W> {
     pub fn no_echoes_of(&self, link: LinkId, now: Micros) {
         for shard in &self.shards {
             let lost = |echo: &mut Echo| echo.link == link;
-            let lost: Vec<_> = shard.lock().echoes.extract_if(.., lost).collect();
+            let lost: Vec<_> = shard.lock().echoes.extract_if(lost).collect();
             lost.iter().for_each(|echo| self.no_echo(&echo.key, now));
         }
     }
@@ -91,10 +108,7 @@ impl<W: Waiter> Cache<W> {
         let mut shard = self.shards[place.shard].lock();
         let announced = u32::from(reason != Reason::Tracking);
         if announced > 0 {
-            shard.echoes.retain_mut(|echo| {
-                echo.count -= u32::from(*echo.key == *key);
-                echo.count > 0
-            });
+            shard.end_echoes(key, place.hash, false);
         }
         let waiters = hear_in_flight(&mut shard, place, key, announced);
         let before = shard.store.bytes();
@@ -109,7 +123,8 @@ impl<W: Waiter> Cache<W> {
             self.count(reason);
             stripe.record(place, reason, now);
         }
-        let overtaken = shard.overtaken_refreshes(key, shard.stripes[place.stripe].generation);
+        let generation = stripe.generation;
+        let overtaken = shard.overtaken_refreshes(key, place.hash, generation);
         drop(shard);
         release(waiters);
         (dropped, overtaken)
@@ -123,7 +138,7 @@ fn hear_in_flight<W>(shard: &mut Shard<W>, place: Place, key: &[u8], announced: 
     let old = stripe.generation;
     stripe.generation = old.wrapping_add(1);
     let mut waiters = Vec::new();
-    for flight in shard.flights.iter_mut().filter(|flight| flight.key() == key) {
+    for flight in shard.flights.of_key(key, place.hash) {
         if flight.deaf > 0 && flight.generation == old {
             flight.deaf = flight.deaf.saturating_sub(announced);
             flight.generation = stripe.generation;

@@ -9,23 +9,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::entry::Reply;
-use super::refresh::Refresh;
+use super::flights::Flight;
 use super::{Cache, CoverageId, IdentId, LinkId, Micros, Name, Place, Reason, Shard, Waiter, release};
-
-/// The fetch of one reply.
-pub(super) struct Flight<W> {
-    id: u64,
-    pub(super) name: Arc<NameBuf>,
-    /// The stripe's generation for which the reply is good.
-    pub(super) generation: u32,
-    pub(super) coverage: CoverageId,
-    pub(super) link: LinkId,
-    pub(super) opened: Micros,
-    /// How many messages of the key were sent before the read is executed, and are still to come.
-    pub(super) deaf: u32,
-    pub(super) waiters: Vec<W>,
-    pub(super) refresh: Option<Refresh>,
-}
 
 /// A [`Name`] that owns its bytes.
 pub struct NameBuf {
@@ -45,16 +30,6 @@ impl NameBuf {
     pub fn borrow(&self) -> Name<'_> {
         let (key, rest) = self.bytes.split_at(self.key_len);
         Name { key, ident: self.ident, command: self.command, rest }
-    }
-}
-
-impl<W> Flight<W> {
-    pub(super) fn is(&self, name: &Name<'_>) -> bool {
-        self.name.borrow() == *name
-    }
-
-    pub(super) fn key(&self) -> &[u8] {
-        self.name.borrow().key
     }
 }
 
@@ -103,10 +78,11 @@ impl<W: Waiter> Cache<W> {
         let id = shard.next_flight;
         let name = Arc::new(NameBuf::new(name));
         let generation = shard.stripes[place.stripe].generation;
-        let deaf = shard.echoes(name.borrow().key, link);
+        let deaf = shard.echoes(name.borrow().key, place.hash, link);
         let waiters = Vec::new();
-        shard.flights.push(Flight {
+        shard.flights.add(Flight {
             id,
+            hash: place.hash,
             name: name.clone(),
             generation,
             coverage,
@@ -171,12 +147,13 @@ impl<W: Waiter> Lease<W> {
         }
         let cache = self.cache.clone();
         let mut shard = cache.shards[self.place.shard].lock();
-        let Some(flight) = self.standing(&shard) else {
+        let stands = self.standing(&mut shard).is_some();
+        let flight = if stands { shard.flights.take(self.place.hash, self.flight) } else { None };
+        let Some(Flight { deaf, waiters, .. }) = flight else {
             drop(shard);
             return Err(self.give_up(Reason::Voided, now));
         };
         self.ended = true;
-        let Flight { deaf, waiters, .. } = shard.flights.swap_remove(flight);
         let name = self.name.borrow();
         let before = shard.store.bytes();
         let reply_kept = Reply::new(&name, self.place.hash, reply, self.coverage, deaf, self.opened, life);
@@ -197,17 +174,22 @@ impl<W: Waiter> Lease<W> {
         Ok(())
     }
 
-    /// Where the flight is in its shard, if nothing happened to the key and the coverage meanwhile.
-    fn standing(&self, shard: &Shard<W>) -> Option<usize> {
+    /// The flight, if nothing happened to the key and the coverage meanwhile.
+    fn standing<'s>(&self, shard: &'s mut Shard<W>) -> Option<&'s mut Flight<W>> {
         let generation = shard.stripes[self.place.stripe].generation;
-        let mine = |flight: &Flight<W>| flight.id == self.flight && flight.generation == generation;
-        shard.flights.iter().position(mine).filter(|_| self.cache.coverages.stands(self.coverage))
+        let flight = shard.flights.find(self.place.hash, self.flight)?;
+        (flight.generation == generation && self.cache.coverages.stands(self.coverage)).then_some(flight)
     }
 
     /// Does something to the flight, unless it has left already.
     pub(super) fn with_flight<T>(&self, act: impl FnOnce(&mut Flight<W>) -> T) -> Option<T> {
         let mut shard = self.cache.shards[self.place.shard].lock();
-        shard.flights.iter_mut().find(|flight| flight.id == self.flight).map(act)
+        self.flight_in(&mut shard).map(act)
+    }
+
+    /// The flight, unless it has left already.
+    pub(super) fn flight_in<'s>(&self, shard: &'s mut Shard<W>) -> Option<&'s mut Flight<W>> {
+        shard.flights.find(self.place.hash, self.flight)
     }
 
     /// Keeps nothing of a reply that is about to be delivered, for a reason that the caller names; the
@@ -223,8 +205,8 @@ impl<W: Waiter> Lease<W> {
     pub fn pass_on(mut self, reply: &[u8], reason: Reason, now: Micros, max_staleness: Micros) -> Reason {
         let mut shard = self.cache.shards[self.place.shard].lock();
         let in_time = now.saturating_sub(self.opened) <= max_staleness;
-        let waiters = match self.standing(&shard).filter(|_| in_time) {
-            Some(flight) => std::mem::take(&mut shard.flights[flight].waiters),
+        let waiters = match self.standing(&mut shard).filter(|_| in_time) {
+            Some(flight) => std::mem::take(&mut flight.waiters),
             None => Vec::new(),
         };
         drop(shard);
@@ -239,9 +221,9 @@ impl<W: Waiter> Lease<W> {
         self.cache.count(reason);
         let mut shard = self.cache.shards[self.place.shard].lock();
         shard.stripes[self.place.stripe].record(self.place, reason, now);
-        let waiters = take_flight(&mut shard.flights, self.flight);
+        let flight = shard.flights.take(self.place.hash, self.flight);
         drop(shard);
-        release(waiters);
+        release(flight.into_iter().flat_map(|flight| flight.waiters));
     }
 }
 
@@ -257,12 +239,5 @@ fn serve<W: Waiter>(waiters: Vec<W>, reply: &[u8]) {
     if !waiters.is_empty() {
         let reply = Bytes::copy_from_slice(reply);
         waiters.into_iter().for_each(|waiter| waiter.served(reply.clone()));
-    }
-}
-
-fn take_flight<W>(flights: &mut Vec<Flight<W>>, id: u64) -> Vec<W> {
-    match flights.iter().position(|flight| flight.id == id) {
-        Some(i) => flights.swap_remove(i).waiters,
-        None => Vec::new(),
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::entry::Reply;
-use super::lease::Flight;
+use super::flights::Flight;
 use super::{
     Cache, CoverageId, IdentId, Lease, LinkId, Lookup, Micros, Name, NameBuf, Reason, Shard, State, Waiter,
 };
@@ -79,9 +79,10 @@ impl<W: Waiter> Cache<W> {
         }
         let (name, place) = (wanted.name(key), self.place(key));
         let mut shard = self.shards[place.shard].lock();
-        let mut flights = shard.flights.iter_mut().filter(|flight| flight.is(&name));
-        if let Some(refresh) = flights.find_map(|flight| flight.refresh.as_mut()) {
-            refresh.again = true;
+        let same = |flight: &mut Flight<W>| {
+            if flight.is(&name) { flight.refresh.as_mut().map(|r| r.again = true) } else { None }
+        };
+        if shard.flights.of_hash(place.hash).find_map(same).is_some() {
             return None;
         }
         let there = shard.store.find(&name, place.hash);
@@ -90,8 +91,10 @@ impl<W: Waiter> Cache<W> {
         }
         let found = self.miss(&mut shard, &name, place, now, coverage, |_| None);
         let refresh = Refresh { followers: wanted.followers, again: false };
-        // Under the same lock, so that no update comes between; the last flight is the one that was opened.
-        if let (Lookup::Miss(_), Some(flight)) = (&found, shard.flights.last_mut()) {
+        // Under the same lock, so that no update comes between.
+        if let Lookup::Miss(lease) = &found
+            && let Some(flight) = lease.flight_in(&mut shard)
+        {
             flight.refresh = Some(refresh);
         }
         drop(shard);
@@ -113,12 +116,17 @@ impl<W: Waiter> Lease<W> {
 
 impl<W> Shard<W> {
     /// Refreshes of `key` that are void and may be followed, and by how many.
-    pub(super) fn overtaken_refreshes(&self, key: &[u8], generation: u32) -> Vec<(Arc<NameBuf>, u8)> {
-        let void = |flight: &&Flight<W>| flight.generation != generation && flight.key() == key;
-        let refresh = |flight: &Flight<W>| {
+    pub(super) fn overtaken_refreshes(
+        &mut self,
+        key: &[u8],
+        hash: u32,
+        generation: u32,
+    ) -> Vec<(Arc<NameBuf>, u8)> {
+        let refresh = |flight: &mut Flight<W>| {
             let left = flight.refresh?.followers.checked_sub(1)?;
             Some((flight.name.clone(), left))
         };
-        self.flights.iter().filter(void).filter_map(refresh).collect()
+        let of_key = self.flights.of_key(key, hash);
+        of_key.filter(|flight| flight.generation != generation).filter_map(refresh).collect()
     }
 }

@@ -22,7 +22,7 @@ use super::Name;
 use super::entry::{Body, Entry, Head, Reply};
 
 /// How many replies are kept under one key; the oldest gives way.
-const MAX_REPLIES: usize = 256;
+pub(super) const MAX_REPLIES: usize = 256;
 
 /// How many used entries are spared, at most, for one that goes: a bound on the work under the shard's lock.
 const MAX_SPARED: usize = 64;
@@ -236,7 +236,7 @@ impl Store {
 }
 
 /// The index takes its place from the low bits and its tag from the high ones.
-fn spread(hash: u32) -> u64 {
+pub(super) fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 

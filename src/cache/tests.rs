@@ -389,3 +389,42 @@ fn a_key_tells_its_history() {
     assert_eq!(described.last_change, Some((Reason::Delete, 3_000)));
     assert_eq!(described.last_bypass, Some((Reason::GivenUp, 10_000)));
 }
+
+/// A slow upstream has many reads under way: what each costs must not grow with how many there are.
+#[test]
+fn a_read_is_found_among_all_that_are_under_way() {
+    const MANY: usize = 20_000;
+    let f = Fixture::new(1 << 20);
+    // All under one lock.
+    let keys = (0u32..).map(u32::to_le_bytes).filter(|key| f.cache.place(key).shard == 0);
+    let keys: Vec<_> = keys.take(MANY).collect();
+    let begun = std::time::Instant::now();
+    let leases: Vec<_> = keys.iter().map(|key| f.lease(key)).collect();
+    for key in &keys {
+        assert_eq!(kind(&f.lookup(key).0), "joined");
+        f.cache.read_past(key, LINK, f.now);
+    }
+    keys.iter().for_each(|key| f.cache.heard(key, Reason::Tracking, f.now));
+    drop(leases);
+    // In a list that is searched it takes a minute.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(kind(&f.lookup(&keys[0]).0), "miss", "all are gone");
+}
+
+#[test]
+fn of_one_key_no_more_is_fetched_at_a_time_than_may_be_kept() {
+    let f = Fixture::new(1 << 20);
+    let lookup = |i: u32| {
+        let rest = i.to_le_bytes();
+        let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: &rest };
+        let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
+        let bounds = Bounds { max_staleness: SECOND, unreachable: false };
+        f.cache.lookup(&name, f.now, bounds, cover, |_| None, |_| ())
+    };
+    let found: Vec<_> = (0..1000).map(lookup).collect();
+    let misses = found.iter().filter(|found| matches!(found, Lookup::Miss(_))).count();
+    assert_eq!(misses, flights::MOST_OF_KEY);
+    assert_eq!(kind(&found[999]), "in_flight");
+    drop(found);
+    assert_eq!(kind(&lookup(0)), "miss");
+}

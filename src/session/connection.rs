@@ -1,8 +1,11 @@
 //! One client's connection: reads, handles every complete request in the buffer, writes.
 //!
-//! What always holds: a session stops taking requests while its client leaves replies untaken, while too
+//! What always holds: a session executes nothing more while its client leaves replies untaken, while too
 //! many of its requests are open, or while its link is congested. What it keeps is bounded by
 //! `client-output-limit` and `max-request`.
+//!
+//! Many clients write a whole pipeline before they read the first reply. So while replies are left untaken, requests are
+//! still read, up to that limit, and kept: the client comes to the end of its writing and begins to read.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::clients::Present;
 use super::core::{Core, Raw};
+use super::errors;
 use super::outbox::{Left, MAX_SPARE, Outbox};
 use super::tunnel::{self, Begun, Wanted};
 use super::worker::Worker;
@@ -43,6 +47,7 @@ pub(super) async fn serve(worker: Rc<Worker>, present: Present, outbox: Rc<Outbo
         held_back: false,
         wanted: 0,
         input: Input::Open,
+        came: 0,
         stall: None,
     };
     loop {
@@ -59,8 +64,14 @@ pub(super) async fn serve(worker: Rc<Worker>, present: Present, outbox: Rc<Outbo
         }
         break;
     }
+    let patience = (session.input == Input::Away).then_some(session.worker.shared.settings.stall_timeout);
     drop(session);
     let _ = stream.shutdown().await;
+    if let Some(patience) = patience {
+        // What is unread at the close would make of it a reset, which takes the last words with it.
+        let rest = async { while matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(patience, rest).await;
+    }
 }
 
 #[derive(PartialEq)]
@@ -69,6 +80,8 @@ enum Input {
     /// The client has closed its side, or has said what ends the connection: what it asked for before is
     /// still answered.
     Ended,
+    /// The client was sent away: what it still sends is thrown away, so that it can take what it has and hear why.
+    Away,
 }
 
 struct Connection {
@@ -86,7 +99,9 @@ struct Connection {
     /// Bytes that the request at the start of `buf` needs at least.
     wanted: usize,
     input: Input,
-    /// Runs while the client leaves more than the limit untaken: until when, and what it had taken before.
+    /// Bytes that have come so far.
+    came: u64,
+    /// Runs while the client leaves more than the limit untaken: until when, and what it had taken and sent before.
     stall: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
@@ -133,6 +148,9 @@ impl Connection {
     fn take_turns(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut again = true;
         loop {
+            if self.input == Input::Away {
+                return self.poll_away(stream, cx);
+            }
             if !again && self.input == Input::Open && !self.worker.is_draining() {
                 // The usual end of a turn: the socket is asked only in order to be woken by it.
                 if self.is_held_up() || stream.poll_read_ready(cx)?.is_pending() {
@@ -165,13 +183,14 @@ impl Connection {
             if over && !handled && left.drained && self.core.is_flushed(cx) {
                 return Poll::Ready(Ok(()));
             }
-            if self.is_stalled(&left, cx) {
-                self.worker.shared.metrics.clients_stalled.inc();
-                warn!(
-                    client = self.core.id(),
-                    "closed: the client left its replies untaken (client-output-limit)"
-                );
-                return Poll::Ready(Ok(()));
+            if self.is_stalled(&left, stream, cx) {
+                self.send_away();
+                continue;
+            }
+            if self.core.gives_way() {
+                // Woken after the sockets were looked at; a plain wake would come before that sixty times.
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                return Poll::Pending;
             }
             // What waited for room could neither be read nor handled in this turn.
             if !read && !handled && !left.made_room {
@@ -184,7 +203,10 @@ impl Connection {
     /// Whether no more is read for now: a request waits, or the client does not take its replies. Whatever that is
     /// due to wakes the session when it ends.
     fn is_held_up(&self) -> bool {
-        self.framed.is_some() || self.held_back && !self.buf.is_empty() || self.outbox.is_full()
+        if self.outbox.is_full() {
+            return self.buf.len() >= self.worker.shared.settings.output_limit;
+        }
+        self.framed.is_some() || self.held_back && !self.buf.is_empty()
     }
 
     /// Reads once; says whether anything came.
@@ -207,7 +229,10 @@ impl Connection {
                 self.input = Input::Ended;
                 false
             }
-            Poll::Ready(Ok(_)) => true,
+            Poll::Ready(Ok(n)) => {
+                self.came += n as u64;
+                true
+            }
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Pending => false,
         };
@@ -347,9 +372,9 @@ impl Connection {
         self.at = 0;
     }
 
-    /// Whether the client is over the limit and has taken no fair piece for `client-stall-timeout`, or is
+    /// Whether the client is over the limit and has neither taken nor sent a byte for `client-stall-timeout`, or is
     /// far over it.
-    fn is_stalled(&mut self, left: &Left, cx: &mut Context<'_>) -> bool {
+    fn is_stalled(&mut self, left: &Left, stream: &Stream, cx: &mut Context<'_>) -> bool {
         if left.overrun {
             return true;
         }
@@ -359,14 +384,75 @@ impl Connection {
             }
             return false;
         }
+        self.is_still(stream, cx)
+    }
+
+    /// Whether nothing has moved for `client-stall-timeout`, since this was first asked.
+    ///
+    /// A socket counts as writable only when a good part of its buffer is free, so in the end it is asked outright.
+    fn is_still(&mut self, stream: &Stream, cx: &mut Context<'_>) -> bool {
         let timeout = self.worker.shared.settings.stall_timeout;
-        let written = self.outbox.written();
+        let moved = self.outbox.written() + self.came;
         let (sleep, before) =
-            self.stall.get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), written));
-        if written - *before >= self.outbox.fair_piece() {
-            *before = written;
+            self.stall.get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), moved));
+        if moved != *before {
+            *before = moved;
             sleep.as_mut().reset(Instant::now() + timeout);
         }
-        sleep.as_mut().poll(cx).is_ready()
+        while sleep.as_mut().poll(cx).is_ready() {
+            if !self.outbox.write_now(stream) {
+                return true;
+            }
+            *before = self.outbox.written() + self.came;
+            sleep.as_mut().reset(Instant::now() + timeout);
+        }
+        false
+    }
+
+    /// The client is told why, behind the replies that it has left; then the connection is closed.
+    fn send_away(&mut self) {
+        let settings = &self.worker.shared.settings;
+        self.worker.shared.metrics.clients_stalled.inc();
+        warn!(
+            client = self.core.id(),
+            untaken = self.outbox.untaken(),
+            "sent away: the client leaves its replies untaken (client-output-limit, client-stall-timeout)"
+        );
+        self.outbox.end_with(&errors::line(&errors::untaken(settings.output_limit)));
+        self.end_input();
+        self.framed = None;
+        self.input = Input::Away;
+        self.stall = None;
+    }
+
+    /// Lets the client take what it has, and throws away what it still sends, until it has all or nothing moves.
+    fn poll_away(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let left = self.outbox.write(stream, cx, &self.worker.spare)?;
+            if left.broken || !left.pending {
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_still(stream, cx) {
+                // There is nobody to be heard by.
+                self.input = Input::Ended;
+                return Poll::Ready(Ok(()));
+            }
+            self.buf.clear();
+            self.buf.reserve(READ);
+            match std::task::ready!(pin!(stream.read_buf(&mut self.buf)).poll(cx))? {
+                0 => return self.poll_rest(stream, cx),
+                n => self.came += n as u64,
+            }
+            self.buf.clear();
+        }
+    }
+
+    /// The client sends no more: lets it take what it has.
+    fn poll_rest(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let left = self.outbox.write(stream, cx, &self.worker.spare)?;
+        match left.broken || !left.pending || self.is_still(stream, cx) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
     }
 }

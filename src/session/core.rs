@@ -40,6 +40,9 @@ use crate::upstream::{Link, Login, Outgoing};
 /// After so many requests the clock is read again.
 const CLOCK: u64 = 64;
 
+/// After so many requests in a row a session gives way to the others of its worker. With hits that is half a millisecond.
+const TURN: u64 = 2048;
+
 /// A request's raw bytes.
 pub(super) enum Raw<'a> {
     Copy(&'a [u8]),
@@ -108,6 +111,9 @@ pub(super) struct Core {
     pub(super) now: Micros,
     mode: Mode,
     handled: u64,
+    /// At how many it gives way, and whether it is to do so now.
+    turn_ends: u64,
+    gives_way: bool,
     /// What `handled` was when the clock was last read.
     timed: u64,
     hits: u64,
@@ -139,6 +145,8 @@ impl Core {
             barrier: Cell::new(None),
             mode: Mode::Shared,
             handled: 0,
+            turn_ends: TURN,
+            gives_way: false,
             timed: 0,
             hits: 0,
             reported: 0,
@@ -220,14 +228,24 @@ impl Core {
         if self.handled - self.timed >= CLOCK {
             self.timed = self.handled;
             self.now = self.shared.now();
+            self.gives_way = self.handled >= self.turn_ends;
         }
         let link = self.present_link();
-        self.changing.is_none()
+        !self.gives_way
+            && self.changing.is_none()
             && self.asking.is_none()
             && self.tunnel.is_none()
             && !self.quit
             && self.outbox.may_open()
             && !link.is_congested(cx)
+    }
+
+    /// Others are to have their turn before the session goes on. It may go on when it is asked again.
+    pub(super) fn gives_way(&mut self) -> bool {
+        if self.gives_way {
+            self.turn_ends = self.handled + TURN;
+        }
+        std::mem::take(&mut self.gives_way)
     }
 
     /// What is to be done with a request of this row; `None` if it has to wait for the replies before it.

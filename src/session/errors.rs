@@ -29,6 +29,14 @@ pub fn refused(address: &Address, loss: &Loss) -> Vec<u8> {
 
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
 
+/// A client has left its replies untaken.
+pub fn untaken(limit: usize) -> String {
+    format!(
+        "ERR nearside: closed, because more than {limit} bytes of replies were left untaken (client-output-limit) while \
+         nothing was read for client-stall-timeout; read replies while you send requests, or send fewer at a time"
+    )
+}
+
 /// As Redis words it.
 pub const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 

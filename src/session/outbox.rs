@@ -9,7 +9,8 @@
 mod room;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -78,8 +79,8 @@ struct Inner {
     /// Bytes held in slots.
     held: usize,
     limit: usize,
-    /// Slots that wait for another's flight.
-    joined: usize,
+    /// Slots that wait for another's flight: how many, for each hash of a key.
+    joined: HashMap<u64, usize>,
     /// Joined slots whose flight came to nothing.
     released: VecDeque<u64>,
     /// The session's task.
@@ -94,6 +95,8 @@ struct Inner {
     overrun: bool,
     /// A reply was cut off in the middle, or the client is to be.
     broken: bool,
+    /// Nothing more is to be said.
+    ended: bool,
     /// The dedicated link was lost.
     lost_link: bool,
     written: u64,
@@ -144,7 +147,7 @@ impl Outbox {
             slots: VecDeque::new(),
             held: 0,
             limit,
-            joined: 0,
+            joined: HashMap::new(),
             released: VecDeque::new(),
             waker: None,
             crowded: Vec::new(),
@@ -152,6 +155,7 @@ impl Outbox {
             hold: None,
             overrun: false,
             broken: false,
+            ended: false,
             lost_link: false,
             written: 0,
         });
@@ -191,10 +195,10 @@ impl Outbox {
     /// Lets an open slot wait for a flight.
     pub fn join(&self, slot: u64, request: Box<[u8]>, key: &[u8]) {
         let mut inner = self.0.borrow_mut();
-        inner.joined += 1;
-        if let Some(slot) = inner.slot(slot) {
-            slot.joined = Some((request, hash(key)));
-        }
+        let hash = hash(key);
+        let Some(slot) = inner.slot(slot) else { return };
+        slot.joined = Some((request, hash));
+        *inner.joined.entry(hash).or_default() += 1;
     }
 
     /// The flight of a joined slot came in.
@@ -218,22 +222,25 @@ impl Outbox {
 
     fn unjoin(&self, slot: u64) -> Option<Box<[u8]>> {
         let mut inner = self.0.borrow_mut();
-        let (request, _) = inner.slot(slot)?.joined.take()?;
-        inner.joined -= 1;
+        let (request, hash) = inner.slot(slot)?.joined.take()?;
+        if let Entry::Occupied(mut count) = inner.joined.entry(hash) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         Some(request)
     }
 
     /// Whether any request waits for another's flight.
     pub fn has_joined(&self) -> bool {
-        self.0.borrow().joined > 0
+        !self.0.borrow().joined.is_empty()
     }
 
     /// Whether a read of `key`, or of one with its hash, waits for another's flight. If that comes to nothing it is read
     /// anew, so no later read of the key may overtake it.
     pub fn has_joined_for(&self, key: &[u8]) -> bool {
-        let inner = self.0.borrow();
-        let hash = hash(key);
-        inner.slots.iter().any(|slot| slot.joined.as_ref().is_some_and(|(_, of)| *of == hash))
+        self.0.borrow().joined.contains_key(&hash(key))
     }
 
     /// Answers the next request at once.
@@ -272,6 +279,9 @@ impl Outbox {
     /// all that were due before it are in `out` already.
     pub fn push(&self, bytes: Bytes) {
         let mut inner = self.0.borrow_mut();
+        if inner.ended {
+            return;
+        }
         inner.out.append(bytes);
         inner.wake();
     }
@@ -362,6 +372,24 @@ impl Outbox {
         self.0.borrow_mut().lost_link = false;
     }
 
+    /// Bytes that the client has not taken.
+    pub fn untaken(&self) -> usize {
+        let inner = self.0.borrow();
+        inner.out.len() + inner.held
+    }
+
+    /// What is in order is still the client's, and behind it `words`, unless a reply was begun there; nothing else is
+    /// said any more.
+    pub fn end_with(&self, words: &[u8]) {
+        let mut inner = self.0.borrow_mut();
+        if !inner.slots.front().is_some_and(|slot| slot.begun) {
+            inner.out.copy(words);
+        }
+        inner.ended = true;
+        inner.overrun = false;
+        inner.forget();
+    }
+
     /// Ends the connection with nothing more said.
     pub fn cut(&self) {
         let mut inner = self.0.borrow_mut();
@@ -420,6 +448,15 @@ impl Outbox {
         })
     }
 
+    /// Whether the client takes anything now, whatever is known of its socket.
+    pub fn write_now(&self, stream: &Stream) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let Inner { out, written, .. } = &mut *inner;
+        let taken = out.write_now(|bytes| stream.send_now(bytes));
+        *written += taken as u64;
+        taken > 0
+    }
+
     /// The task that is woken when there is something to write or to do.
     pub fn set_waker(&self, cx: &Context<'_>) {
         let mut inner = self.0.borrow_mut();
@@ -431,13 +468,9 @@ impl Outbox {
     /// The client is gone: nobody is to wait for it.
     pub fn close(&self) {
         let mut inner = self.0.borrow_mut();
-        inner.crowded.drain(..).for_each(Waker::wake);
+        inner.forget();
         inner.waker = None;
-        inner.slots.clear();
-        inner.released.clear();
-        inner.held = 0;
         inner.out = Outgoing::default();
-        inner.limit = usize::MAX;
     }
 }
 
@@ -455,6 +488,16 @@ impl Inner {
 
     fn begun(&mut self, number: u64) -> bool {
         self.slot(number).is_some_and(|slot| slot.begun)
+    }
+
+    /// Lets go of what is open, and of who waits for room.
+    fn forget(&mut self) {
+        self.crowded.drain(..).for_each(Waker::wake);
+        self.slots.clear();
+        self.released.clear();
+        self.joined.clear();
+        self.held = 0;
+        self.limit = usize::MAX;
     }
 
     fn note_size(&mut self, size: usize) {
@@ -488,3 +531,6 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,13 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes what `send` takes of the first bytes; says how many that was.
+    pub fn write_now(&mut self, send: impl FnOnce(&[u8]) -> io::Result<usize>) -> usize {
+        let taken = send(self.large.front().map_or(&self.tail[..], |chunk| &chunk[..])).unwrap_or(0);
+        self.advance(taken);
+        taken
+    }
+
     /// Keeps a buffer of at most `kept` bytes, if there is nothing to send.
     pub fn trim(&mut self, kept: usize) {
         if self.len == 0 && self.tail.capacity() > kept {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -108,6 +109,14 @@ impl Stream {
                 let both = format!("{}:0", path.unwrap_or(Path::new("")).display());
                 Ends { peer: both.clone(), local: both, unix: true, fd: stream.as_raw_fd() }
             }
+        }
+    }
+
+    /// Sends what the system takes at once, whether or not it has said that it would.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => SockRef::from(stream).send(bytes),
+            Stream::Unix(stream) => SockRef::from(stream).send(bytes),
         }
     }
 

@@ -76,11 +76,6 @@ impl Outbox {
         inner.crowded.push(cx.waker().clone());
         false
     }
-
-    /// How much a client that is over the limit must take for its patience to begin anew.
-    pub fn fair_piece(&self) -> u64 {
-        self.0.borrow().fair_piece()
-    }
 }
 
 impl Inner {
