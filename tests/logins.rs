@@ -153,6 +153,25 @@ fn packet(conn: &mut Conn, lines: &[&str]) -> String {
     conn.pipeline(lines).concat()
 }
 
+/// A write that the upstream holds back does not hold up who logs in behind it.
+#[test]
+fn a_login_does_not_stand_behind_a_paused_write() {
+    let (_redis, nearside, mut direct) = start();
+    let mut early = nearside.connect();
+    assert_eq!(early.text("AUTH alice p"), "+OK\r\n");
+    direct.cmd("CLIENT PAUSE 60000 WRITE");
+    early.send(&line("SET users/a 1"));
+    for login in ["AUTH alice wrong", "AUTH alice p"] {
+        let mut late = nearside.connect();
+        let begun = Instant::now();
+        let said = late.text(login);
+        assert_eq!(said.starts_with('-'), login.ends_with("wrong"), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{login}: {:?}", begun.elapsed());
+    }
+    direct.cmd("CLIENT UNPAUSE");
+    assert_eq!(early.reply(), b"+OK\r\n");
+}
+
 /// Workers that wait for jobs use their connections again.
 #[test]
 fn many_workers_that_wait_open_one_connection_each() {

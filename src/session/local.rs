@@ -186,7 +186,7 @@ fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
             let asked = ask(&link, &login, &core.outbox, core.now);
             (link, Some(asked))
         }
-        None => (core.worker.link_of_login(&ident, &new), None),
+        None => (core.worker.fresh_link(&ident, &new), None),
     };
     let to = core.to(core.outbox.open());
     core.changing = Some(Changing { link, asked, ident, login: new, to, then });
@@ -253,9 +253,14 @@ impl Core {
                     self.changing = None;
                     return true;
                 }
-                Some(Answer::Accepted | Answer::Lost) => {
+                Some(Answer::Accepted) => {
                     changing.asked = None;
                     changing.link = self.worker.link_of_login(&changing.ident, &changing.login);
+                }
+                Some(Answer::Lost) => {
+                    // Nobody has said that it is right: only a link that logs in now does.
+                    changing.asked = None;
+                    changing.link = self.worker.fresh_link(&changing.ident, &changing.login);
                 }
             }
         }

@@ -6,8 +6,9 @@
 //! once (the user was deleted, say, and made anew) is no reason to refuse those whom the upstream lets in. Sessions
 //! that gave another password of the same user keep links of their own: one of these may be the only right one soon.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -22,18 +23,23 @@ use crate::cache::Micros;
 use crate::resp::encode;
 use crate::upstream::{ConnectError, Link, Login, Loss};
 
+/// How long a link is given to say whether a login is right, before another is opened that nothing stands in the way of:
+/// a paused write, say.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// What the upstream says to a login that was put to it on a link of the same user.
 pub(super) enum Answer {
     Accepted,
     /// In its own words.
     Refused(Bytes),
-    /// The link was lost: another is to be asked.
+    /// The link was lost, or something holds it up: another is to be asked.
     Lost,
 }
 
 /// A login that was put to the upstream, until it is answered.
 pub(super) struct Asked {
     answer: RefCell<Option<Answer>>,
+    answered: Cell<bool>,
     /// The session that waits for it.
     outbox: Rc<Outbox>,
 }
@@ -43,9 +49,12 @@ impl Asked {
         self.answer.take()
     }
 
+    /// The first answer counts.
     pub(super) fn answer(&self, answer: Answer) {
-        self.answer.replace(Some(answer));
-        self.outbox.wake();
+        if !self.answered.replace(true) {
+            self.answer.replace(Some(answer));
+            self.outbox.wake();
+        }
     }
 
     /// The link was lost, perhaps because its own login was refused, which is the same.
@@ -59,10 +68,16 @@ impl Asked {
 
 /// Asks on `link`, which is of the same user, whether this login is right.
 pub(super) fn ask(link: &Link<Peer>, login: &Login, outbox: &Rc<Outbox>, now: Micros) -> Rc<Asked> {
-    let asked = Rc::new(Asked { answer: RefCell::default(), outbox: outbox.clone() });
+    let asked =
+        Rc::new(Asked { answer: RefCell::default(), answered: Cell::default(), outbox: outbox.clone() });
     let mut command: Vec<&[u8]> = vec![b"AUTH"];
     command.extend(login.user.as_deref());
     command.push(&login.password);
+    let waits = asked.clone();
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(PATIENCE).await;
+        waits.answer(Answer::Lost);
+    });
     if !send_on(link, now, |out| out.with(|tail| encode::command(tail, &command)), What::Login(asked.clone()))
     {
         asked.answer(Answer::Lost);
@@ -122,12 +137,17 @@ impl Worker {
         })
     }
 
-    /// The identity's link if it stands and has this login; else one that logs in with it now.
+    /// For a login that was accepted: the identity's link if it stands and has it; else one that logs in with it now.
     pub(super) fn link_of_login(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
         let number = self.shared.idents.known(ident);
-        if number.is_some_and(|number| self.has_link(number, login)) {
-            return self.link(ident, login);
+        match number.is_some_and(|number| self.has_link(number, login)) {
+            true => self.link(ident, login),
+            false => self.fresh_link(ident, login),
         }
+    }
+
+    /// A link that logs in with this login now.
+    pub(super) fn fresh_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
         let mut fresh = self.fresh.borrow_mut();
         fresh.retain(|fresh| fresh.link.is_shared());
         let same = |fresh: &&Fresh| fresh.ident == *ident && fresh.login == *login && !fresh.link.is_down();
