@@ -31,6 +31,7 @@ mod peer;
 mod pool;
 mod pushes;
 mod read;
+mod redirect;
 mod refill;
 mod refresh;
 mod shared;

@@ -430,3 +430,157 @@ mod kill {
         assert!(is_open(&mut other));
     }
 }
+
+/// `CLIENT TRACKING … REDIRECT id`: a client that caches by itself.
+mod redirect {
+    use super::*;
+
+    fn info(conn: &mut Conn, name: &str) -> String {
+        field(&lines(&conn.text("CLIENT INFO"))[0], name).to_string()
+    }
+
+    #[test]
+    fn the_session_that_is_meant_hears_of_changes() {
+        for workers in [1, 3] {
+            let (redis, nearside) = start(workers);
+            let mut direct = redis.connect();
+            for resp3 in [false, true] {
+                let mut target = if resp3 { nearside.connect_resp3() } else { nearside.connect() };
+                if !resp3 {
+                    target.cmd("SUBSCRIBE __redis__:invalidate");
+                }
+                // A RESP2 subscriber may not ask for its id.
+                let number = match resp3 {
+                    true => id(&mut target),
+                    false => {
+                        let mut asking = nearside.connect();
+                        let address = target.stream.local_addr().unwrap().to_string();
+                        let found = list(&mut asking, "");
+                        let line = found.iter().find(|line| field(line, "addr") == address).unwrap();
+                        field(line, "id").parse().unwrap()
+                    }
+                };
+                let mut caching = nearside.connect();
+                direct.cmd("SET users/a 1");
+                assert_eq!(caching.text(&format!("CLIENT TRACKING on REDIRECT {number}")), "+OK\r\n");
+                assert_eq!(caching.value("users/a").as_deref(), Some("1"));
+                direct.cmd("SET users/a 2");
+                let said = String::from_utf8(target.reply()).unwrap();
+                assert!(said.contains("invalidate") && said.contains("users/a"), "{said}");
+                assert_eq!(caching.text("CLIENT GETREDIR"), format!(":{number}\r\n"));
+                assert!(caching.text("CLIENT TRACKINGINFO").contains(&format!(":{number}\r\n")));
+                assert_eq!(info(&mut caching, "redir"), number.to_string());
+                assert_eq!(info(&mut caching, "flags"), "t");
+                assert_eq!(nearside.stat("feed_lapses"), 0);
+            }
+        }
+    }
+
+    /// As redis-py's own test says it.
+    #[test]
+    fn to_oneself_and_off_again() {
+        let (_redis, nearside) = start(2);
+        let (mut a, mut b) = (nearside.connect(), nearside.connect());
+        let (first, second) = (id(&mut a), id(&mut b));
+        for number in [first, second] {
+            assert_eq!(a.text(&format!("CLIENT TRACKING on REDIRECT {number}")), "+OK\r\n");
+            assert_eq!(a.text("CLIENT GETREDIR"), format!(":{number}\r\n"));
+            assert_eq!(a.text(&format!("CLIENT TRACKING off REDIRECT {number}")), "+OK\r\n");
+        }
+        assert_eq!(b.text(&format!("CLIENT TRACKING off REDIRECT {first}")), "+OK\r\n");
+    }
+
+    #[test]
+    fn both_keep_their_connections_as_long_as_needed() {
+        let (_redis, nearside) = start(1);
+        let (mut target, mut caching) = (nearside.connect_resp3(), nearside.connect());
+        let number = id(&mut target);
+        assert_eq!(caching.text(&format!("CLIENT TRACKING on REDIRECT {number}")), "+OK\r\n");
+        let hits = nearside.stat("hits");
+        for _ in 0..3 {
+            target.cmd("GET users/b");
+            caching.cmd("GET users/b");
+        }
+        assert_eq!(nearside.stat("hits"), hits);
+        assert_eq!(caching.text("CLIENT TRACKING off"), "+OK\r\n");
+        for conn in [&mut caching, &mut target] {
+            let hits = nearside.stat("hits");
+            eventually("it shares the cache again", || {
+                conn.cmd("GET users/b");
+                nearside.stat("hits") > hits
+            });
+        }
+    }
+
+    #[test]
+    fn a_target_that_leaves_is_told_of_as_by_the_upstream() {
+        let (redis, nearside) = start(2);
+        let (mut target, mut caching) = (nearside.connect_resp3(), nearside.connect_resp3());
+        let number = id(&mut target);
+        assert_eq!(caching.text(&format!("CLIENT TRACKING on REDIRECT {number}")), "+OK\r\n");
+        caching.cmd("GET users/a");
+        assert_eq!(nearside.connect().text(&format!("CLIENT KILL ID {number}")), ":1\r\n");
+        assert!(target.is_closed());
+        let mut direct = redis.connect();
+        let target_there = |direct: &mut Conn| {
+            let found = list(direct, "");
+            let ids: Vec<_> = found.iter().map(|line| field(line, "id")).collect();
+            // Nobody else's redirection leads to a connection that speaks RESP3 but the feed's.
+            found.iter().any(|line| {
+                let to = field(line, "redir");
+                let feed = found.iter().any(|line| field(line, "id") == to && field(line, "flags") == "P");
+                to != "-1" && !feed && ids.contains(&to)
+            })
+        };
+        eventually("its connection is gone upstream", || !target_there(&mut direct));
+        caching.cmd("GET users/a");
+        direct.cmd("SET users/a 2");
+        let said = String::from_utf8(caching.reply()).unwrap();
+        assert_eq!(said, format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{number}\r\n"));
+        assert!(info(&mut caching, "flags").contains('R'));
+        assert_eq!(caching.text("CLIENT GETREDIR"), format!(":{number}\r\n"));
+    }
+
+    #[test]
+    fn who_is_not_there_is_not_found() {
+        let (redis, nearside) = start(2);
+        let (mut client, mut gone, mut direct) = (nearside.connect(), nearside.connect(), redis.connect());
+        let number = id(&mut gone);
+        drop(gone);
+        eventually("it is gone", || list(&mut client, &format!(" ID {number}")).is_empty());
+        let unknown = "-ERR The client ID you want redirect to does not exist\r\n";
+        assert_eq!(client.text(&format!("CLIENT TRACKING on REDIRECT {number}")), unknown);
+        let own = list(&mut direct, "");
+        for line in own.iter().filter(|line| field(line, "name") == "nearside") {
+            assert_eq!(client.text(&format!("CLIENT TRACKING on REDIRECT {}", field(line, "id"))), unknown);
+        }
+        // A client of the upstream's is one.
+        direct.cmd("HELLO 3");
+        let number = id(&mut direct);
+        assert_eq!(client.text(&format!("CLIENT TRACKING on REDIRECT {number}")), "+OK\r\n");
+        client.cmd("GET users/a");
+        redis.connect().cmd("SET users/a 2");
+        assert!(direct.reply().starts_with(b">2\r\n$10\r\ninvalidate"));
+        for wrong in ["on REDIRECT", "on REDIRECT x", "on REDIRECT 0 REDIRECT 0", "maybe REDIRECT 1"] {
+            let command = format!("CLIENT TRACKING {wrong}");
+            assert_eq!(nearside.connect().text(&command), redis.connect().text(&command), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn in_a_transaction_and_in_one_packet() {
+        let (_redis, nearside) = start(2);
+        let (mut target, mut client) = (nearside.connect(), nearside.connect());
+        let number = id(&mut target);
+        let tracking = format!("CLIENT TRACKING on REDIRECT {number}");
+        let replies = client.pipeline(&["MULTI", &tracking, "PING", "EXEC", "CLIENT GETREDIR"]);
+        let expected =
+            ["+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n", "*2\r\n+OK\r\n+PONG\r\n", &format!(":{number}\r\n")];
+        assert_eq!(replies, expected);
+        // Who closes its side gets its replies all the same.
+        let mut client = nearside.connect();
+        client.send(&[line("GET users/a"), line(&tracking), line("PING")].concat());
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!([client.reply(), client.reply(), client.reply()].concat(), b"$-1\r\n+OK\r\n+PONG\r\n");
+    }
+}

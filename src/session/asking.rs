@@ -18,6 +18,8 @@ use super::errors;
 use super::expect::What;
 use super::listing::{Asker, Filter, merge, own_line, written};
 use super::outbox::{Outbox, To};
+use super::redirect::Redirecting;
+use crate::command::Table;
 use crate::resp::encode;
 use crate::resp::request::Request;
 use crate::upstream::{At, Outgoing};
@@ -70,14 +72,23 @@ impl Answers {
     }
 }
 
-/// A command about clients, while its answers are awaited.
-pub(super) struct Asking {
-    to: To,
-    answers: Rc<Answers>,
-    step: Step,
+/// A command about clients, while what it needs is awaited.
+pub(super) enum Asking {
+    Upstream(To, Rc<Answers>, Step),
+    /// Another session.
+    Redirect(Redirecting),
 }
 
-enum Step {
+impl Asking {
+    fn is_answered(&self) -> bool {
+        match self {
+            Self::Upstream(_, answers, _) => answers.is_complete(),
+            Self::Redirect(redirecting) => redirecting.is_answered(),
+        }
+    }
+}
+
+pub(super) enum Step {
     Info,
     List(Filter),
     /// May it be said? And of whom?
@@ -90,7 +101,7 @@ enum Step {
     },
 }
 
-struct Kill {
+pub(super) struct Kill {
     form: Form,
     filter: Filter,
     /// What the old form names.
@@ -98,7 +109,7 @@ struct Kill {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Form {
+pub(super) enum Form {
     /// `CLIENT KILL addr:port`
     Address,
     Filters,
@@ -165,15 +176,19 @@ impl Core {
     fn ask_for(&mut self, to: To, wanted: usize, write: impl FnOnce(&mut Outgoing), step: Step) {
         let answers = Answers::new(wanted, &self.outbox);
         send_on(self.present_link(), self.now, write, What::Answers(answers.clone()));
-        self.asking = Some(Asking { to, answers, step });
+        self.asking = Some(Asking::Upstream(to, answers, step));
     }
 
     /// Goes on with a command about clients. Says whether anything was done.
-    pub(super) fn poll_asking(&mut self) -> bool {
-        if !self.asking.as_ref().is_some_and(|asking| asking.answers.is_complete()) {
-            return false;
-        }
-        let Some(Asking { to, answers, step }) = self.asking.take() else { return false };
+    pub(super) fn poll_asking(&mut self, table: &Table) -> bool {
+        let (to, answers, step) = match self.asking.take_if(|asking| asking.is_answered()) {
+            None => return false,
+            Some(Asking::Redirect(redirecting)) => {
+                redirecting.go_on(self, table);
+                return true;
+            }
+            Some(Asking::Upstream(to, answers, step)) => (to, answers, step),
+        };
         let replies = std::mem::take(&mut answers.replies.borrow_mut().0);
         match step {
             Step::Info => {

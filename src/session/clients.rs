@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
 
 use super::local::with_number;
+use super::redirect::Call;
 use super::shared::Shared;
 use super::worker::{Inbox, Message};
 use crate::cache::Micros;
@@ -28,6 +29,12 @@ const EACH: u32 = 30;
 
 /// No row of the command table has this number.
 const NO_COMMAND: u16 = u16::MAX;
+
+/// It is to end.
+const KILLED: u8 = 1;
+
+/// Its [calls](Session::calls) are to be answered.
+const CALLED: u8 = 2;
 
 /// The session has a connection of its own, of which the id is not known (yet).
 const UNTOLD: i64 = -1;
@@ -55,7 +62,9 @@ impl Clients {
             inbox,
             last: AtomicU64::new(now),
             command: AtomicU16::new(NO_COMMAND),
-            killed: AtomicBool::new(false),
+            orders: AtomicU8::new(0),
+            calls: Mutex::default(),
+            leads: AtomicUsize::new(0),
             upstream: AtomicI64::new(0),
             who: Mutex::default(),
         });
@@ -72,15 +81,6 @@ impl Clients {
     pub(super) fn all(&self) -> Vec<Arc<Session>> {
         self.known.lock().values().filter(|session| !session.is_killed()).cloned().collect()
     }
-
-    /// The id of the session whose own connection the upstream calls `upstream`.
-    pub(super) fn on(&self, upstream: i64) -> Option<u64> {
-        let known = self.known.lock();
-        known
-            .values()
-            .find(|session| upstream > 0 && session.upstream() == upstream)
-            .map(|session| session.id)
-    }
 }
 
 /// What the upstream has to be told where a client says `id`, of `CLIENT UNBLOCK` say; `None` if it is the right one.
@@ -93,10 +93,15 @@ pub(super) fn upstream_id(shared: &Shared, id: u64) -> Option<i64> {
     i64::try_from(id).ok().filter(|id| shared.settings.upstream.ours.has_id(*id)).map(|_| 0)
 }
 
-/// A reply to `CLIENT GETREDIR` or `TRACKINGINFO` that names the session where the upstream names its connection.
-pub(super) fn redirected(shared: &Shared, reply: BytesMut) -> BytesMut {
-    let field: &[u8] = if reply.starts_with(b":") { b":" } else { b"$8\r\nredirect\r\n:" };
-    with_number(reply, field, |id| shared.clients.on(id).map_or(id, |id| id as i64))
+/// What tells of a redirection (`CLIENT GETREDIR`, `TRACKINGINFO`, the push that says that it is broken), with the
+/// session where the upstream names its connection.
+pub(super) fn redirected(who: &Who, reply: BytesMut) -> BytesMut {
+    const FIELDS: [&[u8]; 2] = [b"$8\r\nredirect\r\n:", b"tracking-redir-broken\r\n:"];
+    let named = FIELDS.into_iter().find(|field| memchr::memmem::find(&reply, field).is_some());
+    match named {
+        None if !reply.starts_with(b":") => reply,
+        named => with_number(reply, named.unwrap_or(b":"), |id| who.redirected(id)),
+    }
 }
 
 /// What is known of one session.
@@ -108,7 +113,11 @@ pub struct Session {
     /// When its last request was handled, and the number of that one's row.
     last: AtomicU64,
     command: AtomicU16,
-    killed: AtomicBool,
+    /// What others have asked of it, one bit each.
+    orders: AtomicU8,
+    calls: Mutex<Vec<Arc<Call>>>,
+    /// Whose tracking redirects to it, or is to.
+    leads: AtomicUsize,
     /// What the upstream calls the connection that is the session's own; 0 if there is none.
     upstream: AtomicI64,
     who: Mutex<Who>,
@@ -124,6 +133,16 @@ pub(super) struct Who {
     /// What `CLIENT SETINFO` has said.
     pub(super) library: Vec<u8>,
     pub(super) version: Vec<u8>,
+    /// Where its tracking redirects to: what the upstream calls that, and the session.
+    pub(super) redirects: Option<(i64, u64)>,
+}
+
+impl Who {
+    /// The session that the upstream means with this number, or the number.
+    pub(super) fn redirected(&self, upstream: i64) -> i64 {
+        let session = self.redirects.filter(|(id, _)| *id == upstream);
+        session.map_or(upstream, |(_, session)| session as i64)
+    }
 }
 
 impl Session {
@@ -160,13 +179,48 @@ impl Session {
         Some(self.command.load(Ordering::Relaxed)).filter(|command| *command != NO_COMMAND)
     }
 
+    /// Whether others have asked for anything.
+    #[inline]
+    pub(super) fn has_orders(&self) -> bool {
+        self.orders.load(Ordering::Relaxed) != 0
+    }
+
     pub(super) fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
+        self.orders.load(Ordering::Relaxed) & KILLED != 0
+    }
+
+    /// Somebody wants to know what the upstream calls the session's own connection.
+    pub(super) fn call(&self, call: Arc<Call>) {
+        let mut calls = self.calls.lock();
+        calls.push(call);
+        self.orders.fetch_or(CALLED, Ordering::Relaxed);
+        drop(calls);
+        self.inbox.send(Message::Wake { session: self.id });
+    }
+
+    /// Who has called.
+    pub(super) fn calls(&self) -> Vec<Arc<Call>> {
+        let mut calls = self.calls.lock();
+        self.orders.fetch_and(!CALLED, Ordering::Relaxed);
+        std::mem::take(&mut calls)
+    }
+
+    /// Tracking leads to it, of one client more or less.
+    pub(super) fn is_led_to(&self, more: bool) {
+        match more {
+            true => self.leads.fetch_add(1, Ordering::Relaxed),
+            false => self.leads.fetch_sub(1, Ordering::Relaxed),
+        };
+    }
+
+    /// Whether anybody's tracking leads to it.
+    pub(super) fn is_target(&self) -> bool {
+        self.leads.load(Ordering::Relaxed) > 0
     }
 
     /// Closes it: not another request of it is carried out that was not begun. Says whether it was open.
     pub(super) fn kill(&self) -> bool {
-        let open = !self.killed.swap(true, Ordering::Relaxed);
+        let open = self.orders.fetch_or(KILLED, Ordering::Relaxed) & KILLED == 0;
         if open {
             self.inbox.send(Message::Wake { session: self.id });
         }
@@ -212,6 +266,7 @@ impl std::ops::Deref for Present {
 impl Drop for Present {
     fn drop(&mut self) {
         self.shared.clients.known.lock().remove(&self.session.id);
+        self.session.calls().into_iter().for_each(|call| call.answer(None));
     }
 }
 
@@ -222,6 +277,13 @@ impl Alone {
     pub(super) fn new(session: &Arc<Session>, upstream: Option<i64>) -> Self {
         session.is_on(upstream);
         Self(session.clone())
+    }
+}
+
+impl Alone {
+    /// Whether anybody's tracking leads to the session.
+    pub(super) fn is_target(&self) -> bool {
+        self.0.is_target()
     }
 }
 
@@ -246,16 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_found_by_its_own_connection() {
+    fn a_session_has_a_connection_of_its_own_while_that_stands() {
         let clients = Clients::default();
         let session = clients.enter(Ends::default(), Arc::default(), 1);
-        assert_eq!((clients.on(0), clients.on(-1)), (None, None));
         let alone = Alone::new(&session, None);
-        assert_eq!((session.upstream(), clients.on(-1)), (UNTOLD, None));
+        assert_eq!(session.upstream(), UNTOLD);
         session.is_on(Some(7));
-        assert_eq!(clients.on(7), Some(session.id));
+        assert_eq!(session.upstream(), 7);
         drop(alone);
-        assert_eq!(clients.on(7), None);
+        assert_eq!(session.upstream(), 0);
         assert!(session.kill() && !session.kill() && clients.get(session.id).is_none());
     }
 }

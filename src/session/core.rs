@@ -7,6 +7,7 @@
 //!   may be cached follow it. So no later write can overtake it.
 
 mod end;
+mod own;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -186,11 +187,10 @@ impl Core {
     pub(super) fn begin_batch(&mut self, table: &Table, cx: &mut Context<'_>) -> bool {
         self.now = self.shared.now();
         self.timed = self.handled;
-        if self.session.is_killed() {
-            self.quit = true;
-            self.outbox.cut_off();
+        if self.session.has_orders() {
+            self.obey(cx);
         }
-        let mut done = self.poll_changing(cx) | self.poll_asking();
+        let mut done = self.poll_changing(cx) | self.poll_asking(table);
         while let Some((slot, request)) = self.outbox.next_released() {
             super::read::read_again(self, table, slot, &request);
             done = true;
@@ -356,7 +356,11 @@ impl Core {
                 self.session.note(self.now, plan.row.map(|row| row.id));
                 super::local::answer(self, local, request, raw);
             }
-            Act::Dedicated(kind) => self.on_dedicated(plan.row, kind, request, raw),
+            Act::Dedicated(_) if super::redirect::begin(self, plan.row, request) => {}
+            Act::Dedicated(kind) => {
+                let raw = super::redirect::astray(self, plan.row, request).map_or(raw, Raw::Own);
+                self.on_dedicated(plan.row, kind, request, raw);
+            }
             Act::Tunnel => {
                 let said = match &self.mode {
                     Mode::Dedicated(dedicated) => dedicated.said(),
@@ -393,18 +397,6 @@ impl Core {
             self.barrier.set(Some(to.slot));
         }
         touched.send(&self.shared, &self.link, &self.ident, self.now, to, raw);
-    }
-
-    fn on_dedicated(&mut self, row: Option<&Row>, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
-        if matches!(self.mode, Mode::Shared) {
-            let link = self.worker.dedicated(&self.ident, &self.login, &self.outbox);
-            self.mode = Mode::Dedicated(Box::new(Dedicated::new(link, &self.session)));
-        }
-        let mut mode = std::mem::replace(&mut self.mode, Mode::Shared);
-        if let Mode::Dedicated(dedicated) = &mut mode {
-            dedicated.execute(self, row, kind, request, raw);
-        }
-        self.mode = mode;
     }
 
     /// Goes back to the shared link if nothing is left on the dedicated one.

@@ -23,6 +23,7 @@ use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
 use super::pushes::{Awaited, Pushes};
+use super::redirect::Lead;
 use super::state::{Became, DEBUG, Effect, Leaves, State, WATCH};
 use super::tunnel::Said;
 use super::worker::Worker;
@@ -64,13 +65,16 @@ pub(super) struct Dedicated {
     let_go: Option<(u64, bool)>,
     /// What a tunnel would have to say again.
     said: Said,
-    _alone: Alone,
+    alone: Alone,
+    /// Where the session's tracking leads, if that is another session.
+    lead: Option<Lead>,
 }
 
 impl Dedicated {
     pub(super) fn new(link: Link<Peer>, session: &Arc<Session>) -> Self {
         Self {
-            _alone: Alone::new(session, link.client().id()),
+            alone: Alone::new(session, link.client().id()),
+            lead: None,
             link,
             transaction: None,
             state: Rc::default(),
@@ -99,6 +103,12 @@ impl Dedicated {
             || self.replies != Replies::On
             || self.pushes().is_subscribed()
             || self.pushes().is_raw()
+            || self.alone.is_target()
+    }
+
+    /// The session's tracking leads there from now on.
+    pub(super) fn lead(&mut self, lead: Lead) {
+        self.lead = Some(lead);
     }
 
     /// Whether nothing of the session is left here.

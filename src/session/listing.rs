@@ -100,7 +100,7 @@ impl Line {
                 b"flags" => flags(if of == Of::Own { held } else { b"" }, session.ends.unix),
                 b"cmd" if of != Of::Asking => command.as_deref().unwrap_or("NULL").as_bytes().to_vec(),
                 b"redir" if of == Of::Own => match std::str::from_utf8(held).unwrap_or_default().parse() {
-                    Ok(id) => number(shared.clients.on(id).map_or(id, |id| id as i64)),
+                    Ok(id) => number(who.redirected(id)),
                     Err(_) => held.to_vec(),
                 },
                 _ if of == Of::Own => held.to_vec(),

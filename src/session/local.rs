@@ -314,7 +314,7 @@ pub(super) fn number(arg: &[u8]) -> Option<u32> {
 }
 
 /// As Redis' `string2ll`: no sign but `-`, no leading zeros.
-fn integer(arg: &[u8]) -> Option<i64> {
+pub(super) fn integer(arg: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(arg).ok()?;
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)

@@ -202,6 +202,10 @@ impl Client for Peer {
             self.note_announcement(&chunk);
         }
         match &*self.owner.borrow() {
+            Some(owner) if at.first && at.last && message_word(&chunk) == b"tracking-redir-broken" => {
+                let who = owner.session().who();
+                owner.push(super::clients::redirected(&who, BytesMut::from(&chunk[..])).freeze());
+            }
             Some(owner) => owner.push(chunk.into_bytes()),
             None => debug!("a push came on a shared link"),
         }
@@ -448,7 +452,7 @@ impl Peer {
                 session.is_made_with(&attribute, value);
             }
             Change::Redirect if kind != Kind::Error => {
-                reply = super::clients::redirected(&self.shared, reply);
+                reply = super::clients::redirected(&to.outbox.session().who(), reply);
             }
             Change::Info | Change::Library(..) | Change::Redirect => {}
             Change::HelloId(id, leaves) => {

@@ -32,9 +32,11 @@ impl Core {
 
     /// Whether what the session wrote on a connection of its own is on its way; if not, the session is woken.
     pub(in crate::session) fn is_flushed(&self, cx: &mut Context<'_>) -> bool {
+        // What waits for another session is not sent yet.
+        let sent = self.asking.is_none();
         match &self.mode {
-            Mode::Dedicated(dedicated) => dedicated.link().is_flushed(cx),
-            Mode::Shared => true,
+            Mode::Dedicated(dedicated) => dedicated.link().is_flushed(cx) && sent,
+            Mode::Shared => sent,
         }
     }
 

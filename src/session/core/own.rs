@@ -1,0 +1,43 @@
+//! A session and the connection that it has for itself.
+
+use super::super::dedicated::Dedicated;
+use super::super::redirect::Lead;
+use super::{Core, Mode, Raw};
+use crate::command::{Kind, Row};
+use crate::resp::request::Request;
+
+impl Core {
+    /// From now on the session has a connection of its own.
+    pub(in crate::session) fn dedicate(&mut self) {
+        if matches!(self.mode, Mode::Shared) {
+            let link = self.worker.dedicated(&self.ident, &self.login, &self.outbox);
+            self.mode = Mode::Dedicated(Box::new(Dedicated::new(link, &self.session)));
+        }
+    }
+
+    pub(in crate::session) fn is_shared(&self) -> bool {
+        matches!(self.mode, Mode::Shared)
+    }
+
+    /// The session's tracking leads there.
+    pub(in crate::session) fn lead(&mut self, lead: Lead) {
+        if let Mode::Dedicated(dedicated) = &mut self.mode {
+            dedicated.lead(lead);
+        }
+    }
+
+    pub(in crate::session) fn on_dedicated(
+        &mut self,
+        row: Option<&Row>,
+        kind: Kind,
+        request: &Request<'_>,
+        raw: Raw<'_>,
+    ) {
+        self.dedicate();
+        let mut mode = std::mem::replace(&mut self.mode, Mode::Shared);
+        if let Mode::Dedicated(dedicated) = &mut mode {
+            dedicated.execute(self, row, kind, request, raw);
+        }
+        self.mode = mode;
+    }
+}
