@@ -104,6 +104,8 @@ pub(super) struct Core {
     /// What the session is to become once all is answered.
     pub(super) tunnel: Option<Wanted>,
     pub(super) quit: bool,
+    /// An `MGET` that is answered bit by bit.
+    pub(super) rest: Option<Box<super::mget::Rest>>,
     /// The last request that may write keys which nobody can name.
     barrier: Cell<Option<u64>>,
     /// The client has not given the password that nearside asks for.
@@ -143,6 +145,7 @@ impl Core {
             tunnel: None,
             asking: None,
             quit: false,
+            rest: None,
             barrier: Cell::new(None),
             mode: Mode::Shared,
             handled: 0,
@@ -195,6 +198,7 @@ impl Core {
             super::read::read_again(self, table, slot, &request);
             done = true;
         }
+        done |= super::mget::go_on(self);
         if self.changing.is_none() {
             self.leave_if_idle();
             self.leave_replaced();
@@ -232,12 +236,17 @@ impl Core {
         }
         let link = self.present_link();
         !self.gives_way
+            && self.rest.is_none()
             && self.changing.is_none()
             && self.asking.is_none()
             && self.tunnel.is_none()
             && !self.quit
             && self.outbox.may_open()
             && !link.is_congested(cx)
+    }
+
+    pub(super) fn give_way(&mut self) {
+        self.gives_way = true;
     }
 
     /// Others are to have their turn before the session goes on. It may go on when it is asked again.
@@ -345,7 +354,7 @@ impl Core {
             Act::Refuse => gate::refuse(self, plan.row, request),
             Act::Info => super::nearside::info(self, request, raw),
             Act::Read => super::read::read(self, plan.row, request, raw),
-            Act::Mget => super::mget::mget(self, request),
+            Act::Mget => super::mget::mget(self, request, raw),
             Act::ReadPast(reason) => {
                 self.shared.cache.count(reason);
                 let past = Past { keys: Self::keys_of(plan.row, request), instead: None };

@@ -37,6 +37,9 @@ pub fn untaken(limit: usize) -> String {
     )
 }
 
+/// A reply was begun that has no end.
+pub const LATE: &str = "ERR nearside: the upstream refused a later part of the reply";
+
 /// As Redis words it.
 pub const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 

@@ -8,21 +8,23 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::rc::{Rc, Weak};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::core::Core;
+use super::core::{Core, Raw};
+use super::errors;
 use super::expect::{CacheLease, What};
-use super::outbox::To;
+use super::outbox::{Outbox, To};
 use super::peer::Peer;
 use super::read::{life, not_kept};
 use crate::cache::{Lookup, Micros, Name, Reason};
 use crate::resp::encode;
 use crate::resp::request::Request;
 use crate::resp::scanner::{Kind, elements};
-use crate::upstream::{At, Chunk, Outgoing};
+use crate::upstream::{At, Chunk, LARGE, Outgoing};
 
-/// Missing keys of one request that are kept; what is beyond is only passed on.
+/// Missing keys that are fetched at a time.
 const MAX_FILLS: usize = 1024;
 
 /// As what the elements are kept.
@@ -33,7 +35,50 @@ struct Kept {
     lead: &'static [u8],
 }
 
-pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
+/// One `MGET` is put together in windows: each looks up so many keys at most, fetches so many, and holds so many bytes
+/// of cached elements. The next one begins when the client has taken of what there is; no later request is looked at
+/// before the last one.
+const LOOKUPS: usize = 16 << 10;
+const BYTES: usize = 1 << 20;
+
+/// What is left of an `MGET` of more than one window.
+pub(super) struct Rest {
+    /// The keys that are still to be looked up, as they came.
+    keys: Bytes,
+    left: usize,
+    kept: Kept,
+    slot: u64,
+    all_hit: bool,
+    /// Stands while a window is being fetched.
+    fetch: Weak<Fetch>,
+}
+
+/// A window's fetch; the session is woken at its end, whichever that is.
+struct Fetch(Rc<Outbox>);
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
+
+/// Keys behind one another, as a request has them.
+struct Keys<'a>(&'a [u8]);
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let line = memchr::memchr(b'\n', self.0)?;
+        let digits = self.0.get(1..line - 1)?;
+        let len = digits.iter().fold(0, |len, digit| len * 10 + usize::from(digit - b'0'));
+        let key = self.0.get(line + 1..line + 1 + len)?;
+        self.0 = self.0.get(line + len + 3..)?;
+        Some(key)
+    }
+}
+
+pub(super) fn mget(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
     let elements = request.len() - 1;
     let kept = match core.shared.shares_gets(&core.ident) {
         true => Kept { command: core.shared.get, lead: b"" },
@@ -45,41 +90,99 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
         encode::array(out, elements);
         let start = out.len();
         (1..=elements).find_map(|i| {
+            if out.len() - start > BYTES || i > LOOKUPS {
+                return Some((i, None, BytesMut::from(&out[start..])));
+            }
             match lookup(core, kept, request.arg(i), |reply| {
                 out.extend_from_slice(&reply[lead..]);
             }) {
                 Lookup::Hit => None,
-                other => Some((i, other, BytesMut::from(&out[start..]))),
+                other => Some((i, Some(other), BytesMut::from(&out[start..]))),
             }
         })
     });
-    let Some((at, other, mut held)) = first else { return core.count_hit() };
+    let Some((at, found, held)) = first else { return core.count_hit() };
+    let keys = match raw {
+        Raw::Own(whole) => whole.slice_ref(request.raw_after(at - 1)),
+        Raw::Copy(_) => Bytes::copy_from_slice(request.raw_after(at - 1)),
+    };
+    let (left, slot) = (elements + 1 - at, core.outbox.open());
+    let mut rest = Rest { keys, left, kept, slot, all_hit: true, fetch: Weak::new() };
+    window(core, &mut rest, Some(elements), found, held);
+    if rest.left > 0 {
+        core.rest = Some(Box::new(rest));
+        core.outbox.wake();
+    }
+}
+
+/// Goes on with an `MGET` of several windows; says whether anything was done.
+pub(super) fn go_on(core: &mut Core) -> bool {
+    let Some(mut rest) = core.rest.take() else { return false };
+    let mut windows = 0;
+    while rest.left > 0 && core.outbox.is_unanswered(rest.slot) {
+        // The outbox wakes when there is room, the fetch at its end.
+        if core.outbox.is_full() || rest.fetch.strong_count() > 0 {
+            core.rest = Some(rest);
+            return windows > 0;
+        }
+        if windows == 1 {
+            core.rest = Some(rest);
+            core.give_way();
+            return true;
+        }
+        windows += 1;
+        window(core, &mut rest, None, None, BytesMut::new());
+    }
+    if rest.all_hit {
+        core.count_hit();
+    }
+    true
+}
+
+/// Puts the next window together, of which `held` is there and the next key was `found` so, and delivers it or has
+/// fetched what is missing. The first one begins the reply, of so many `elements`.
+fn window(
+    core: &Core,
+    rest: &mut Rest,
+    elements: Option<usize>,
+    mut found: Option<Lookup<super::worker::Ticket>>,
+    mut held: BytesMut,
+) {
+    let (kept, lead) = (rest.kept, rest.kept.lead.len());
     let mut parts = vec![Part::Held(0..held.len())];
     let mut missing = Vec::new();
-    let mut found = Some(other);
-    for i in at..=elements {
-        let key = request.arg(i);
+    let all = rest.keys.clone();
+    let (mut keys, mut looked) = (Keys(&all), 0);
+    while looked < LOOKUPS && held.len() <= BYTES && missing.len() < MAX_FILLS && rest.left > 0 {
+        let Some(key) = keys.next() else { break };
+        (rest.left, looked) = (rest.left - 1, looked + 1);
         let start = held.len();
         let found = found
             .take()
             .unwrap_or_else(|| lookup(core, kept, key, |reply| held.extend_from_slice(&reply[lead..])));
         match found {
-            Lookup::Hit => parts.push(Part::Held(start..held.len())),
-            Lookup::Miss(lease) if missing.len() < MAX_FILLS => {
-                parts.push(Part::Missing);
-                missing.push(Missing { key: key.into(), past: false, lease: Some(lease), reply: 0..0 });
-            }
+            Lookup::Hit => match parts.last_mut() {
+                Some(Part::Held(range)) => range.end = held.len(),
+                _ => parts.push(Part::Held(start..held.len())),
+            },
             other => {
-                if let Lookup::Miss(lease) = other {
-                    lease.give_up(Reason::TooLong, core.now);
-                }
                 parts.push(Part::Missing);
-                missing.push(Missing { key: key.into(), past: true, lease: None, reply: 0..0 });
+                let lease = if let Lookup::Miss(lease) = other { Some(lease) } else { None };
+                missing.push(Missing { key: key.into(), past: lease.is_none(), lease, reply: 0..0 });
             }
         }
     }
+    let behind = keys.0.len();
+    rest.keys = all.slice(all.len() - behind..);
     core.shared.cache.touch(core.now);
-    let to = core.to(core.outbox.open());
+    let (to, last) = (core.to(rest.slot), rest.left == 0);
+    let held = held.freeze();
+    if missing.is_empty() {
+        return assemble(&to, elements, &parts, &held, (&[], &Bytes::new()), last);
+    }
+    rest.all_hit = false;
+    let fetch = Rc::new(Fetch(core.outbox.clone()));
+    rest.fetch = Rc::downgrade(&fetch);
     let mut out = BytesMut::new();
     out.put_slice(format!("*{}\r\n$4\r\nMGET\r\n", missing.len() + 1).as_bytes());
     missing.iter().for_each(|missing| encode::bulk(&mut out, &missing.key));
@@ -89,6 +192,7 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
     let gather = Gather {
         to,
         elements,
+        last,
         kept,
         held,
         parts,
@@ -96,8 +200,40 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>) {
         fetched: BytesMut::new(),
         is_read: false,
         next: 0,
+        _fetch: fetch,
     };
     core.send(|to: &mut Outgoing| to.append(out.freeze()), What::Gather(Box::new(gather)));
+}
+
+/// Hands a window's elements over in order: small ones together, large ones as they are.
+fn assemble(
+    to: &To,
+    elements: Option<usize>,
+    parts: &[Part],
+    held: &Bytes,
+    (missing, fetched): (&[Missing], &Bytes),
+    last: bool,
+) {
+    let mut out = BytesMut::new();
+    if let Some(elements) = elements {
+        encode::array(&mut out, elements);
+    }
+    let mut missing = missing.iter();
+    for part in parts {
+        let bytes = match part {
+            Part::Held(range) => held.slice(range.clone()),
+            Part::Missing => fetched.slice(missing.next().map_or(0..0, |missing| missing.reply.clone())),
+        };
+        if bytes.len() < LARGE {
+            out.put_slice(&bytes);
+            continue;
+        }
+        if !out.is_empty() {
+            to.piece(out.split().freeze(), false);
+        }
+        to.piece(bytes, false);
+    }
+    to.piece(out.freeze(), last);
 }
 
 fn lookup(core: &Core, kept: Kept, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
@@ -127,9 +263,12 @@ struct Missing {
 /// An `MGET` of the missing keys, and their `PTTL`s, in flight.
 pub(super) struct Gather {
     to: To,
-    elements: usize,
+    /// Of the whole reply, if this is its first window.
+    elements: Option<usize>,
+    /// Nothing comes behind it.
+    last: bool,
     kept: Kept,
-    held: BytesMut,
+    held: Bytes,
     parts: Vec<Part>,
     missing: Vec<Missing>,
     /// The upstream's reply.
@@ -137,6 +276,7 @@ pub(super) struct Gather {
     is_read: bool,
     /// The first of `missing` whose `PTTL` may be the next reply.
     next: usize,
+    _fetch: Rc<Fetch>,
 }
 
 impl Gather {
@@ -222,22 +362,35 @@ impl Gather {
         for missing in self.missing.iter().filter(|missing| missing.past && !filled.contains(&*missing.key)) {
             peer.past(&missing.key, now);
         }
-        if self.parts.is_empty() {
-            self.to.piece(self.fetched.freeze(), true);
-            return;
+        let (to, fetched) = (&self.to, self.fetched.freeze());
+        if !self.parts.is_empty() {
+            return assemble(
+                to,
+                self.elements,
+                &self.parts,
+                &self.held,
+                (&self.missing, &fetched),
+                self.last,
+            );
         }
-        let mut out = BytesMut::with_capacity(self.held.len() + self.fetched.len() + 16);
-        encode::array(&mut out, self.elements);
-        let mut fetched = self.missing.iter();
-        for part in &self.parts {
-            match part {
-                Part::Held(range) => out.put_slice(&self.held[range.clone()]),
-                Part::Missing => {
-                    let range = fetched.next().map_or(0..0, |missing| missing.reply.clone());
-                    out.put_slice(&self.fetched[range]);
-                }
-            }
+        match self.elements {
+            Some(_) => to.piece(fetched, true),
+            // Elements of earlier windows are the client's already.
+            None => to.error(errors::LATE),
         }
-        self.to.piece(out.freeze(), true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_one_by_one() {
+        let mut keys = Keys(b"$1\r\na\r\n$0\r\n\r\n$12\r\n$1\r\nx\r\n$2\r\n\r\n");
+        assert_eq!(keys.next(), Some(&b"a"[..]));
+        assert_eq!(keys.next(), Some(&b""[..]));
+        assert_eq!(keys.next(), Some(&b"$1\r\nx\r\n$2\r\n"[..]));
+        assert_eq!((keys.next(), keys.0), (None, &b""[..]));
     }
 }

@@ -347,6 +347,11 @@ impl Outbox {
         self.0.borrow().first <= slot
     }
 
+    /// Whether the slot's reply is not complete.
+    pub fn is_unanswered(&self, slot: u64) -> bool {
+        self.0.borrow_mut().slot(slot).is_some_and(|slot| !slot.done)
+    }
+
     /// Slots whose replies have not come, done ones behind them included.
     pub fn waiting(&self) -> usize {
         self.0.borrow().slots.len()
