@@ -170,6 +170,9 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
             }
             tokio::time::sleep(RETRY).await;
         }
+        if protocol == Protocol::Resp3 {
+            self.told.resp3();
+        }
         Some(link)
     }
 

@@ -81,6 +81,10 @@ pub struct Told {
 }
 
 impl Told {
+    pub(super) fn resp3(&self) {
+        self.no_resp3.set(false);
+    }
+
     pub(super) fn no_resp3(&self) {
         if !self.no_resp3.replace(true) {
             warn!(

@@ -128,7 +128,11 @@ impl Worker {
     /// nothing is expected on theirs, which is closed then.
     pub(super) fn adopt(&self, ident: IdentId, login: &Option<Login>, link: &Link<Peer>) {
         let mut links = self.links.borrow_mut();
-        for before in links.extract_if(.., |known| known.ident == ident && known.login == *login) {
+        let same = |known: &SharedLink| known.ident == ident && known.login == *login;
+        if links.iter().any(|known| same(known) && known.link.is(link)) {
+            return;
+        }
+        for before in links.extract_if(.., |known| same(known)) {
             before.link.client().be_replaced();
             if before.link.is_up() {
                 self.replaced.borrow_mut().push((ident, before.link));
