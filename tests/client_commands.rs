@@ -180,6 +180,22 @@ mod list {
         assert_eq!(found.iter().filter(|line| field(line, "user") == "bob").count(), 1);
     }
 
+    /// Whose user may not ask for its id: they are known by their address.
+    #[test]
+    fn connections_that_do_not_know_their_id_are_not_told_of_either() {
+        let (redis, nearside) = start(1);
+        redis.connect().cmd("ACL SETUSER bob on >b +@all ~* -client|id");
+        let (mut bob, mut client) = (named(&nearside, "bob"), named(&nearside, "client"));
+        assert_eq!(bob.text("AUTH bob b"), "+OK\r\n");
+        bob.cmd("GET users/a");
+        let there =
+            |conn: &mut Conn| list(conn, "").iter().filter(|line| field(line, "user") == "bob").count();
+        assert_eq!((there(&mut client), there(&mut redis.connect())), (1, 1));
+        assert_eq!(client.text("CLIENT KILL USER bob"), ":1\r\n");
+        assert!(!is_open(&mut bob));
+        assert_eq!(there(&mut redis.connect()), 1, "the connection is not the client");
+    }
+
     #[test]
     fn a_client_of_a_unix_socket_is_told_by_its_path() {
         let redis = Redis::start();
@@ -253,6 +269,62 @@ mod info {
             client.cmd(command);
         }
         assert_eq!(nearside.stat("upstream_links"), links);
+    }
+}
+
+/// An upstream that knows more than the server that the tests run against.
+mod newer {
+    use super::*;
+    use support::scripted::Scripted;
+
+    const LINE: &str = "id=9 addr=127.0.0.1:1 laddr=127.0.0.1:2 fd=8 name=nearside age=7 idle=3 flags=t db=0 sub=0 \
+                        resp=2 lib-name=other lib-ver=0 io-thread=1 tot-cmds=55\n";
+
+    fn bulk(text: &str) -> String {
+        format!("${}\r\n{text}\r\n", text.len())
+    }
+
+    #[test]
+    fn the_library_is_what_the_session_has_said_of_it() {
+        let upstream = Scripted::start();
+        let nearside = Nearside::start(upstream.address);
+        let (mut client, mut other) = (nearside.connect(), nearside.connect());
+        for (said, reply) in [
+            ("CLIENT SETINFO lib-name redis-py", "+OK\r\n"),
+            ("CLIENT SETINFO LIB-VER 5.0.8", "+OK\r\n"),
+            ("CLIENT SETINFO lib-name refused", "-ERR lib-name cannot contain refused\r\n"),
+        ] {
+            client.send(&line(said));
+            upstream.expect(said).reply(reply);
+            assert_eq!(client.reply(), reply.as_bytes());
+        }
+        client.send(&line("CLIENT INFO"));
+        upstream.expect("CLIENT INFO").reply(&bulk(LINE));
+        let found = lines(&String::from_utf8(client.reply()).unwrap()).remove(0);
+        assert_eq!((field(&found, "lib-name"), field(&found, "lib-ver")), ("redis-py", "5.0.8"));
+        assert_eq!((field(&found, "tot-cmds"), field(&found, "flags")), ("55", "N"));
+        assert_eq!(field(&found, "id"), id(&mut client).to_string());
+        other.send(&line("CLIENT LIST"));
+        let foreign = LINE.replace("id=9", "id=1000").replace("=nearside", "=direct");
+        upstream.expect("CLIENT LIST").reply(&bulk(&foreign));
+        let found = lines(&String::from_utf8(other.reply()).unwrap());
+        assert_eq!(found[0], foreign.trim_end());
+        let libraries: Vec<_> = found.iter().map(|line| field(line, "lib-name")).collect();
+        assert_eq!(libraries, ["other", "redis-py", ""]);
+        assert!(found[1].ends_with("lib-name=redis-py lib-ver=5.0.8 io-thread=0 tot-cmds=0"), "{}", found[1]);
+    }
+
+    /// Nobody is closed by an option that would have spared them.
+    #[test]
+    fn an_option_that_is_not_known_closes_nobody() {
+        let upstream = Scripted::start();
+        let nearside = Nearside::start(upstream.address);
+        let (mut client, mut other) = (nearside.connect(), nearside.connect());
+        client.send(&line("CLIENT KILL TYPE normal NOT-ADDR 127.0.0.1:1"));
+        upstream.expect("CLIENT KILL ADDR nobody:0 TYPE normal NOT-ADDR 127.0.0.1:1").reply(":0\r\n");
+        upstream.expect("CLIENT LIST").reply(&bulk(LINE));
+        assert!(client.reply().starts_with(b"-ERR nearside: CLIENT KILL has an option"));
+        assert!(id(&mut other) > 0);
     }
 }
 
@@ -401,6 +473,31 @@ mod kill {
             assert!(client.is_closed());
             assert_eq!(nearside.connect().value("users/after"), None, "what came behind it is not done");
         }
+    }
+
+    /// Where its reply cannot be waited for it closes nobody, rather than the connections that clients share.
+    #[test]
+    fn in_a_transaction_or_without_replies_nobody_is_closed() {
+        let (redis, nearside) = start(1);
+        let (mut client, mut other) = (nearside.connect(), nearside.connect());
+        other.cmd("GET users/a");
+        let own = |redis: &Redis| -> Vec<String> {
+            let found = list(&mut redis.connect(), "");
+            let own = found.iter().filter(|line| field(line, "name") == "nearside");
+            own.map(|line| field(line, "id").to_string()).collect()
+        };
+        let before = own(&redis);
+        let lines =
+            ["MULTI", "CLIENT KILL TYPE normal", "CLIENT KILL USER default ADDR x", "CLIENT KILL x", "EXEC"];
+        let said = client.pipeline(&lines).pop().unwrap();
+        assert_eq!(said, "*3\r\n:0\r\n:0\r\n-ERR No such client\r\n");
+        let id = before.last().unwrap();
+        let lines = ["CLIENT REPLY SKIP".to_string(), format!("CLIENT KILL ID {id}"), "PING".into()];
+        client.send(&lines.iter().map(|text| line(text)).collect::<Vec<_>>().concat());
+        assert_eq!(client.reply(), b"+PONG\r\n");
+        let after = own(&redis);
+        assert!(before.iter().all(|id| after.contains(id)), "{before:?} {after:?}");
+        assert!(is_open(&mut other));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::expect::What;
 use super::listing::{Asker, Filter, merge, own_line, written};
 use super::outbox::{Outbox, To};
 use super::redirect::Redirecting;
-use crate::command::Table;
+use crate::command::{Row, Table};
 use crate::resp::encode;
 use crate::resp::request::Request;
 use crate::upstream::{At, Outgoing};
@@ -142,17 +142,12 @@ pub(super) fn list(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
 
 pub(super) fn kill(core: &mut Core, request: &Request<'_>) {
     let form = if request.len() == 3 { Form::Address } else { Form::Filters };
-    let mut filter = Filter::default();
-    let mut asked: Vec<&[u8]> = vec![request.arg(0), request.arg(1), NOBODY];
-    if form == Form::Filters {
-        filter = Filter::parse(request);
-        filter.skips_me.get_or_insert(true);
-        asked = request.args().collect();
-        filter.peers.iter().filter(|at| **at < request.len()).for_each(|at| asked[*at] = NOBODY);
-        if filter.peers.is_empty() {
-            asked.splice(2..2, [&b"ADDR"[..], NOBODY]);
-        }
-    }
+    let mut filter = match form {
+        Form::Address => Filter::default(),
+        Form::Filters => Filter::parse(request),
+    };
+    filter.skips_me.get_or_insert(true);
+    let asked = of_nobody(request, &filter);
     let lists = form == Form::Filters && !filter.is_of_ids();
     let ask = |out: &mut Outgoing| {
         out.with(|tail| {
@@ -164,6 +159,29 @@ pub(super) fn kill(core: &mut Core, request: &Request<'_>) {
     };
     let address = request.get(2).unwrap_or_default().to_vec();
     core.ask(1 + usize::from(lists), ask, Step::Kill(Kill { form, filter, address }));
+}
+
+/// A `CLIENT KILL` with all that may be wrong with it, that closes nobody.
+fn of_nobody<'a>(request: &Request<'a>, filter: &Filter) -> Vec<&'a [u8]> {
+    let mut args: Vec<_> = request.args().collect();
+    if request.len() == 3 {
+        args[2] = NOBODY;
+        return args;
+    }
+    filter.peers.iter().filter(|at| **at < request.len()).for_each(|at| args[*at] = NOBODY);
+    if filter.peers.is_empty() {
+        args.splice(2..2, [&b"ADDR"[..], NOBODY]);
+    }
+    args
+}
+
+/// A `CLIENT KILL` where its reply cannot be waited for, in a transaction say: as it stands it might close the
+/// connections that other clients share.
+pub(super) fn harmless(row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
+    row.filter(|row| row.name == "client|kill" && row.takes(request.len()))?;
+    let mut out = BytesMut::new();
+    encode::command(&mut out, &of_nobody(request, &Filter::parse(request)));
+    Some(out.freeze())
 }
 
 impl Core {

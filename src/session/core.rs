@@ -365,11 +365,7 @@ impl Core {
                 self.session.note(self.now, plan.row.map(|row| row.id));
                 super::local::answer(self, local, request, raw);
             }
-            Act::Dedicated(_) if super::redirect::begin(self, plan.row, request) => {}
-            Act::Dedicated(kind) => {
-                let raw = super::redirect::astray(self, plan.row, request).map_or(raw, Raw::Own);
-                self.on_dedicated(plan.row, kind, request, raw);
-            }
+            Act::Dedicated(kind) => self.send_dedicated(plan.row, kind, request, raw),
             Act::Tunnel => {
                 let said = match &self.mode {
                     Mode::Dedicated(dedicated) => dedicated.said(),

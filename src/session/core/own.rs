@@ -1,7 +1,8 @@
 //! A session and the connection that it has for itself.
 
+use super::super::asking;
 use super::super::dedicated::Dedicated;
-use super::super::redirect::Lead;
+use super::super::redirect::{self, Lead};
 use super::{Core, Mode, Raw};
 use crate::command::{Kind, Row};
 use crate::resp::request::Request;
@@ -24,6 +25,21 @@ impl Core {
         if let Mode::Dedicated(dedicated) = &mut self.mode {
             dedicated.lead(lead);
         }
+    }
+
+    /// Carries a request out there, once it is known of whom it speaks.
+    pub(super) fn send_dedicated(
+        &mut self,
+        row: Option<&Row>,
+        kind: Kind,
+        request: &Request<'_>,
+        raw: Raw<'_>,
+    ) {
+        if redirect::begin(self, row, request) {
+            return;
+        }
+        let changed = redirect::astray(self, row, request).or_else(|| asking::harmless(row, request));
+        self.on_dedicated(row, kind, request, changed.map_or(raw, Raw::Own));
     }
 
     pub(in crate::session) fn on_dedicated(
