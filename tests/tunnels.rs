@@ -73,7 +73,7 @@ fn the_replication_stream_comes_as_it_is() {
         assert_eq!(other.value("users/a").as_deref(), Some("during"));
         drop(client);
         eventually("it ends with its client", || !replicas(&mut direct));
-        direct.cmd("SET users/a before");
+        other.cmd("SET users/a before");
     }
     assert!(nearside.get("/metrics").1.contains("nearside_tunnels_total 3"));
     // With the upstream's side, too.
