@@ -290,16 +290,13 @@ impl<W: Waiter> Cache<W> {
             Some(Reason::Fenced)
         } else if name.is_too_long() {
             Some(Reason::TooLong)
-        } else if coverage.is_none() {
-            Some(Reason::NoCoverage)
         } else {
             None
         };
-        let Some((coverage, link)) = coverage.filter(|_| refused.is_none()) else {
-            let reason = refused.unwrap_or(Reason::NoCoverage);
+        if let Some(reason) = refused {
             stripe.record(place, reason, now);
             return self.past(reason);
-        };
+        }
         // Behind a fence, such a flight is the write's own read: it knows of the write, and of two writes none is
         // joined, for the second has voided the first one's.
         let (generation, fenced) = (stripe.generation, stripe.fences > 0);
@@ -316,6 +313,11 @@ impl<W: Waiter> Cache<W> {
             shard.joined += 1;
             return Lookup::Joined;
         }
+        // Another's flight is covered on its own link; this one's is of no matter to it.
+        let Some((coverage, link)) = coverage else {
+            shard.stripes[place.stripe].record(place, Reason::NoCoverage, now);
+            return self.past(Reason::NoCoverage);
+        };
         if of_key >= flights::MOST_OF_KEY {
             shard.stripes[place.stripe].record(place, Reason::InFlight, now);
             return self.past(Reason::InFlight);

@@ -34,6 +34,7 @@ mod read;
 mod redirect;
 mod refill;
 mod refresh;
+mod route;
 mod shared;
 mod state;
 mod tunnel;

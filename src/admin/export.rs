@@ -164,6 +164,11 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
             "of",
             vec![("links", m.link_attempts.get()), ("feed", m.feed_attempts.get())],
         ),
+        counter(
+            "spare_links",
+            "Links made because another was stuck behind one request",
+            m.spare_links.get(),
+        ),
         counter("upstream_connects", "Connections made", m.upstream_connects.get()),
         counter("tunnels", "Clients that became a plain tunnel: SYNC, PSYNC, SCRIPT DEBUG", m.tunnels.get()),
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),

@@ -53,6 +53,10 @@ impl<W> Flights<W> {
         self.0.insert_unique(spread(flight.hash), flight, |flight| spread(flight.hash));
     }
 
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Flight<W>> {
+        self.0.iter_mut()
+    }
+
     /// Those whose key has this hash.
     pub(super) fn of_hash(&mut self, hash: u32) -> impl Iterator<Item = &mut Flight<W>> {
         self.0.iter_hash_mut(spread(hash)).filter(move |flight| flight.hash == hash)

@@ -96,6 +96,25 @@ impl<W: Waiter> Cache<W> {
         Lease { cache, name, place, flight: id, coverage, link, opened: now, ended: false }
     }
 
+    /// What is in flight on `link` is not waited for any more, but for what the caller says: it is void, and its waiters
+    /// look up anew. A link that is stuck answers too late, and one that is given up does not answer.
+    pub fn let_go(&self, link: LinkId, but: impl Fn(&Name<'_>) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let Shard { flights, stripes, .. } = &mut *shard;
+            let concerned = |flight: &&mut Flight<W>| flight.link == link && !but(&flight.name.borrow());
+            let mut waiters = Vec::new();
+            for flight in flights.all().filter(concerned) {
+                // Behind the stripe's, so that it never comes to stand again.
+                let generation = stripes[self.place(flight.key()).stripe].generation;
+                flight.generation = generation.wrapping_sub(1);
+                waiters.append(&mut flight.waiters);
+            }
+            drop(shard);
+            release(waiters);
+        }
+    }
+
     /// A lease for the reply that a write leaves behind: its read is sent on `link` behind the write and
     /// its announcement, while the write's own fence is held. `None` if another write to the stripe is under
     /// way too, for then it is not known which of them comes last.

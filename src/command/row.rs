@@ -31,6 +31,9 @@ pub enum Kind {
     /// May wait at the server as long as it likes, hold up its connection or end it, or tells of it; it leaves
     /// no state there.
     Blocking,
+    /// Taken by a server that is busy with a script: it must not stand behind that, so it goes on a connection of its
+    /// own. It leaves no state there.
+    Aside,
     /// (P|S)SUBSCRIBE
     Subscribe,
     /// (P|S)UNSUBSCRIBE

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::expect::{Expect, What};
+use super::heart::ping;
 use super::peer::Peer;
 use super::shared::FeedUp;
 use super::worker::Worker;
@@ -18,14 +19,17 @@ use crate::upstream::{Link, server_id};
 
 impl Worker {
     pub(super) fn link_of(&self, number: LinkId) -> Option<Link<Peer>> {
-        let links = self.links.borrow();
-        links.iter().find(|known| known.link.client().number == number).map(|known| known.link.clone())
+        self.shared_links().into_iter().map(|(_, link)| link).find(|link| link.client().number == number)
     }
 
     /// A shared link has connected, or answers again.
     pub(super) fn link_up(self: &Rc<Self>, number: LinkId) {
         if let Some(link) = self.link_of(number) {
             self.arm(&link);
+            if link.client().front.is_passing() && !link.client().front.is_ready() {
+                // Behind what was just asked: its answer says that the link may be used.
+                ping(&link, self.shared.now());
+            }
         }
         self.pay();
     }
@@ -72,8 +76,7 @@ impl Worker {
             let up = *feed.borrow_and_update();
             let is_new = std::mem::replace(&mut last, up) != up;
             if up.is_some() {
-                let links: Vec<_> = self.links.borrow().iter().map(|known| known.link.clone()).collect();
-                for link in links {
+                for (_, link) in self.shared_links() {
                     match link.is_up() {
                         true if is_new || link.client().lacks_tracking() => self.arm(&link),
                         true => {}

@@ -8,6 +8,7 @@
 
 mod end;
 mod own;
+mod way;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -106,6 +107,8 @@ pub(super) struct Core {
     pub(super) quit: bool,
     /// An `MGET` that is answered bit by bit.
     pub(super) rest: Option<Box<super::mget::Rest>>,
+    /// The session's link is not the one that it would choose anew: see [`Core::settle`].
+    unsettled: bool,
     /// The last request that may write keys which nobody can name.
     barrier: Cell<Option<u64>>,
     /// The client has not given the password that nearside asks for.
@@ -146,6 +149,7 @@ impl Core {
             asking: None,
             quit: false,
             rest: None,
+            unsettled: false,
             barrier: Cell::new(None),
             mode: Mode::Shared,
             handled: 0,
@@ -194,6 +198,11 @@ impl Core {
             self.obey(cx);
         }
         let mut done = self.poll_changing(cx) | self.poll_asking(table);
+        self.unsettled = self.link.client().front.is_unsettled(self.now);
+        if self.unsettled && !self.settle(false) && self.outbox.has_joined() {
+            // What was released waits until it is known which way to go.
+            return done;
+        }
         while let Some((slot, request)) = self.outbox.next_released() {
             super::read::read_again(self, table, slot, &request);
             done = true;
@@ -201,7 +210,6 @@ impl Core {
         done |= super::mget::go_on(self);
         if self.changing.is_none() {
             self.leave_if_idle();
-            self.leave_replaced();
         }
         done
     }
@@ -270,6 +278,9 @@ impl Core {
             Some(_) => Kind::Plain,
         };
         self.leave_if_idle();
+        if self.unsettled && matches!(self.mode, Mode::Shared) && !self.settle(way::is_paused(row)) {
+            return None;
+        }
         let idle = || self.outbox.waiting() == 0;
         let now = self.now;
         let kind = match &self.mode {
@@ -312,7 +323,7 @@ impl Core {
             CacheRule::Single => Act::Read,
             CacheRule::Mget => Act::Mget,
             CacheRule::Unwanted => Act::ReadPast(Reason::Unwanted),
-            CacheRule::Never if row.access == Access::Write => Act::Write,
+            CacheRule::Never if way::is_paused(Some(row)) => Act::Write,
             CacheRule::Never if row.name == "info" => Act::Info,
             CacheRule::Never => Act::Forward,
         })
@@ -422,14 +433,6 @@ impl Core {
             dedicated.end(&self.worker, self.number, &self.login);
         }
         self.outbox.forget_lost_link();
-    }
-
-    /// Goes to the link that has taken the place of the session's, once nothing is expected on that.
-    fn leave_replaced(&mut self) {
-        if self.link.client().is_replaced() && self.outbox.waiting() == 0 {
-            self.link = self.worker.link(&self.ident, &self.login);
-            self.number = self.shared.idents.number(&self.ident);
-        }
     }
 
     /// Whether the client wants no reply.

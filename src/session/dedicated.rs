@@ -65,6 +65,8 @@ pub(super) struct Dedicated {
     let_go: Option<(u64, bool)>,
     /// What a tunnel would have to say again.
     said: Said,
+    /// It is for one [`Kind::Aside`] alone, and of this identity.
+    aside: Option<IdentId>,
     alone: Alone,
     /// Where the session's tracking leads, if that is another session.
     lead: Option<Lead>,
@@ -85,7 +87,14 @@ impl Dedicated {
             for_ever: None,
             let_go: None,
             said: Said::default(),
+            aside: None,
         }
+    }
+
+    /// For one [`Kind::Aside`] alone, on a connection of this identity.
+    pub(super) fn aside(mut self, ident: IdentId) -> Self {
+        self.aside = Some(ident);
+        self
     }
 
     pub(super) fn link(&self) -> &Link<Peer> {
@@ -157,7 +166,7 @@ impl Dedicated {
     /// Gives the connection to the next session, if it is fit for that.
     pub(super) fn end(self, worker: &Worker, ident: IdentId, login: &Option<Login>) {
         if self.pushes().is_clean() && self.state.is_clean() {
-            worker.give_back(ident, login, self.link);
+            worker.give_back(self.aside.unwrap_or(ident), login, self.link);
         }
     }
 
@@ -194,7 +203,7 @@ impl Dedicated {
     /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
     /// hangs on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
     pub(super) fn holds_back(&self, row: Option<&Row>, kind: Kind) -> bool {
-        if matches!(kind, Kind::Local(_)) || is_reply_command(row) {
+        if matches!(kind, Kind::Local(_)) || is_reply_command(row) || self.aside.is_some() {
             return true;
         }
         let unsure = |transaction: &Rc<RefCell<Transaction>>| !transaction.borrow().answered;

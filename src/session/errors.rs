@@ -1,7 +1,8 @@
 //! What a client reads when nearside itself has to refuse something: each wording stands here, once.
 
 use crate::resp::request::Request;
-use crate::upstream::{Address, ConnectError, Loss};
+use crate::resp::scanner::Kind;
+use crate::upstream::{Address, ConnectError, Loss, Said};
 
 /// An error line as it is sent.
 pub fn line(text: &str) -> Vec<u8> {
@@ -12,6 +13,12 @@ pub fn line(text: &str) -> Vec<u8> {
 
 /// A request has no reply because its link was lost or cannot be made.
 pub fn lost(address: &Address, loss: &Loss) -> String {
+    if let ConnectError::Refused(raw) = &loss.cause
+        && Said::of(Kind::Error, raw) == Said::NotNow
+    {
+        // As it would have said to the request.
+        return String::from_utf8_lossy(raw).trim_end().trim_start_matches('-').to_string();
+    }
     let fate = match loss.sent {
         true => "the reply was lost; the command may have been executed",
         false => "the command was not sent",

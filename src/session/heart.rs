@@ -51,6 +51,7 @@ impl Worker {
             if links.iter().any(|(_, link)| link.has_lived()) && self.shared.metrics.links_down_told.over() {
                 info!(upstream = %self.shared.settings.upstream.address, "the upstream is there again");
             }
+            self.let_go_of_stuck(now);
             self.drop_unused();
             self.close_replaced();
             if is_active(&self.shared, now) {
@@ -76,14 +77,10 @@ impl Worker {
         }
     }
 
-    fn shared_links(&self) -> Vec<(IdentId, Link<Peer>)> {
-        self.links.borrow().iter().map(|known| (known.ident, known.link.clone())).collect()
-    }
-
     /// How long until the next link is found silent that was not yet.
     fn until_silence(&self, pace: Pace) -> Option<Duration> {
-        let (now, links) = (self.shared.now(), self.links.borrow());
-        let peers = links.iter().map(|known| known.link.client());
+        let (now, links) = (self.shared.now(), self.shared_links());
+        let peers = links.iter().map(|(_, link)| link.client());
         peers.filter(|peer| !peer.is_silent()).filter_map(|peer| peer.pings.left(pace, now)).min()
     }
 
@@ -117,7 +114,7 @@ impl Worker {
     }
 }
 
-fn ping(link: &Link<Peer>, now: Micros) {
+pub(super) fn ping(link: &Link<Peer>, now: Micros) {
     link.client().pings.sent(now);
     let _ = link.send(|out| out.copy(PING), Expect { since: now, what: What::Ping });
 }

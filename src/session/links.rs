@@ -205,5 +205,7 @@ impl Worker {
                 unused.push(links.swap_remove(i));
             }
         }
+        drop(links);
+        self.drop_unused_spares();
     }
 }

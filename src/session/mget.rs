@@ -284,6 +284,11 @@ impl Gather {
         &self.to
     }
 
+    /// What it fetches.
+    pub(super) fn names(&self) -> impl Iterator<Item = Name<'_>> {
+        self.missing.iter().filter_map(|missing| missing.lease.as_ref()).map(CacheLease::name)
+    }
+
     pub(super) fn into_to(self) -> To {
         self.to
     }

@@ -232,6 +232,11 @@ impl Outbox {
         Some(request)
     }
 
+    /// Whether any request has gone to a link and is not answered.
+    pub fn has_sent(&self) -> bool {
+        self.0.borrow().slots.iter().any(|slot| !slot.done && slot.joined.is_none())
+    }
+
     /// Whether any request waits for another's flight.
     pub fn has_joined(&self) -> bool {
         !self.0.borrow().joined.is_empty()

@@ -4,6 +4,7 @@
 //! dropped, just *before* the reply is handed to its slot. From then on the client may act on it.
 
 mod cover;
+mod front;
 mod written;
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use tracing::{debug, warn};
 
 use cover::Arming;
+use front::Front;
 
 use super::errors;
 use super::expect::{Change, Expect, What};
@@ -66,6 +68,8 @@ pub(super) struct Peer {
     /// A write that cannot fail by its arguments was refused: until one is not, what is announced waits for the reply.
     pub(super) careful: Cell<bool>,
     arming: Arming,
+    /// Whether what is at the front of a shared link is stuck.
+    pub(super) front: Front,
     /// It logs in as nearside itself.
     pub(super) own: bool,
 }
@@ -96,6 +100,7 @@ impl Peer {
             blind: Cell::default(),
             careful: Cell::default(),
             arming: Arming::default(),
+            front: Front::default(),
             own: false,
             pushes: Pushes::new(protocol),
         }
@@ -185,6 +190,15 @@ impl Client for Peer {
         self.heard.set(self.shared.now());
     }
 
+    fn front(&self, front: Option<&Expect>) {
+        let sent = front.map_or(0, |expect| expect.since);
+        if self.front.is_stuck(self.heard.get()) {
+            // It is not any more: who waits for another way can take this one.
+            self.worker.upgrade().iter().for_each(|worker| worker.wake_undecided());
+        }
+        self.front.is(front, sent.max(self.heard.get()));
+    }
+
     fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
         if self.number != NO_LINK {
             return kind == Kind::Push;
@@ -212,6 +226,9 @@ impl Client for Peer {
     }
 
     fn reply(&self, expect: Expect, chunk: Chunk<'_>, at: At) -> Option<Expect> {
+        if at.first {
+            self.front.answered(at.kind == Kind::Error && chunk.starts_with(b"-BUSY"), self.heard.get());
+        }
         let Expect { since, what } = expect;
         let again = |what| Some(Expect { since, what });
         match what {
@@ -282,6 +299,7 @@ impl Client for Peer {
             }
             What::Said(said) => self.said(said, &chunk, at).and_then(again),
             What::Ping => {
+                self.front.took(self.heard.get().saturating_sub(since));
                 self.proven(since);
                 self.answered();
                 None
@@ -306,6 +324,7 @@ impl Client for Peer {
                 false => again(What::Answers(answers)),
             },
             What::Server(feed, server) => {
+                self.front.took(self.heard.get().saturating_sub(since));
                 self.read.borrow_mut().extend_from_slice(&chunk);
                 if !at.last {
                     return again(What::Server(feed, server));
@@ -315,6 +334,7 @@ impl Client for Peer {
                 None
             }
             What::Arm(feed) => {
+                self.front.took(self.heard.get().saturating_sub(since));
                 self.armed(feed, since, &chunk, at.kind);
                 None
             }
@@ -344,6 +364,7 @@ impl Client for Peer {
     }
 
     fn up(&self, id: Option<i64>) {
+        self.heard();
         self.id.set(id);
         if let Some(owner) = &*self.owner.borrow() {
             owner.session().is_on(id);
@@ -368,6 +389,8 @@ impl Client for Peer {
         self.pings.forget();
         self.silent.set(false);
         self.ask_anew();
+        self.front.become_ready(false);
+        self.worker.upgrade().iter().for_each(|worker| worker.wake_undecided());
         if was_up {
             self.shared.metrics.upstream_disconnects.inc();
             self.shared.metrics.upstream_links.dec();
@@ -466,6 +489,7 @@ impl Peer {
 
     fn observe(&self, since: Micros) {
         let micros = self.heard.get().saturating_sub(since);
+        self.front.took(micros);
         self.shared.metrics.upstream_latency.observe(micros, 1);
     }
 }

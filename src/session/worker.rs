@@ -6,7 +6,7 @@
 mod seat;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -141,6 +141,10 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) links: RefCell<Vec<SharedLink>>,
+    /// Used while the first of an identity is stuck; at most one of each.
+    pub(super) spares: RefCell<Vec<SharedLink>>,
+    /// Sessions that wait to know which way their writes go.
+    pub(super) undecided: RefCell<HashSet<u64>>,
     /// Links that gave no answer and were replaced: they end with what is in flight on them. At most one of
     /// an identity.
     pub(super) replaced: RefCell<Vec<(IdentId, Link<Peer>)>>,
@@ -167,6 +171,8 @@ impl Worker {
             shared,
             inbox,
             links: RefCell::default(),
+            spares: RefCell::default(),
+            undecided: RefCell::default(),
             replaced: RefCell::default(),
             fresh: RefCell::default(),
             trying: RefCell::default(),
@@ -213,6 +219,7 @@ impl Worker {
         }
         drop(tasks);
         self.links.borrow_mut().clear();
+        self.spares.borrow_mut().clear();
         self.replaced.borrow_mut().clear();
         self.fresh.borrow_mut().clear();
         self.trying.borrow_mut().clear();
@@ -270,6 +277,17 @@ impl Worker {
             connection::serve(seat.worker.clone(), present, seat.outbox.clone(), stream).await;
             drop(seat);
         });
+    }
+
+    /// Wakes the session when a link has answered, or is lost.
+    pub(super) fn wake_when_known(&self, session: u64) {
+        self.undecided.borrow_mut().insert(session);
+    }
+
+    pub(super) fn wake_undecided(&self) {
+        let undecided = std::mem::take(&mut *self.undecided.borrow_mut());
+        let sessions = self.sessions.borrow();
+        undecided.iter().filter_map(|id| sessions.get(id)).for_each(|outbox| outbox.wake());
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -332,10 +350,9 @@ impl Worker {
 
     /// A shared link was lost: it is made anew without waiting for somebody to ask.
     pub(super) fn link_lost(&self, number: LinkId) {
-        let links = self.links.borrow();
-        let Some(known) = links.iter().find(|known| known.link.client().number == number) else { return };
-        let link = known.link.clone();
-        tokio::task::spawn_local(async move { link.reconnect() });
+        if let Some(link) = self.link_of(number) {
+            tokio::task::spawn_local(async move { link.reconnect() });
+        }
     }
 }
 

@@ -18,6 +18,10 @@ pub trait Client: 'static {
     /// Bytes came; the frames in them are handed over next.
     fn heard(&self) {}
 
+    /// From now on this request is the one that is answered next; there is none, or an answer has come, too, if it is the
+    /// same.
+    fn front(&self, _front: Option<&Self::Expect>) {}
+
     /// Whether this frame answers no request. `start` holds at least the frame's beginning.
     fn is_push(&self, front: Option<&Self::Expect>, kind: Kind, start: &[u8]) -> bool;
 

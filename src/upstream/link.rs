@@ -134,6 +134,7 @@ impl<C: Client> Link<C> {
         state.queued += (state.out.len() - before) as u64;
         if state.in_flight.is_empty() {
             self.0.awaited.set(Instant::now());
+            self.0.client.front(Some(&expect));
         }
         state.in_flight.push_back(InFlight { start, expect });
         drop(state);
@@ -277,6 +278,11 @@ impl<C: Client> Link<C> {
         matches!(self.0.state.borrow().phase, Phase::Down { cause: ConnectError::Refused(_), .. })
     }
 
+    /// Looks at what is expected in answer to the oldest request.
+    pub fn with_front<T>(&self, look: impl FnOnce(&C::Expect) -> T) -> Option<T> {
+        self.0.state.borrow().in_flight.front().map(|front| look(&front.expect))
+    }
+
     /// Requests whose replies have not all come.
     pub fn in_flight(&self) -> usize {
         self.0.state.borrow().in_flight.len()
@@ -315,6 +321,7 @@ impl<C: Client> Link<C> {
         drop(state);
         let mut loss = Loss { sent: false, cause };
         self.0.client.down(was_up, &loss);
+        self.0.client.front(None);
         for request in in_flight {
             loss.sent = was_up && request.start < written;
             self.0.client.lost(request.expect, &loss);
@@ -399,6 +406,7 @@ async fn run<C: Client>(
         std::mem::take(&mut state.waiting)
     };
     inner.client.up(id);
+    inner.tell_front();
     waiting.into_iter().for_each(Waker::wake);
     drop(inner);
     let mut reader = Reader::default();
@@ -431,6 +439,11 @@ async fn run<C: Client>(
 }
 
 impl<C: Client> Inner<C> {
+    pub(super) fn tell_front(&self) {
+        let state = self.state.borrow();
+        self.client.front(state.in_flight.front().map(|front| &front.expect));
+    }
+
     fn overdue(&self) -> Option<ConnectError> {
         let limit = self.settings.reply_timeout;
         let state = self.state.borrow();

@@ -76,9 +76,13 @@ impl Reader {
     fn handle<C: Client>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
         inner.awaited.set(Instant::now());
         inner.client.heard();
+        let mut answered = false;
         while self.seen < self.buf.len() {
             match self.scanner.scan(&self.buf[self.seen..]) {
-                Ok(Scan::Done { used, kind }) => self.deliver(inner, self.seen + used, kind, true)?,
+                Ok(Scan::Done { used, kind }) => {
+                    self.deliver(inner, self.seen + used, kind, true)?;
+                    answered |= !self.pushing;
+                }
                 Ok(Scan::More) => {
                     self.seen = self.buf.len();
                     if let Some(kind) = self.scanner.kind().filter(|_| self.seen >= PIECE) {
@@ -89,6 +93,9 @@ impl Reader {
                     return Err(ConnectError::Io(format!("not understood: {garbage}").into()));
                 }
             }
+        }
+        if answered {
+            inner.tell_front();
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::super::asking;
 use super::super::dedicated::Dedicated;
+use super::super::idents::Ident;
 use super::super::redirect::{self, Lead};
 use super::{Core, Mode, Raw};
 use crate::command::{Kind, Row};
@@ -13,6 +14,16 @@ impl Core {
         if matches!(self.mode, Mode::Shared) {
             let link = self.worker.dedicated(&self.ident, &self.login, &self.outbox);
             self.mode = Mode::Dedicated(Box::new(Dedicated::new(link, &self.session)));
+        }
+    }
+
+    /// A connection for what a busy server takes: that takes no `SELECT` then, so it is one of database 0.
+    fn go_aside(&mut self) {
+        if matches!(self.mode, Mode::Shared) {
+            let ident = Ident { db: 0, ..self.ident.clone() };
+            let link = self.worker.dedicated(&ident, &self.login, &self.outbox);
+            let number = self.shared.idents.number(&ident);
+            self.mode = Mode::Dedicated(Box::new(Dedicated::new(link, &self.session).aside(number)));
         }
     }
 
@@ -49,7 +60,10 @@ impl Core {
         request: &Request<'_>,
         raw: Raw<'_>,
     ) {
-        self.dedicate();
+        match kind {
+            Kind::Aside => self.go_aside(),
+            _ => self.dedicate(),
+        }
         let mut mode = std::mem::replace(&mut self.mode, Mode::Shared);
         if let Mode::Dedicated(dedicated) = &mut mode {
             dedicated.execute(self, row, kind, request, raw);

@@ -101,6 +101,7 @@ impl Peer {
 
     pub(in crate::session) fn be_replaced(&self) {
         self.replaced.set(true);
+        self.front.pass();
     }
 
     pub(in crate::session) fn is_replaced(&self) -> bool {
@@ -111,6 +112,8 @@ impl Peer {
     pub(super) fn answered(&self) {
         self.pings.answered();
         let Some(worker) = self.worker.upgrade() else { return };
+        self.front.become_ready(true);
+        worker.wake_undecided();
         if self.silent.replace(false) {
             worker.link_up(self.number);
         }
