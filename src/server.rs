@@ -10,6 +10,7 @@ mod accept;
 mod alarm;
 mod files;
 mod parts;
+mod rights;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::session::{Inbox, Message, Shared, Worker, micros};
 use accept::{Door, Listener};
 use alarm::Alarm;
 use files::{Room, Spare};
+use rights::Rights;
 
 /// Why the server could not run.
 #[derive(Debug, thiserror::Error)]
@@ -145,8 +147,9 @@ impl Server {
         config.warnings().iter().for_each(|warning| warn!("{warning}"));
         let room = files::make_room(config.max_clients, config.workers)?;
         let mut listeners = Vec::new();
+        let rights = Rights { mode: config.unix_socket_mode, group: config.unix_socket_group.clone() };
         for listen in &config.listen {
-            listeners.push(Listener::bind(listen)?);
+            listeners.push(Listener::bind(listen, &rights)?);
         }
         let admin = match &config.admin {
             Some(at) => Some(accept::bind_tcp(at).map_err(|cause| {

@@ -441,7 +441,8 @@ fn a_client_that_asks_without_end_lets_others_have_their_turn() {
     meanwhile.sort_unstable();
     println!("{meanwhile:?}");
     reader.shutdown(Shutdown::Both).unwrap();
-    (sending.join().unwrap(), reading.join().unwrap());
+    sending.join().unwrap();
+    reading.join().unwrap();
     assert!(meanwhile[15] < 20_000, "{} requests of one client before one of another", meanwhile[15]);
 }
 

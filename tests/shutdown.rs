@@ -357,3 +357,30 @@ fn an_open_address_is_warned_of_at_the_start() {
     let program = Program::start(redis.port, &["--listen", &at]);
     assert!(program.seen.contains("can be reached from other hosts"), "{}", program.seen);
 }
+
+#[test]
+fn a_unix_socket_has_the_rights_that_it_was_given() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let redis = Redis::start();
+    let folder = tempfile::tempdir().unwrap();
+    let group = folder.path().metadata().unwrap().gid();
+    for (more, mode) in [
+        (&[][..], 0o700),
+        (&["--unix-socket-mode", "770", "--unix-socket-group", &group.to_string()][..], 0o770),
+    ] {
+        let path = folder.path().join("n.sock");
+        let listen = format!("unix:{}", path.display());
+        let mut program = Program::start(redis.port, &[&["--listen", &listen], more].concat());
+        let metadata = path.metadata().unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o777, metadata.gid()), (mode, group));
+        assert_eq!(ask(&path, "PING").unwrap(), "+PONG\r\n");
+        program.terminate();
+        program.ended();
+    }
+    let listen = format!("unix:{}", folder.path().join("n.sock").display());
+    let none = ["--listen", &listen, "--unix-socket-group", "no-such-group", "--admin", "off"];
+    let mut program = Program::run(&none, 0, 0);
+    assert_eq!(program.ended().code(), Some(1));
+    assert!(program.seen.contains("/etc/group has no group"), "{}", program.seen);
+    assert!(!folder.path().join("n.sock").exists(), "nothing is left");
+}

@@ -95,6 +95,10 @@ settings! {
     /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH. Prefer
     /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
     upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
+    /// What owner, group and others may do with a Unix socket that is listened on, in octal; connecting is writing
+    unix_socket_mode: u32 = MODE "700";
+    /// The group that such a socket is given, by name (of /etc/group) or number
+    unix_socket_group: Option<String> = GROUP "";
     /// Who asks clients for a login: the upstream, to which AUTH goes through, or nearside, with the password of
     /// password-file or NEARSIDE_PASSWORD; then all of them have the rights of the upstream URL's user
     auth: Auth = AUTH "upstream";

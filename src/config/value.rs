@@ -46,6 +46,23 @@ pub(super) const ROOM: Kind<usize> = Kind {
     ..SIZE
 };
 
+/// What owner, group and others may do, in octal.
+pub(super) const MODE: Kind<u32> = Kind {
+    metavar: "OCTAL",
+    parse: |text| match u32::from_str_radix(text, 8) {
+        Ok(mode @ 1..=0o777) => Ok(mode),
+        _ => Err(format!("{text:?} is no mode; write octal digits such as 700 or 770")),
+    },
+    show: |mode| quoted(&format!("{mode:o}")),
+};
+
+/// A group, by name or number, or nothing.
+pub(super) const GROUP: Kind<Option<String>> = Kind {
+    metavar: "GROUP",
+    parse: |text| Ok(Some(text.to_owned()).filter(|_| !text.is_empty())),
+    show: |group| quoted(group.as_deref().unwrap_or_default()),
+};
+
 /// A span of time.
 pub(super) const TIME: Kind<Duration> = Kind { metavar: "TIME", parse: parse_time, show: show_time };
 

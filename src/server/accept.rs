@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::ServerError;
 use super::alarm::Alarm;
 use super::files::{Room, Spare, is_out_of_files};
+use super::rights::Rights;
 use crate::config::{HostPort, Listen};
 use crate::session::{Inbox, MAX_CLIENTS, Message, Shared, error_line};
 
@@ -75,7 +76,7 @@ fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen) -> Result<Self, ServerError> {
+    pub(super) fn bind(listen: &Listen, rights: &Rights) -> Result<Self, ServerError> {
         let refused = |cause| ServerError::Listen { at: listen.to_string(), cause };
         match listen {
             Listen::Tcp(at) => bind_tcp(at).map(Listener::Tcp).map_err(refused),
@@ -88,9 +89,11 @@ impl Listener {
                 if is_socket && is_left() {
                     std::fs::remove_file(path).map_err(refused)?;
                 }
-                let listener = UnixListener::bind(path).map_err(refused)?;
+                let listener = rights.bind(path).map_err(refused)?;
+                let file = SocketFile(path.clone());
+                rights.give(path).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
-                Ok(Listener::Unix(listener, SocketFile(path.clone())))
+                Ok(Listener::Unix(listener, file))
             }
         }
     }
