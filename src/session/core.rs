@@ -423,23 +423,6 @@ impl Core {
         }
     }
 
-    fn leave(&mut self) {
-        if let Mode::Dedicated(mut dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
-            if !dedicated.is_idle(self) {
-                self.mode = Mode::Dedicated(dedicated);
-                return;
-            }
-            self.follow(dedicated.became());
-            dedicated.end(&self.worker, self.number, &self.login);
-        }
-        self.outbox.forget_lost_link();
-    }
-
-    /// Whether the client wants no reply.
-    pub(super) fn is_silent(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.is_silent())
-    }
-
     /// From now on the session is this one.
     pub(super) fn become_ident(&mut self, ident: Ident, login: Option<Login>) {
         self.link = self.worker.link(&ident, &login);

@@ -70,4 +70,21 @@ impl Core {
         }
         self.mode = mode;
     }
+
+    pub(super) fn leave(&mut self) {
+        if let Mode::Dedicated(mut dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
+            if !dedicated.is_idle(self) {
+                self.mode = Mode::Dedicated(dedicated);
+                return;
+            }
+            self.follow(dedicated.became());
+            dedicated.end(&self.worker, self.number, &self.login);
+        }
+        self.outbox.forget_lost_link();
+    }
+
+    /// Whether the client wants no reply.
+    pub(in crate::session) fn is_silent(&self) -> bool {
+        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.is_silent())
+    }
 }
