@@ -42,6 +42,7 @@ mod fence;
 mod flights;
 mod id;
 mod lease;
+mod name;
 mod reason;
 mod refresh;
 mod show;
@@ -52,6 +53,7 @@ pub use coverage::{CoverageId, CoverageSlot, Coverages, Seen};
 pub use fence::Fence;
 pub use id::{IdentId, LinkId, NO_IDENT, NO_LINK};
 pub use lease::{Lease, Life, NameBuf};
+pub use name::{By, Name};
 pub use reason::{Class, Reason};
 pub use refresh::Wanted;
 pub use show::{CachedReply, Description, Sample};
@@ -75,25 +77,6 @@ pub const MAX_KEY: usize = u16::MAX as usize;
 
 /// The longest rest of a request (what stands behind its key) under which a reply is kept, in bytes.
 pub const MAX_REST: usize = 4096;
-
-/// Names a reply: the exact request, and for whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Name<'a> {
-    pub key: &'a [u8],
-    /// The (user, database, protocol) of the session, as a number.
-    pub ident: IdentId,
-    /// The command, as a number.
-    pub command: u16,
-    /// What stands behind the key in the request, raw, with its argument boundaries; at most [`MAX_REST`].
-    pub rest: &'a [u8],
-}
-
-impl Name<'_> {
-    /// Whether no reply is kept under it.
-    fn is_too_long(&self) -> bool {
-        self.key.len() > MAX_KEY || self.rest.len() > MAX_REST || self.ident == NO_IDENT
-    }
-}
 
 /// Whoever waits for another's flight.
 pub trait Waiter: Send + 'static {
@@ -236,7 +219,9 @@ impl<W: Waiter> Cache<W> {
         let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
         let mut gone = None;
-        if let Some((head, body)) = shard.store.find(name, place.hash) {
+        if let Some((head, body)) =
+            shard.store.find(name, place.hash).filter(|(head, _)| head.allows(name.by))
+        {
             let state = self.state(head, body, bounds.max_staleness, now);
             let stale = bounds.unreachable && matches!(state, State::Unproven | State::Ended);
             if state == State::Fresh || stale {
@@ -307,6 +292,11 @@ impl<W: Waiter> Cache<W> {
                 && !self.is_barred(flight.coverage, || flight.opened)
                 && flight.is(name)
         });
+        // What is fetched by another command may be refused to this one. There is one flight of a reply at a time: of two,
+        // the older reply could come last.
+        if joinable.as_ref().is_some_and(|flight| !flight.name.borrow().by.has(name.by)) {
+            return self.past(Reason::InFlight);
+        }
         if let Some(flight) = joinable {
             let Some(waiter) = join(fenced) else { return self.past(Reason::InFlight) };
             flight.waiters.push(waiter);
@@ -334,7 +324,7 @@ impl<W: Waiter> Cache<W> {
         let place = self.place(name.key);
         let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
-        let (head, body) = shard.store.find(name, place.hash)?;
+        let (head, body) = shard.store.find(name, place.hash).filter(|(head, _)| head.allows(name.by))?;
         matches!(self.state(head, body, 0, now), State::Unproven | State::Ended).then(|| {
             shard.stale_hits += 1;
             Bytes::copy_from_slice(body.reply(head))
@@ -436,7 +426,7 @@ impl<W: Waiter> Cache<W> {
     fn state(&self, head: &Head, body: &Body, max_staleness: Micros, now: Micros) -> State {
         let coverages = &self.coverages;
         if now >= head.expires {
-            return State::Gone(if head.aged { Reason::Aged } else { Reason::Expired });
+            return State::Gone(if head.is_aged() { Reason::Aged } else { Reason::Expired });
         }
         let coverage = head.coverage();
         let unproven = now.saturating_sub(coverages.watermark(coverage));

@@ -213,13 +213,14 @@ fn while_nothing_is_changed_everything_stays() {
     assert!(nearside.stat("fills") <= fills + 1);
 }
 
-/// Of its own login nearside assumes that it may say both, until it is refused one.
+/// Nearside's own login shares them once it was seen to say each of them, until it is refused one.
 #[test]
 fn get_and_mget_share_for_nearsides_own_login() {
     for (denied, allowed) in [("GET", "MGET users/1 users/2"), ("MGET", "GET users/1")] {
         let redis = Redis::start();
         let nearside = started(&redis, Tracking::Keys);
         let (mut direct, mut plain) = (redis.connect(), nearside.connect());
+        plain.pipeline(&["GET items/1", "MGET items/2"]);
         let calls = redis.calls("mget");
         becomes_hit(&nearside, &mut plain, "GET users/1");
         assert_eq!(plain.text("MGET users/1"), "*1\r\n$6\r\nsecret\r\n");
@@ -241,4 +242,94 @@ fn get_and_mget_share_for_nearsides_own_login() {
             redis.calls("mget") == calls
         });
     }
+}
+
+/// A login that may say only one of them from the start is never given by the other what that one has filled.
+#[test]
+fn what_get_fills_is_not_given_by_mget_to_who_may_not_say_it() {
+    for (denied, allowed) in [("get", "MGET users/1"), ("mget", "GET users/1")] {
+        let redis = Redis::start();
+        with_users(&redis);
+        redis.connect().cmd(&format!("ACL SETUSER alice -{denied}"));
+        redis.connect().cmd(&format!("ACL SETUSER carl on >c ~* &* +@all -{denied}"));
+        let upstream = format!("redis://carl:c@{}", redis.address());
+        let nearside =
+            Nearside::with(redis.address(), |config| config.upstream = Upstream::parse(&upstream).unwrap());
+        let refused = if denied == "get" { "GET users/1" } else { "MGET users/1" };
+        for mut client in [logged_in(&nearside, "alice a"), nearside.connect(), nearside.connect_resp3()] {
+            for _ in 0..3 {
+                becomes_hit(&nearside, &mut client, allowed);
+                assert!(client.text(refused).starts_with("-NOPERM"), "-{denied}");
+            }
+            // Behind it in one packet, while its fetch is under way.
+            redis.connect().cmd("SET users/1 secret");
+            let replies = client.pipeline(&[allowed, refused, allowed, refused]);
+            assert!(replies[1].starts_with("-NOPERM") && replies[3].starts_with("-NOPERM"), "{replies:?}");
+        }
+        // By key: one selector for each.
+        redis.connect().cmd("ACL SETUSER dora on >d +@all -get -mget ~* &* (+get ~users/1) (+mget ~users/2)");
+        let mut dora = logged_in(&nearside, "dora d");
+        for _ in 0..3 {
+            becomes_hit(&nearside, &mut dora, "GET users/1");
+            becomes_hit(&nearside, &mut dora, "MGET users/2");
+            assert!(dora.text("MGET users/1").starts_with("-NOPERM"));
+            assert!(dora.text("GET users/2").starts_with("-NOPERM"));
+        }
+    }
+}
+
+/// Who may say both is given by either what the other has filled, once it was asked for by both.
+#[test]
+fn another_user_hits_by_get_and_mget_alike() {
+    let redis = Redis::start();
+    let nearside = started(&redis, Tracking::Keys);
+    let mut alice = logged_in(&nearside, "alice a");
+    becomes_hit(&nearside, &mut alice, "GET users/1");
+    becomes_hit(&nearside, &mut alice, "MGET users/1");
+    let hits = nearside.stat("hits");
+    for _ in 0..5 {
+        alice.pipeline(&["GET users/1", "MGET users/1"]);
+    }
+    assert_eq!(nearside.stat("hits") - hits, 10);
+    assert_eq!(nearside.stat("entries"), 1, "it is one entry, so neither is older than the other");
+}
+
+#[test]
+fn a_user_is_told_nothing_of_what_others_have_cached() {
+    let redis = Redis::start();
+    let nearside = started(&redis, Tracking::Keys);
+    let mut direct = redis.connect();
+    direct.cmd("ACL SETUSER bob on >b resetkeys ~bob:* &* +@all");
+    direct.cmd("MSET alice:1 secret bob:1 own");
+    let (mut alice, mut bob, mut own) =
+        (logged_in(&nearside, "alice a"), logged_in(&nearside, "bob b"), nearside.connect());
+    becomes_hit(&nearside, &mut alice, "GET alice:1");
+    becomes_hit(&nearside, &mut own, "GET alice:1");
+    becomes_hit(&nearside, &mut bob, "GET bob:1");
+    let listed = |client: &mut Conn| {
+        let mut listed: Vec<String> = client
+            .text("NEARSIDE KEYS")
+            .lines()
+            .filter(|line| line.contains(':'))
+            .map(String::from)
+            .collect();
+        listed.sort();
+        listed
+    };
+    assert_eq!(listed(&mut own), ["alice:1", "bob:1"]);
+    assert_eq!(listed(&mut bob), ["bob:1"]);
+    assert_eq!(listed(&mut alice), ["alice:1"]);
+    assert_eq!(bob.text("NEARSIDE WHY alice:1"), bob.text("NEARSIDE WHY alice:2"), "as of an unknown key");
+    assert!(bob.text("NEARSIDE WHY bob:1").contains("cached: yes"));
+    for flush in ["NEARSIDE FLUSH alice:1", "NEARSIDE FLUSH"] {
+        assert_eq!(bob.text(flush), "+OK\r\n");
+        for client in [&mut alice, &mut own] {
+            let hits = nearside.stat("hits");
+            client.cmd("GET alice:1");
+            assert_eq!(nearside.stat("hits") - hits, 1, "{flush} of another");
+        }
+    }
+    assert_eq!(listed(&mut bob), [""; 0], "its own went");
+    assert_eq!(own.text("NEARSIDE FLUSH"), "+OK\r\n");
+    assert_eq!(listed(&mut own), [""; 0]);
 }

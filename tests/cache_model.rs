@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nearside::cache::{
-    Bounds, Cache, CoverageId, CoverageSlot, Fence, IdentId, Lease, Life, LinkId, Lookup, Micros, Name,
+    Bounds, By, Cache, CoverageId, CoverageSlot, Fence, IdentId, Lease, Life, LinkId, Lookup, Micros, Name,
     Reason, Waiter,
 };
 use proptest::prelude::*;
@@ -226,7 +226,8 @@ impl World {
                 let fence = self.cache.fence([NAMES[key]], Reason::Write, self.now);
                 self.fences[key] += 1;
                 let lease = refill.and_then(|command| {
-                    let name = Name { key: NAMES[key], ident: IdentId(0), command, rest: b"" };
+                    let name =
+                        Name { key: NAMES[key], ident: IdentId(0), command, rest: b"", by: By::ITSELF };
                     let coverage = self.cache.coverages().current(&self.links[link]);
                     let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
                     self.cache.lease_behind_write(&name, self.now, cover)
@@ -338,7 +339,7 @@ impl World {
     }
 
     fn lookup(&mut self, key: usize, command: u16, link: usize) {
-        let name = Name { key: NAMES[key], ident: IdentId(0), command, rest: b"" };
+        let name = Name { key: NAMES[key], ident: IdentId(0), command, rest: b"", by: By::ITSELF };
         let coverage = self.cache.coverages().current(&self.links[link]);
         let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
         let number = self.joined.len();

@@ -139,6 +139,11 @@ fn a_pipeline_never_goes_back_while_a_read_waits_for_a_refill() {
     });
     let mut writer = nearside.connect();
     let link = link_of(&mut writer, &upstream);
+    // It is known from now on that MGET may be said as well as GET.
+    writer.send(&line("MGET users/9"));
+    upstream.expect("MGET users/9").reply("*1\r\n$-1\r\n");
+    upstream.expect("PTTL users/9").reply(":-2\r\n");
+    writer.reply();
     let mut others = Vec::new();
     let mut reader = loop {
         let mut reader = nearside.connect();

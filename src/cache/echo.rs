@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use super::{
-    Cache, LinkId, Micros, NameBuf, Place, Reason, Shard, Waiter, release,
+    Cache, CoverageId, LinkId, Micros, NameBuf, Place, Reason, Shard, Waiter, release,
     store::{Replies, spread},
 };
 
@@ -103,7 +103,7 @@ impl<W: Waiter> Cache<W> {
         key: &[u8],
         reason: Reason,
         now: Micros,
-    ) -> (Replies, Vec<(Arc<NameBuf>, u8)>) {
+    ) -> (Replies, Vec<(Arc<NameBuf>, CoverageId, u8)>) {
         let place = self.place(key);
         let mut shard = self.shards[place.shard].lock();
         let announced = u32::from(reason != Reason::Tracking);

@@ -6,7 +6,7 @@
 
 use std::mem::size_of;
 
-use super::{CoverageId, IdentId, Life, Micros, Name};
+use super::{By, CoverageId, IdentId, Life, Micros, Name};
 
 /// What a lookup compares and judges.
 pub(super) struct Head {
@@ -26,9 +26,12 @@ pub(super) struct Head {
     pub(super) read: bool,
     /// Read since it was last spared.
     pub(super) used: bool,
-    /// `expires` comes from `max-age`, not from the server.
-    pub(super) aged: bool,
+    /// By what its user has got it; and [`AGED`].
+    marks: u8,
 }
+
+/// `expires` comes from `max-age`, not from the server.
+const AGED: u8 = 1 << 7;
 
 const _: () = assert!(size_of::<Head>() == 32);
 
@@ -37,6 +40,24 @@ impl Head {
     pub(super) fn touch(&mut self) {
         self.read = true;
         self.used = true;
+    }
+
+    pub(super) fn ident(&self) -> IdentId {
+        self.ident
+    }
+
+    pub(super) fn is_aged(&self) -> bool {
+        self.marks & AGED != 0
+    }
+
+    pub(super) fn by(&self) -> By {
+        By(self.marks & !AGED)
+    }
+
+    /// Whether it is given to whoever asks by these.
+    #[inline(always)]
+    pub(super) fn allows(&self, by: By) -> bool {
+        self.by().has(by)
     }
 
     pub(super) fn coverage(&self) -> CoverageId {
@@ -103,7 +124,7 @@ impl Reply {
             deaf: deaf.try_into().unwrap_or(u8::MAX),
             read: false,
             used: false,
-            aged: life.aged,
+            marks: name.by.0 | if life.aged { AGED } else { 0 },
         };
         Self { head, body: Body { data: data.into_boxed_slice(), opened } }
     }
@@ -144,7 +165,13 @@ impl<'s> Entry<'s> {
     }
 
     pub(super) fn name(&self) -> Name<'s> {
-        Name { key: self.key(), ident: self.head.ident, command: self.head.command, rest: self.rest() }
+        Name {
+            key: self.key(),
+            ident: self.head.ident,
+            command: self.head.command,
+            rest: self.rest(),
+            by: self.head.by(),
+        }
     }
 
     /// What its data takes from the allocator.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::entry::Reply;
 use super::flights::Flight;
-use super::{Cache, CoverageId, IdentId, LinkId, Micros, Name, Place, Reason, Shard, Waiter, release};
+use super::{By, Cache, CoverageId, IdentId, LinkId, Micros, Name, Place, Reason, Shard, Waiter, release};
 
 /// A [`Name`] that owns its bytes.
 pub struct NameBuf {
@@ -19,17 +19,18 @@ pub struct NameBuf {
     key_len: usize,
     ident: IdentId,
     command: u16,
+    by: By,
 }
 
 impl NameBuf {
     pub fn new(name: &Name<'_>) -> Self {
         let bytes = [name.key, name.rest].concat().into_boxed_slice();
-        Self { bytes, key_len: name.key.len(), ident: name.ident, command: name.command }
+        Self { bytes, key_len: name.key.len(), ident: name.ident, command: name.command, by: name.by }
     }
 
     pub fn borrow(&self) -> Name<'_> {
         let (key, rest) = self.bytes.split_at(self.key_len);
-        Name { key, ident: self.ident, command: self.command, rest }
+        Name { key, ident: self.ident, command: self.command, rest, by: self.by }
     }
 }
 
@@ -61,6 +62,8 @@ pub struct Lease<W: Waiter> {
     coverage: CoverageId,
     link: LinkId,
     opened: Micros,
+    /// By what its reply may be had besides.
+    also: By,
     ended: bool,
 }
 
@@ -93,7 +96,7 @@ impl<W: Waiter> Cache<W> {
             refresh: None,
         });
         let cache = self.clone();
-        Lease { cache, name, place, flight: id, coverage, link, opened: now, ended: false }
+        Lease { cache, name, place, flight: id, coverage, link, opened: now, also: By::ITSELF, ended: false }
     }
 
     /// What is in flight on `link` is not waited for any more, but for what the caller says: it is void, and its waiters
@@ -142,6 +145,20 @@ impl<W: Waiter> Lease<W> {
         self.name.borrow()
     }
 
+    pub(super) fn coverage(&self) -> CoverageId {
+        self.coverage
+    }
+
+    /// Whether the coverage under which it was opened stands.
+    pub fn stands(&self) -> bool {
+        self.cache.coverages.stands(self.coverage)
+    }
+
+    /// The reply may be had by these, too.
+    pub fn share(&mut self, by: By) {
+        self.also = by;
+    }
+
     /// When the lease was given.
     pub fn opened(&self) -> Micros {
         self.opened
@@ -166,14 +183,22 @@ impl<W: Waiter> Lease<W> {
         }
         let cache = self.cache.clone();
         let mut shard = cache.shards[self.place.shard].lock();
-        let stands = self.standing(&mut shard).is_some();
+        let mut stands = self.standing(&mut shard).is_some();
+        let mut name = self.name.borrow();
+        name.by = name.by.and(self.also);
+        if let Some((head, body)) = shard.store.find(&name, self.place.hash) {
+            // Behind a barrier there may be two flights of a reply, and the one that was opened later knows more.
+            stands &= body.opened() <= self.opened;
+            if cache.coverages.stands(head.coverage()) {
+                name.by = name.by.and(head.by());
+            }
+        }
         let flight = if stands { shard.flights.take(self.place.hash, self.flight) } else { None };
         let Some(Flight { deaf, waiters, .. }) = flight else {
             drop(shard);
             return Err(self.give_up(Reason::Voided, now));
         };
         self.ended = true;
-        let name = self.name.borrow();
         let before = shard.store.bytes();
         let reply_kept = Reply::new(&name, self.place.hash, reply, self.coverage, deaf, self.opened, life);
         let replaced = shard.store.insert(reply_kept);

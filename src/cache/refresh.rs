@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::entry::Reply;
 use super::flights::Flight;
 use super::{
-    Cache, CoverageId, IdentId, Lease, LinkId, Lookup, Micros, Name, NameBuf, Reason, Shard, State, Waiter,
+    By, Cache, CoverageId, IdentId, Lease, LinkId, Lookup, Micros, Name, NameBuf, Reason, Shard, State,
+    Waiter,
 };
 
 /// How many refreshes may follow one that was overtaken.
@@ -22,17 +23,21 @@ pub struct Wanted {
     pub command: u16,
     /// The request's bytes behind the key, raw.
     pub rest: Box<[u8]>,
+    /// By what it was had, and while which coverage stood that is known.
+    by: By,
+    under: CoverageId,
     /// How many more may follow this fetch.
     followers: u8,
 }
 
 impl Wanted {
-    fn new(name: &Name<'_>, followers: u8) -> Self {
-        Self { ident: name.ident, command: name.command, rest: name.rest.into(), followers }
+    fn new(name: &Name<'_>, under: CoverageId, followers: u8) -> Self {
+        let Name { ident, command, rest, by, .. } = *name;
+        Self { ident, command, rest: rest.into(), by, under, followers }
     }
 
     fn read(reply: &Reply) -> Self {
-        Self::new(&reply.entry().name(), FOLLOWERS)
+        Self::new(&reply.entry().name(), reply.head.coverage(), FOLLOWERS)
     }
 
     /// Whether it is the same reply.
@@ -41,7 +46,7 @@ impl Wanted {
     }
 
     pub fn name<'a>(&'a self, key: &'a [u8]) -> Name<'a> {
-        Name { key, ident: self.ident, command: self.command, rest: &self.rest }
+        Name { key, ident: self.ident, command: self.command, rest: &self.rest, by: self.by }
     }
 }
 
@@ -58,8 +63,10 @@ impl<W: Waiter> Cache<W> {
     /// were read since they were filled, and refreshes that this has overtaken.
     pub fn heard_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<Wanted> {
         let (dropped, overtaken) = self.heard_and_dropped(key, reason, now);
-        let read = dropped.iter().filter(|reply| reply.head.read).map(Wanted::read);
-        let overtaken = overtaken.iter().map(|(name, left)| Wanted::new(&name.borrow(), *left));
+        let read =
+            dropped.iter().filter(|reply| reply.head.read && reply.head.by().is_by_name()).map(Wanted::read);
+        let overtaken =
+            overtaken.iter().map(|(name, under, left)| Wanted::new(&name.borrow(), *under, *left));
         read.chain(overtaken).collect()
     }
 
@@ -77,7 +84,11 @@ impl<W: Waiter> Cache<W> {
         if max_staleness == 0 {
             return None;
         }
-        let (name, place) = (wanted.name(key), self.place(key));
+        let (mut name, place) = (wanted.name(key), self.place(key));
+        if name.by != By::ITSELF && !self.coverages.stands(wanted.under) {
+            // Users may have been changed since.
+            name.by = By::GET;
+        }
         let mut shard = self.shards[place.shard].lock();
         let same = |flight: &mut Flight<W>| {
             if flight.is(&name) { flight.refresh.as_mut().map(|r| r.again = true) } else { None }
@@ -110,7 +121,7 @@ impl<W: Waiter> Lease<W> {
     pub fn end_refresh(&self) -> Option<Wanted> {
         let refresh = self.with_flight(|flight| flight.refresh.take()).flatten()?;
         let followers = refresh.followers.checked_sub(1).filter(|_| refresh.again)?;
-        Some(Wanted::new(&self.name(), followers))
+        Some(Wanted::new(&self.name(), self.coverage(), followers))
     }
 }
 
@@ -121,10 +132,10 @@ impl<W> Shard<W> {
         key: &[u8],
         hash: u32,
         generation: u32,
-    ) -> Vec<(Arc<NameBuf>, u8)> {
+    ) -> Vec<(Arc<NameBuf>, CoverageId, u8)> {
         let refresh = |flight: &mut Flight<W>| {
             let left = flight.refresh?.followers.checked_sub(1)?;
-            Some((flight.name.clone(), left))
+            Some((flight.name.clone(), flight.coverage, left))
         };
         let of_key = self.flights.of_key(key, hash);
         of_key.filter(|flight| flight.generation != generation).filter_map(refresh).collect()

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::entry::Entry;
-use super::{Cache, Coverages, Event, IdentId, Micros, Name, NameBuf, Reason, State, Stats, Waiter};
+use super::{
+    By, Cache, Coverages, Event, IdentId, Micros, Name, NameBuf, Reason, State, Stats, Waiter, release,
+};
 
 /// A cached reply as it is shown, and as it is fetched anew.
 #[derive(Clone, Debug)]
@@ -13,6 +15,7 @@ pub struct CachedReply {
     pub command: u16,
     /// The request's bytes behind the key, raw.
     pub rest: Box<[u8]>,
+    pub by: By,
     /// Length of the reply in bytes.
     pub bytes: usize,
     /// How long ago it was asked for.
@@ -37,6 +40,7 @@ impl CachedReply {
             ident: name.ident,
             command: name.command,
             rest: name.rest.into(),
+            by: name.by,
             bytes: entry.reply().len(),
             age: now.saturating_sub(entry.body.opened()),
             proven: now.saturating_sub(coverages.watermark(coverage)),
@@ -90,7 +94,12 @@ impl<W: Waiter> Cache<W> {
     }
 
     /// At most `limit` keys that are cached now and that `wanted` accepts, in no particular order.
-    pub fn keys(&self, limit: usize, now: Micros, mut wanted: impl FnMut(&[u8]) -> bool) -> Vec<Box<[u8]>> {
+    pub fn keys(
+        &self,
+        limit: usize,
+        now: Micros,
+        mut wanted: impl FnMut(&[u8], IdentId) -> bool,
+    ) -> Vec<Box<[u8]>> {
         let mut keys = HashSet::new();
         for shard in &self.shards {
             let shard = shard.lock();
@@ -98,12 +107,49 @@ impl<W: Waiter> Cache<W> {
                 if keys.len() >= limit {
                     break;
                 }
-                if !keys.contains(entry.key()) && wanted(entry.key()) {
+                if !keys.contains(entry.key()) && wanted(entry.key(), entry.name().ident) {
                     keys.insert(entry.key().into());
                 }
             }
         }
         keys.into_iter().collect()
+    }
+
+    /// Drops what is cached of `key` for those whom `theirs` accepts, and voids what is being fetched for them.
+    pub fn forget_of(&self, key: &[u8], reason: Reason, now: Micros, theirs: impl Fn(IdentId) -> bool) {
+        let place = self.place(key);
+        let mut shard = self.shards[place.shard].lock();
+        let before = shard.store.bytes();
+        let dropped = shard.store.retain(key, place.hash, |head| !theirs(head.ident()));
+        self.freed(before - shard.store.bytes());
+        let stripe = &mut shard.stripes[place.stripe];
+        let void = stripe.generation.wrapping_sub(1);
+        if !dropped.is_empty() {
+            self.count(reason);
+            stripe.record(place, reason, now);
+        }
+        let mut waiters = Vec::new();
+        let flights = shard.flights.of_key(key, place.hash);
+        for flight in flights.filter(|flight| theirs(flight.name.borrow().ident)) {
+            flight.generation = void;
+            waiters.append(&mut flight.waiters);
+        }
+        drop(shard);
+        drop(dropped);
+        release(waiters);
+    }
+
+    /// Likewise, of every key.
+    pub fn forget_all_of(&self, reason: Reason, now: Micros, theirs: impl Fn(IdentId) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let entries = shard.store.iter_from(0).filter(|entry| theirs(entry.name().ident));
+            let mut keys: HashSet<Box<[u8]>> = entries.map(|entry| entry.key().into()).collect();
+            let flights = shard.flights.all().filter(|flight| theirs(flight.name.borrow().ident));
+            keys.extend(flights.map(|flight| flight.key().into()));
+            drop(shard);
+            keys.iter().for_each(|key| self.forget_of(key, reason, now, &theirs));
+        }
     }
 
     /// Some entry that may be served; `None` if none is found near where `seed` leads to.
@@ -115,7 +161,9 @@ impl<W: Waiter> Cache<W> {
             let shard = self.shards[(first + i) % self.shards.len()].lock();
             let start = (seed >> 32) as usize % shard.store.len().max(1);
             let mut near = shard.store.iter_from(start).take(NEAR);
-            if let Some(entry) = near.find(|entry| self.may_be_served(*entry, now)) {
+            if let Some(entry) =
+                near.find(|entry| entry.head.by().is_by_name() && self.may_be_served(*entry, now))
+            {
                 let name = NameBuf::new(&entry.name());
                 return Some(Sample { name, reply: entry.reply().into(), opened: entry.body.opened() });
             }

@@ -247,12 +247,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::{CoverageId, IdentId, Life, Micros};
+    use crate::cache::{By, CoverageId, IdentId, Life, Micros};
 
     const COVERAGE: CoverageId = CoverageId { slot: 0, generation: 1 };
 
     fn name<'a>(key: &'a [u8], rest: &'a [u8]) -> Name<'a> {
-        Name { key, ident: IdentId(1), command: 7, rest }
+        Name { key, ident: IdentId(1), command: 7, rest, by: By::ITSELF }
     }
 
     /// So few that different keys share one.

@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     fn lookup_in(&self, key: &[u8], bounds: Bounds) -> (Lookup<Told>, Option<Vec<u8>>) {
-        let name = Name { key, ident: IdentId(0), command: 1, rest: b"" };
+        let name = Name { key, ident: IdentId(0), command: 1, rest: b"", by: By::ITSELF };
         let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, LINK));
         let mut hit = None;
         let join = |_| Some(self.told.clone());
@@ -254,7 +254,7 @@ fn void_entries_are_swept() {
         f.fill(format!("key{i}").as_bytes(), b"v");
     }
     f.cache.flush(Reason::Flushed);
-    assert!(f.cache.keys(10, f.now, |_| true).is_empty());
+    assert!(f.cache.keys(10, f.now, |_, _| true).is_empty());
     f.fill(b"new", b"v");
     while f.cache.sweep(1, f.now) > 0 {}
     assert_eq!(f.cache.stats().entries, 1);
@@ -350,7 +350,7 @@ fn a_refresh_of_what_is_there_again_is_no_read() {
 #[test]
 fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
     let f = Fixture::new(1 << 20);
-    let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: b"" };
+    let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: b"", by: By::ITSELF };
     let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
     let fence = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
     assert_eq!(kind(&f.lookup(b"k").0), "fenced");
@@ -416,7 +416,7 @@ fn of_one_key_no_more_is_fetched_at_a_time_than_may_be_kept() {
     let f = Fixture::new(1 << 20);
     let lookup = |i: u32| {
         let rest = i.to_le_bytes();
-        let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: &rest };
+        let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: &rest, by: By::ITSELF };
         let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
         let bounds = Bounds { max_staleness: SECOND, unreachable: false };
         f.cache.lookup(&name, f.now, bounds, cover, |_| None, |_| ())

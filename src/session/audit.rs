@@ -97,7 +97,7 @@ async fn watch(shared: std::sync::Arc<Shared>, name: NameBuf, opened: Micros) {
         if fresh && now - begun > bound {
             shared.metrics.audits_stale.inc();
             let key = name.borrow().key;
-            let history = why(&shared, key).join("; ");
+            let history = why(&shared, key, None).join("; ");
             let key = Bytes::copy_from_slice(key);
             error!(?key, history, "a stale reply is served beyond max-staleness");
             // Whatever the cause, nobody is to be served it again.

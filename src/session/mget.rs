@@ -1,10 +1,8 @@
 //! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`.
 //!
 //! What always holds: the reply has the upstream's bytes, element by element. An element is kept as the reply to
-//! `GET`, or, where only one of both may be said ([`Shared::shares_gets`]), as that to an `MGET` of its key alone. One
-//! that `GET` would answer with an error (nil because of another type) is never kept under `GET`.
-//!
-//! [`Shared::shares_gets`]: super::shared::Shared::shares_gets
+//! `GET`, with the knowledge that it was had by `MGET` ([`By`]). One that `GET` would answer with an error (nil because of
+//! another type) is never kept.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -18,7 +16,7 @@ use super::expect::{CacheLease, What};
 use super::outbox::{Outbox, To};
 use super::peer::Peer;
 use super::read::{life, not_kept};
-use crate::cache::{Lookup, Micros, Name, Reason};
+use crate::cache::{By, Lookup, Micros, Name, Reason};
 use crate::resp::encode;
 use crate::resp::request::Request;
 use crate::resp::scanner::{Kind, elements};
@@ -26,14 +24,6 @@ use crate::upstream::{At, Chunk, LARGE, Outgoing};
 
 /// Missing keys that are fetched at a time.
 const MAX_FILLS: usize = 1024;
-
-/// As what the elements are kept.
-#[derive(Clone, Copy)]
-struct Kept {
-    command: u16,
-    /// What stands before the element in the reply.
-    lead: &'static [u8],
-}
 
 /// One `MGET` is put together in windows: each looks up so many keys at most, fetches so many, and holds so many bytes
 /// of cached elements. The next one begins when the client has taken of what there is; no later request is looked at
@@ -46,7 +36,6 @@ pub(super) struct Rest {
     /// The keys that are still to be looked up, as they came.
     keys: Bytes,
     left: usize,
-    kept: Kept,
     slot: u64,
     all_hit: bool,
     /// Stands while a window is being fetched.
@@ -80,11 +69,6 @@ impl<'a> Iterator for Keys<'a> {
 
 pub(super) fn mget(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
     let elements = request.len() - 1;
-    let kept = match core.shared.shares_gets(&core.ident) {
-        true => Kept { command: core.shared.get, lead: b"" },
-        false => Kept { command: core.shared.mget, lead: b"*1\r\n" },
-    };
-    let lead = kept.lead.len();
     // As long as all are there, they go straight to where the client's replies are gathered.
     let first = core.outbox.reply_unless(|out| {
         encode::array(out, elements);
@@ -93,8 +77,8 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
             if out.len() - start > BYTES || i > LOOKUPS {
                 return Some((i, None, BytesMut::from(&out[start..])));
             }
-            match lookup(core, kept, request.arg(i), |reply| {
-                out.extend_from_slice(&reply[lead..]);
+            match lookup(core, request.arg(i), |reply| {
+                out.extend_from_slice(reply);
             }) {
                 Lookup::Hit => None,
                 other => Some((i, Some(other), BytesMut::from(&out[start..]))),
@@ -107,7 +91,7 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
         Raw::Copy(_) => Bytes::copy_from_slice(request.raw_after(at - 1)),
     };
     let (left, slot) = (elements + 1 - at, core.outbox.open());
-    let mut rest = Rest { keys, left, kept, slot, all_hit: true, fetch: Weak::new() };
+    let mut rest = Rest { keys, left, slot, all_hit: true, fetch: Weak::new() };
     window(core, &mut rest, Some(elements), found, held);
     if rest.left > 0 {
         core.rest = Some(Box::new(rest));
@@ -148,7 +132,6 @@ fn window(
     mut found: Option<Lookup<super::worker::Ticket>>,
     mut held: BytesMut,
 ) {
-    let (kept, lead) = (rest.kept, rest.kept.lead.len());
     let mut parts = vec![Part::Held(0..held.len())];
     let mut missing = Vec::new();
     let all = rest.keys.clone();
@@ -157,9 +140,7 @@ fn window(
         let Some(key) = keys.next() else { break };
         (rest.left, looked) = (rest.left - 1, looked + 1);
         let start = held.len();
-        let found = found
-            .take()
-            .unwrap_or_else(|| lookup(core, kept, key, |reply| held.extend_from_slice(&reply[lead..])));
+        let found = found.take().unwrap_or_else(|| lookup(core, key, |reply| held.extend_from_slice(reply)));
         match found {
             Lookup::Hit => match parts.last_mut() {
                 Some(Part::Held(range)) => range.end = held.len(),
@@ -193,7 +174,6 @@ fn window(
         to,
         elements,
         last,
-        kept,
         held,
         parts,
         missing,
@@ -236,8 +216,8 @@ fn assemble(
     to.piece(out.freeze(), last);
 }
 
-fn lookup(core: &Core, kept: Kept, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
-    let name = Name { key, ident: core.number, command: kept.command, rest: b"" };
+fn lookup(core: &Core, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
+    let name = Name { key, ident: core.number, command: core.shared.get, rest: b"", by: By::MGET };
     let namespace = core.shared.namespaces.find(key);
     let bounds = core.bounds(namespace);
     let cover = || core.link.client().cover(namespace);
@@ -267,7 +247,6 @@ pub(super) struct Gather {
     elements: Option<usize>,
     /// Nothing comes behind it.
     last: bool,
-    kept: Kept,
     held: Bytes,
     parts: Vec<Part>,
     missing: Vec<Missing>,
@@ -336,7 +315,7 @@ impl Gather {
     fn keep(&mut self, peer: &Peer, ttl: &[u8]) {
         let Some(missing) = self.missing.get_mut(self.next) else { return };
         self.next += 1;
-        let Some(lease) = missing.lease.take() else { return };
+        let Some(mut lease) = missing.lease.take() else { return };
         let (now, namespace) = (peer.shared.now(), peer.shared.namespaces.find(&missing.key));
         let reply = &self.fetched[missing.reply.clone()];
         let (opened, max_age) = (lease.opened(), peer.shared.max_age(namespace));
@@ -347,10 +326,12 @@ impl Gather {
         }
         let is_nil = matches!(reply, b"$-1\r\n" | b"_\r\n");
         // Nil for a key that is there: it holds another type, and GET would answer with an error.
-        let fits = !is_nil || ttl == b":-2\r\n" || self.kept.command == peer.shared.mget;
-        let reply = [self.kept.lead, reply].concat();
-        match life(ttl, &reply, opened, max_age) {
-            Some(life) if fits => drop(lease.fill(&reply, life, now, max_staleness)),
+        let fits = !is_nil || ttl == b":-2\r\n";
+        if lease.stands() {
+            lease.share(peer.shared.shared_by(lease.name().ident, By::MGET));
+        }
+        match life(ttl, reply, opened, max_age) {
+            Some(life) if fits => drop(lease.fill(reply, life, now, max_staleness)),
             _ => drop(lease.give_up(not_kept(&peer.shared, ttl), now)),
         }
     }

@@ -1,5 +1,6 @@
 //! `NEARSIDE …` and the section of `INFO`: what nearside tells a person at `redis-cli`.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::errors;
 use super::expect::{Change, What};
 use super::idents::Ident;
 use super::shared::Shared;
-use crate::cache::{IdentId, Micros, Reason, Stats};
+use crate::cache::{Description, IdentId, Micros, Reason, Stats};
 use crate::namespace::Tracking;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
@@ -54,7 +55,9 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
         }
         (b"KEYS", _) => match keys_wanted(request) {
             Some((pattern, count)) => {
-                let matches = |key: &[u8]| pattern.is_none_or(|pattern| glob(pattern, key));
+                let mut theirs = Theirs::of(core);
+                let matches =
+                    |key: &[u8], ident| pattern.is_none_or(|pattern| glob(pattern, key)) && theirs.has(ident);
                 let keys = core.shared.cache.keys(count, core.shared.now(), matches);
                 core.outbox.reply_with(|out| {
                     encode::array(out, keys.len());
@@ -64,18 +67,28 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
             None => core.outbox.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]")),
         },
         (b"WHY", 3) => {
-            let mut known = why(&core.shared, request.arg(2));
+            let mut known = why(&core.shared, request.arg(2), core.ident.user.as_deref());
             known.extend(untracked(core, request.arg(2)));
             lines(&known);
         }
         (b"FLUSH", 2) => {
-            core.shared.cache.flush(Reason::Flushed);
+            let (cache, now) = (&core.shared.cache, core.shared.now());
+            match &core.ident.user {
+                None => cache.flush(Reason::Flushed),
+                Some(_) => cache.forget_all_of(Reason::Flushed, now, |ident| Theirs::of(core).has(ident)),
+            }
             core.outbox.reply(b"+OK\r\n");
         }
         (b"FLUSH", 3..) => {
             let now = core.shared.now();
             for i in 2..request.len() {
-                core.shared.cache.invalidate(request.arg(i), Reason::Flushed, now);
+                let (cache, key) = (&core.shared.cache, request.arg(i));
+                match &core.ident.user {
+                    None => cache.invalidate(key, Reason::Flushed, now),
+                    Some(_) => {
+                        cache.forget_of(key, Reason::Flushed, now, |ident| Theirs::of(core).has(ident))
+                    }
+                }
             }
             core.outbox.reply(b"+OK\r\n");
         }
@@ -99,6 +112,25 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
     }
 }
 
+/// What concerns whoever asks. Nearside's own user is told of everything; another only of what was fetched for
+/// itself, for it may not be allowed to know of more.
+struct Theirs<'c> {
+    core: &'c Core,
+    known: HashMap<IdentId, bool>,
+}
+
+impl<'c> Theirs<'c> {
+    fn of(core: &'c Core) -> Self {
+        Self { core, known: HashMap::new() }
+    }
+
+    fn has(&mut self, ident: IdentId) -> bool {
+        let (user, idents) = (&self.core.ident.user, &self.core.shared.idents);
+        let same = || idents.get(ident).is_some_and(|ident| ident.user == *user);
+        user.is_none() || *self.known.entry(ident).or_insert_with(same)
+    }
+}
+
 fn keys_wanted<'a>(request: &Request<'a>) -> Option<(Option<&'a [u8]>, usize)> {
     let (mut pattern, mut count, mut i) = (None, KEYS, 2);
     while let Some(arg) = request.get(i) {
@@ -117,10 +149,19 @@ fn keys_wanted<'a>(request: &Request<'a>) -> Option<(Option<&'a [u8]>, usize)> {
     Some((pattern, count))
 }
 
-/// What is known of one key, in lines for a person.
-pub(super) fn why(shared: &Shared, key: &[u8]) -> Vec<String> {
+/// What is known of one key, in lines for a person; for another user than nearside's own, what concerns that one.
+pub(super) fn why(shared: &Shared, key: &[u8], user: Option<&[u8]>) -> Vec<String> {
     let now = shared.now();
-    let described = shared.cache.describe(key, now);
+    let mut described = shared.cache.describe(key, now);
+    if user.is_some() {
+        let same = |ident| shared.idents.get(ident).is_some_and(|ident| ident.user.as_deref() == user);
+        described.replies.retain(|reply| same(reply.ident));
+        if described.replies.is_empty() {
+            // As of a key of which nothing is known.
+            described =
+                Description { replies: Vec::new(), last_change: None, last_bypass: None, fenced: false };
+        }
+    }
     let namespace = shared.namespaces.find(key);
     let served: Vec<_> = described.replies.iter().filter(|reply| reply.stands).collect();
     let mut lines = vec![format!("cached: {}", if served.is_empty() { "no" } else { "yes" })];

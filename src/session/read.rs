@@ -11,7 +11,7 @@ use super::outbox::To;
 use super::peer::Peer;
 use super::shared::Shared;
 use super::worker::Ticket;
-use crate::cache::{Life, Lookup, Micros, Name, NameBuf, Reason};
+use crate::cache::{By, Life, Lookup, Micros, Name, NameBuf, Reason};
 use crate::command::{Fields, Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
@@ -61,7 +61,7 @@ pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u
 #[inline]
 fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -> Lookup<Ticket> {
     let key = request.arg(1);
-    let name = Name { key, ident: core.number, command, rest: request.raw_after(1) };
+    let name = Name { key, ident: core.number, command, rest: request.raw_after(1), by: by(core, command) };
     let namespace = core.shared.namespaces.find(key);
     core.shared.cache.lookup(
         &name,
@@ -84,10 +84,16 @@ fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -
     )
 }
 
+/// By what a reply of this command is asked for: elements of `MGET` are kept as replies to `GET`.
+#[inline(always)]
+fn by(core: &Core, command: u16) -> By {
+    if command == core.shared.get { By::GET } else { By::ITSELF }
+}
+
 fn past(core: &Core, command: u16, request: &Request<'_>) -> Box<Past> {
     core.shared.cache.touch(core.now);
     let key = request.arg(1);
-    let name = Name { key, ident: core.number, command, rest: request.raw_after(1) };
+    let name = Name { key, ident: core.number, command, rest: request.raw_after(1), by: by(core, command) };
     let instead = core.shared.settings.stale_if_error.then(|| NameBuf::new(&name));
     Box::new(Past { keys: smallvec![key.into()], instead })
 }
@@ -210,7 +216,7 @@ impl Fill {
         self.read = at.last;
         let cache = &peer.shared.cache;
         if at.kind == Kind::Error {
-            if let Some(name) = self.name().filter(|name| name.command == peer.shared.get) {
+            if let Some(name) = self.name().filter(|name| name.by != By::ITSELF) {
                 peer.shared.note_error(name.ident, &chunk);
             }
             self.give_up(peer, Reason::ErrorReply);
@@ -237,7 +243,11 @@ impl Fill {
     }
 
     fn finish(mut self, peer: &Peer, ttl: &[u8]) {
-        let Some(lease) = self.lease.take() else { return };
+        let Some(mut lease) = self.lease.take() else { return };
+        // Nobody asked for a refresh, so nobody said it; but its reply is one to `GET` all the same.
+        if lease.stands() {
+            lease.share(peer.shared.shared_by(lease.name().ident, lease.name().by));
+        }
         let now = peer.shared.now();
         let reply = self.held.freeze();
         let again = if self.to.is_none() { lease.end_refresh() } else { None };

@@ -10,7 +10,7 @@ use super::peer::Peer;
 use super::read::fetch_unasked;
 use super::shared::Shared;
 use super::write::Touched;
-use crate::cache::{Micros, NO_LINK, Name, NameBuf};
+use crate::cache::{By, CachedReply, Micros, NO_LINK, Name, NameBuf};
 use crate::command::Row;
 use crate::upstream::Link;
 
@@ -63,11 +63,21 @@ pub(super) fn wanted(
     let number = shared.idents.number(ident);
     let string = touched.string && shared.table().row(shared.get).is_some_and(Row::is_cached);
     for key in touched.keys.iter().filter(|key| refills(key)) {
-        let get = Name { key, ident: number, command: shared.get, rest: b"" };
         let described = shared.cache.describe(key, now);
-        let replies = described.replies.iter().filter(|reply| reply.ident == number && reply.read);
-        let names =
-            replies.map(|reply| Name { key, ident: number, command: reply.command, rest: &reply.rest });
+        let had = |reply: &&CachedReply| reply.stands && reply.ident == number && reply.command == shared.get;
+        let by = described.replies.iter().find(had).map_or(By::GET, |reply| reply.by.and(By::GET));
+        let get = Name { key, ident: number, command: shared.get, rest: b"", by };
+        let replies = described
+            .replies
+            .iter()
+            .filter(|reply| reply.ident == number && reply.read && reply.by.is_by_name());
+        let names = replies.map(|reply| Name {
+            key,
+            ident: number,
+            command: reply.command,
+            rest: &reply.rest,
+            by: reply.by,
+        });
         wanted
             .extend(names.filter(|name| !string || *name != get).take(MAX_REPLIES).map(|n| NameBuf::new(&n)));
         if string {

@@ -13,7 +13,7 @@ use super::clients::Clients;
 use super::gate::Password;
 use super::idents::{Ident, Idents};
 use super::worker::Ticket;
-use crate::cache::{Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, Seen};
+use crate::cache::{By, Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, Seen};
 use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
@@ -80,10 +80,10 @@ pub struct Shared {
     users_watched: AtomicBool,
     /// That they are not was told.
     unwatched_told: AtomicBool,
-    /// The numbers of `GET` and `MGET` in the command table.
+    /// The number of `GET` in the command table.
     pub get: u16,
-    pub mget: u16,
-    /// Nearside's own login was refused a `GET` or an `MGET`.
+    /// Nearside's own login was given a reply to `GET`, and to `MGET`; and was refused one of them.
+    said: [Seen; 2],
     refused: Seen,
     table: Arc<ArcSwap<Table>>,
     origin: Instant,
@@ -94,7 +94,7 @@ impl Shared {
     pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
         let (feed, announced) = (cache.coverages().take()?, cache.coverages().take()?);
         let table = Table::builtin();
-        let (get, mget) = (table.number(b"get")?, table.number(b"mget")?);
+        let get = table.number(b"get")?;
         Some(Self {
             table: Arc::new(ArcSwap::from_pointee(narrowed(&settings, table))),
             settings,
@@ -110,7 +110,7 @@ impl Shared {
             users_watched: AtomicBool::new(false),
             unwatched_told: AtomicBool::new(false),
             get,
-            mget,
+            said: Default::default(),
             refused: Seen::default(),
             origin: Instant::now(),
             clients: Clients::default(),
@@ -155,17 +155,28 @@ impl Shared {
         }
     }
 
-    /// Whether replies to `GET` may be the elements of `MGET`, and the other way round: kept apart, one could be older
-    /// than the other. Not for nearside's own login once the upstream has refused it one of them. Of other users it is
-    /// not watched whether they may say both.
-    pub fn shares_gets(&self, ident: &Ident) -> bool {
-        ident.user.is_some() || !self.refused.stands(self.cache.coverages())
+    /// A reply to `GET`, or an element of `MGET`, was had for the identity of this number: by what it may be had besides.
+    ///
+    /// Nearside's own login may say both of all keys once it was seen to say each of them and was not refused one since:
+    /// then a reply that came by one is given by the other without asking. Of other users that is known of each reply only.
+    pub fn shared_by(&self, ident: IdentId, by: By) -> By {
+        let own = || self.idents.get(ident).is_some_and(|ident| ident.user.is_none());
+        let coverages = self.cache.coverages();
+        if by == By::ITSELF || !own() {
+            return By::ITSELF;
+        }
+        let seen = &self.said[usize::from(by == By::MGET)];
+        if !seen.stands(coverages) {
+            coverages.current(&self.feed).into_iter().for_each(|id| seen.note(id));
+        }
+        let both = self.said.iter().all(|said| said.stands(coverages)) && !self.refused.stands(coverages);
+        if both { By::GET.and(By::MGET) } else { By::ITSELF }
     }
 
     /// The identity of this number was answered a `GET` or an `MGET` with this error. If nearside's own login was
     /// refused it, what was shared goes; it is shared again when users or their rules have changed.
     pub fn note_error(&self, ident: IdentId, error: &[u8]) {
-        let own = |ident: Ident| ident.user.is_none() && self.shares_gets(&ident);
+        let own = |ident: Ident| ident.user.is_none() && !self.refused.stands(self.cache.coverages());
         // One that was forgotten may have been nearside's own.
         let refused = error.starts_with(b"-NOPERM") && self.idents.get(ident).is_none_or(own);
         if refused && self.cache.coverages().current(&self.feed).is_some() {
