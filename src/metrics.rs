@@ -102,6 +102,8 @@ pub struct Metrics {
     /// Connections for requests that were tried, and those of the feed.
     pub link_attempts: Counter,
     pub feed_attempts: Counter,
+    /// Links that were given up because they gave no answer though the upstream lived.
+    pub dark_links: Counter,
     /// Spare links that were made because the first was stuck.
     pub spare_links: Counter,
     pub upstream_connects: Counter,

@@ -164,6 +164,7 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
             "of",
             vec![("links", m.link_attempts.get()), ("feed", m.feed_attempts.get())],
         ),
+        counter("dark_links", "Links given up: no answer, though the upstream lived", m.dark_links.get()),
         counter(
             "spare_links",
             "Links made because another was stuck behind one request",

@@ -2,8 +2,8 @@
 //!
 //! What always holds: what was read on a link that goes dead is void within the bound, counted from then or from
 //! the first read thereafter. Once the feed proves that the upstream itself lives, another link takes the silent
-//! one's place; requests that are in flight on it may still be answered, so they wait for `upstream-timeout` as
-//! any others. A link that was only slow is tracked again when it answers.
+//! one's place; if a write is at its front, that may be paused, and what is in flight waits for
+//! `upstream-timeout`; else the link is dark, and all of it fails at once. A link that was only slow is tracked again when it answers.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Worker {
             let now = self.shared.now();
             let links = self.shared_links();
             for (ident, link) in &links {
-                if link.client().pings.left(pace, now) == Some(Duration::ZERO) {
+                if link.client().left(pace, now) == Some(Duration::ZERO) {
                     self.leave_silent(*ident, link);
                 }
             }
@@ -54,9 +54,13 @@ impl Worker {
             self.let_go_of_stuck(now);
             self.drop_unused();
             self.close_replaced();
-            if is_active(&self.shared, now) {
-                let tracked = links.iter().filter(|(_, link)| link.client().tracked().is_some());
-                tracked.for_each(|(_, link)| ping(link, now));
+            let active = is_active(&self.shared, now);
+            for (_, link) in &links {
+                // One on which an answer is awaited is asked whether it lives, tracked or not.
+                let awaits = link.in_flight() > 0 && link.is_up() && link.client().pings.oldest().is_none();
+                if active && link.client().tracked().is_some() || awaits {
+                    ping(link, now);
+                }
             }
         }
     }
@@ -81,7 +85,7 @@ impl Worker {
     fn until_silence(&self, pace: Pace) -> Option<Duration> {
         let (now, links) = (self.shared.now(), self.shared_links());
         let peers = links.iter().map(|(_, link)| link.client());
-        peers.filter(|peer| !peer.is_silent()).filter_map(|peer| peer.pings.left(pace, now)).min()
+        peers.filter(|peer| !peer.is_silent()).filter_map(|peer| peer.left(pace, now)).min()
     }
 
     /// Closes replaced links on which nothing is expected any more, though idle sessions still hold them.
@@ -98,6 +102,13 @@ impl Worker {
         let coverages = self.shared.cache.coverages();
         let proven = coverages.current(&self.shared.feed).map(|feed| coverages.watermark(feed));
         let lives = proven > link.client().pings.oldest();
+        if lives && !link.client().front.is_write() {
+            // The server answers others, and keeps nobody waiting for a read: what was sent here has not come there, or
+            // its answers do not come here.
+            self.shared.metrics.dark_links.inc();
+            link.close("the link gives no answer, though the upstream lives");
+            return;
+        }
         let has_left = self.replaced.borrow().iter().any(|(other, _)| *other == ident);
         let login = self.links.borrow().iter().find(|known| known.link.is(link)).map(|k| k.login.clone());
         let (Some(who), Some(login), true, false) = (self.shared.idents.get(ident), login, lives, has_left)

@@ -55,6 +55,8 @@ pub(super) struct Peer {
     patient: Cell<bool>,
     /// A reply of ours, as far as it has come.
     read: RefCell<BytesMut>,
+    /// Nothing is read for now, because a client does not take its replies.
+    held_up: Cell<bool>,
     /// When the bytes came that are handed over now.
     heard: Cell<Micros>,
     /// The heartbeat of a shared link.
@@ -94,6 +96,7 @@ impl Peer {
             patient: Cell::default(),
             read: RefCell::default(),
             heard: Cell::default(),
+            held_up: Cell::default(),
             pings: Pings::default(),
             silent: Cell::default(),
             replaced: Cell::default(),
@@ -416,16 +419,9 @@ impl Client for Peer {
     }
 
     fn has_room(&self, front: Option<&Expect>, cx: &mut Context<'_>) -> bool {
-        if let Some(owner) = &*self.owner.borrow() {
-            return owner.has_room(cx);
-        }
-        match front.map(|expect| &expect.what) {
-            Some(What::Relay(to) | What::ReadPast(to, _)) => to.outbox.has_shared_room(cx),
-            Some(What::Fill(fill)) => fill.to().is_none_or(|to| to.outbox.has_shared_room(cx)),
-            Some(What::Gather(gather)) => gather.to().outbox.has_shared_room(cx),
-            Some(What::Write(write)) => write.to.as_ref().is_none_or(|to| to.outbox.has_shared_room(cx)),
-            _ => true,
-        }
+        let room = self.room(front, cx);
+        self.held_up.set(!room);
+        room
     }
 
     fn reconnects(&self) -> bool {
@@ -438,6 +434,19 @@ impl Client for Peer {
 }
 
 impl Peer {
+    fn room(&self, front: Option<&Expect>, cx: &mut Context<'_>) -> bool {
+        if let Some(owner) = &*self.owner.borrow() {
+            return owner.has_room(cx);
+        }
+        match front.map(|expect| &expect.what) {
+            Some(What::Relay(to) | What::ReadPast(to, _)) => to.outbox.has_shared_room(cx),
+            Some(What::Fill(fill)) => fill.to().is_none_or(|to| to.outbox.has_shared_room(cx)),
+            Some(What::Gather(gather)) => gather.to().outbox.has_shared_room(cx),
+            Some(What::Write(write)) => write.to.as_ref().is_none_or(|to| to.outbox.has_shared_room(cx)),
+            _ => true,
+        }
+    }
+
     /// A subscriber is told of a change: when it reads the key here, it must not see what was before, even
     /// if it has heard sooner than the feed.
     fn note_announcement(&self, frame: &[u8]) {

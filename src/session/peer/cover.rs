@@ -10,7 +10,7 @@ use super::Peer;
 use crate::cache::{CoverageId, LinkId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
 use crate::resp::scanner::Kind;
-use crate::upstream::{Said, ServerId, backoff};
+use crate::upstream::{Pace, Said, ServerId, backoff};
 
 /// How long to wait before asking again what was answered by "not now".
 const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -92,7 +92,20 @@ impl Peer {
                 "a link gave no answer within max-staleness: what was read on it is void"
             );
             self.disarm();
+            // Whoever waits for a read on it, on any worker, reads for himself.
+            self.shared.cache.let_go(self.number, |_| false);
         }
+    }
+
+    /// How long its answer may still be in coming; `None` if none is awaited. A long reply that is coming is an answer,
+    /// and so is one that is not read because its client does not take it.
+    pub(in crate::session) fn left(&self, pace: Pace, now: Micros) -> Option<Duration> {
+        let left = self.pings.left(pace, now)?;
+        if self.held_up.get() {
+            return Some(pace.patience);
+        }
+        let quiet = Duration::from_micros(now.saturating_sub(self.heard.get()));
+        Some(left.max(pace.patience.saturating_sub(quiet)))
     }
 
     pub(in crate::session) fn is_silent(&self) -> bool {
