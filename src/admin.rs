@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -27,6 +27,14 @@ use crate::session::Shared;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const TEXT_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Who does not ask for it is told in the older format, as other exporters do.
+fn wants_open_metrics(request: &Request<Incoming>) -> bool {
+    let accepts = request.headers().get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    accepts.into_iter().any(|value| value.contains("application/openmetrics-text"))
+}
 
 /// Serves the pages until the task is aborted, to at most `most` connections at once: one more takes the place of the
 /// one that has asked for nothing for longest.
@@ -105,7 +113,8 @@ fn answer(request: &Request<Incoming>, shared: &Shared, draining: &AtomicBool) -
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
         "/metrics" => match export::metrics(shared) {
-            Ok(page) => page_of(StatusCode::OK, OPEN_METRICS, page),
+            Ok(page) if wants_open_metrics(request) => page_of(StatusCode::OK, OPEN_METRICS, page),
+            Ok(page) => page_of(StatusCode::OK, TEXT_METRICS, export::as_text(&page)),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
         },
         _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),

@@ -378,3 +378,25 @@ fn every_read_past_the_cache_has_its_reason() {
     never.connect().pipeline(&["GET users/1", "GET users/1"]);
     assert_eq!(never.stat("reason_never_served"), 2);
 }
+
+/// As a scraper of the older format has it: each name that has a type has samples of that very name.
+#[test]
+fn metrics_come_in_the_text_format_unless_openmetrics_is_asked_for() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    for accept in ["*/*", "text/plain;version=0.0.4"] {
+        let (status, head, page) = nearside.page_as("/metrics", accept);
+        assert_eq!(status, 200);
+        assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+        assert!(page.contains("# HELP nearside_hits_total Reads answered from the cache"), "{page}");
+        assert!(!page.contains("# EOF") && !page.contains("# UNIT"), "{page}");
+        for line in page.lines().filter(|line| line.starts_with("# TYPE ")) {
+            let name = line.split(' ').nth(2).unwrap();
+            let has = |line: &str| {
+                let rest = line.strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with(['{', ' ']) || rest.starts_with("_bucket"))
+            };
+            assert!(page.lines().any(has), "{name} has no samples");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The metrics in the OpenMetrics text format: names, units and help as Prometheus has them by convention.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -20,6 +21,26 @@ pub(super) fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
+}
+
+/// An OpenMetrics page in Prometheus' text format 0.0.4, where a counter's help and type are of the name that its samples
+/// have, and there are neither units nor an end.
+pub(super) fn as_text(page: &str) -> String {
+    let words = |line: &str| line.split(' ').nth(2).map(str::to_owned);
+    let counters: HashSet<String> = page
+        .lines()
+        .filter(|line| line.starts_with("# TYPE ") && line.ends_with(" counter"))
+        .filter_map(words)
+        .collect();
+    let mut text = String::with_capacity(page.len());
+    for line in page.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        match words(line).filter(|name| line.starts_with("# ") && counters.contains(name)) {
+            Some(name) => text += &line.replacen(&name, &format!("{name}_total"), 1),
+            None => text += line,
+        }
+        text.push('\n');
+    }
+    text
 }
 
 #[derive(Debug)]
@@ -240,4 +261,18 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
             ),
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_the_text_format_each_sample_has_its_own_help() {
+        let page = "# HELP n_hits Reads.\n# TYPE n_hits counter\nn_hits_total 3\n# HELP n_hits_rate A rate.\n\
+                    # TYPE n_hits_rate gauge\n# UNIT n_hits_rate seconds\nn_hits_rate 0.5\n# EOF\n";
+        let text = "# HELP n_hits_total Reads.\n# TYPE n_hits_total counter\nn_hits_total 3\n\
+                    # HELP n_hits_rate A rate.\n# TYPE n_hits_rate gauge\nn_hits_rate 0.5\n";
+        assert_eq!(as_text(page), text);
+    }
 }

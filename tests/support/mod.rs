@@ -321,9 +321,15 @@ impl Nearside {
 
     /// Status, head and body of an admin page.
     pub fn page(&self, path: &str) -> (u16, String, String) {
+        self.page_as(path, "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
+    }
+
+    /// Of the kind that is accepted.
+    pub fn page_as(&self, path: &str, accept: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
