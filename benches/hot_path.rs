@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use divan::{Bencher, black_box, counter::ItemsCount};
-use nearside::cache::{Bounds, Cache, CoverageId, IdentId, Life, Lookup, NO_LINK, Name, Waiter};
+use nearside::cache::{Bounds, By, Cache, CoverageId, IdentId, Life, Lookup, NO_LINK, Name, Waiter};
 use nearside::command::{CacheRule, Kind, Table};
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
@@ -45,7 +45,7 @@ fn warm(table: &Table) -> (Arc<Cache<Nobody>>, CoverageId) {
     let command = table.number(b"get").expect("GET");
     let reply = format!("$64\r\n{}\r\n", "x".repeat(64));
     for key in (0..KEYS).map(key) {
-        let name = Name { key: key.as_bytes(), ident: IdentId(0), command, rest: b"" };
+        let name = Name { key: key.as_bytes(), ident: IdentId(0), command, rest: b"", by: By::ITSELF };
         if let Lookup::Miss(lease) = lookup(&cache, &name, coverage, |_| ()) {
             let life = Life { expires: u64::MAX, aged: false };
             lease.fill(reply.as_bytes(), life, NOW, STALENESS).expect("an undisturbed fill");
@@ -85,6 +85,7 @@ fn hit(bencher: Bencher<'_, '_>, depth: usize) {
                     ident: IdentId(0),
                     command: row.id,
                     rest: request.raw_after(1),
+                    by: By::ITSELF,
                 };
                 let found = lookup(&cache, &name, coverage, |reply| out.extend_from_slice(reply));
                 hits += usize::from(matches!(found, Lookup::Hit));
