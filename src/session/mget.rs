@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn keys_are_found_one_by_one() {
-        let mut keys = Keys(b"$1\r\na\r\n$0\r\n\r\n$12\r\n$1\r\nx\r\n$2\r\n\r\n");
+        let mut keys = Keys(b"$1\r\na\r\n$0\r\n\r\n$11\r\n$1\r\nx\r\n$2\r\n\r\n");
         assert_eq!(keys.next(), Some(&b"a"[..]));
         assert_eq!(keys.next(), Some(&b""[..]));
         assert_eq!(keys.next(), Some(&b"$1\r\nx\r\n$2\r\n"[..]));

@@ -157,8 +157,9 @@ impl Shared {
 
     /// A reply to `GET`, or an element of `MGET`, was had for the identity of this number: by what it may be had besides.
     ///
-    /// Nearside's own login may say both of all keys once it was seen to say each of them and was not refused one since:
-    /// then a reply that came by one is given by the other without asking. Of other users that is known of each reply only.
+    /// Nearside's own login may say both of all keys if it is the server's default user, which has all rights where nobody
+    /// took them away, or once it was seen to say each of them; and as long as it was not refused one. Then a reply that
+    /// came by one is given by the other without asking. Of other users that is known of each reply only.
     pub fn shared_by(&self, ident: IdentId, by: By) -> By {
         let own = || self.idents.get(ident).is_some_and(|ident| ident.user.is_none());
         let coverages = self.cache.coverages();
@@ -169,7 +170,10 @@ impl Shared {
         if !seen.stands(coverages) {
             coverages.current(&self.feed).into_iter().for_each(|id| seen.note(id));
         }
-        let both = self.said.iter().all(|said| said.stands(coverages)) && !self.refused.stands(coverages);
+        let user = self.settings.login.as_ref().and_then(|login| login.user.as_deref());
+        let is_default = user.is_none_or(|user| user == b"default");
+        let seen = is_default || self.said.iter().all(|said| said.stands(coverages));
+        let both = seen && !self.refused.stands(coverages);
         if both { By::GET.and(By::MGET) } else { By::ITSELF }
     }
 

@@ -19,7 +19,7 @@ impl Said {
     /// Redis gives what passes a code of its own; what is wrong for good is `-ERR` or about rights. A service that says
     /// `-ERR` of what passes says that in its words.
     pub fn of(kind: Kind, reply: &[u8]) -> Self {
-        const CODES: [&[u8]; 5] = [b"ERR", b"NOPERM", b"NOAUTH", b"NOPROTO", b"DENIED"];
+        const CODES: [&[u8]; 6] = [b"ERR", b"NOPERM", b"NOAUTH", b"WRONGPASS", b"NOPROTO", b"DENIED"];
         const PASSES: [&str; 5] = ["try again", "timeout", "timed out", "temporar", "unavailable"];
         if kind != Kind::Error {
             return Said::Answer;
@@ -56,6 +56,7 @@ mod tests {
             "-ERR unknown command 'CLIENT', with args beginning with: 'ID' \r\n",
             "-ERR Unknown subcommand or wrong number of arguments for 'TRACKING'. Try CLIENT HELP\r\n",
             "-NOAUTH Authentication required.\r\n",
+            "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
             "!21\r\nERR unknown command 'X'\r\n",
         ] {
             assert_eq!(of(refusal), Said::Refused, "{refusal}");
