@@ -13,6 +13,7 @@ mod audit;
 mod clients;
 mod connection;
 mod core;
+mod dark;
 mod dedicated;
 mod errors;
 mod expect;

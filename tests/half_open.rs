@@ -132,6 +132,35 @@ fn what_is_in_flight_on_a_dead_link_fails_when_it_is_given_up_tracked_or_not() {
     }
 }
 
+/// Nothing is read, so nothing but the writes tells that the link is dark; a paused one is waited for (below).
+#[test]
+fn a_write_on_a_dead_link_fails_long_before_upstream_timeout() {
+    for tracking in [Tracking::Keys, Tracking::Prefix, Tracking::Off] {
+        for way in [Way::Down, Way::Up] {
+            let redis = Redis::start();
+            let (chaos, nearside) = behind(&redis, |config| {
+                config.tracking = tracking;
+                config.workers = 1;
+            });
+            let (mut writer, mut behind_it) = (nearside.connect(), nearside.connect());
+            assert_eq!(writer.text("SET other 1"), "+OK\r\n");
+            // What is not tracked is told by nothing from other connections.
+            let role = if tracking == Tracking::Keys { Role::Data } else { Role::Unknown };
+            assert_eq!(chaos.of(role).len(), 1);
+            chaos.of(role).iter().for_each(|link| link.swallow(way));
+            let died = Instant::now();
+            writer.send(&line("SET other 2"));
+            let said = String::from_utf8(writer.reply()).unwrap();
+            println!("{tracking:?}, {way:?}: {:?}", died.elapsed());
+            assert!(said.contains("gives no answer") && said.contains("may have been executed"), "{said}");
+            assert!(died.elapsed() < 6 * BOUND, "{:?}", died.elapsed());
+            for client in [&mut writer, &mut behind_it] {
+                assert_eq!(client.text("SET other 3"), "+OK\r\n", "another link has taken its place");
+            }
+        }
+    }
+}
+
 fn connects(nearside: &Nearside) -> u64 {
     let page = nearside.get("/metrics").1;
     let line = page.lines().find_map(|line| line.strip_prefix("nearside_upstream_connects_total "));

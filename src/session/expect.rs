@@ -67,6 +67,8 @@ pub(super) enum What {
     Server(CoverageId, ServerId),
     /// `CLIENT TRACKING`, under which feed.
     Arm(CoverageId),
+    /// How the server says that it stands with another link.
+    Standing(LinkId),
 }
 
 impl What {
@@ -83,13 +85,13 @@ impl What {
             }
             What::Login(_) => None,
             What::Said(_) | What::Ping | What::Audit(_) | What::Name | What::Answers(_) => None,
-            What::Server(..) | What::Arm(_) => None,
+            What::Server(..) | What::Arm(_) | What::Standing(_) => None,
         }
     }
 
     /// Whether it is a question about the link itself: nobody misses the answer when the link is closed.
     pub(super) fn is_of_the_link(&self) -> bool {
-        matches!(self, What::Ping | What::Server(..) | What::Arm(_))
+        matches!(self, What::Ping | What::Server(..) | What::Arm(_) | What::Standing(_))
     }
 
     /// The keys whose echoes the cache expects because of it.

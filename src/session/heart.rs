@@ -2,8 +2,8 @@
 //!
 //! What always holds: what was read on a link that goes dead is void within the bound, counted from then or from
 //! the first read thereafter. Once the feed proves that the upstream itself lives, another link takes the silent
-//! one's place; if a write is at its front, that may be paused, and what is in flight waits for
-//! `upstream-timeout`; else the link is dark, and all of it fails at once. A link that was only slow is tracked again when it answers.
+//! one's place; if a write is at its front, that may be paused, and the server
+//! is asked about it (see [`dark`](super::dark)); else the link is dark, and all that is in flight fails at once. A link that was only slow is tracked again when it answers.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,6 +54,7 @@ impl Worker {
             self.let_go_of_stuck(now);
             self.drop_unused();
             self.close_replaced();
+            self.ask_about_silent();
             let active = is_active(&self.shared, now);
             for (_, link) in &links {
                 // One on which an answer is awaited is asked whether it lives, tracked or not.

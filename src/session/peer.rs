@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use cover::Arming;
 use front::Front;
 
+use super::dark::Standing;
 use super::errors;
 use super::expect::{Change, Expect, What};
 use super::login::Answer;
@@ -63,6 +64,8 @@ pub(super) struct Peer {
     pub(super) pings: Pings,
     /// It gave no answer in time, and has given none since.
     silent: Cell<bool>,
+    /// When the server last said that it keeps nothing of the link waiting; 0 if it said otherwise.
+    doubted: Cell<Micros>,
     /// Another link has taken its place.
     replaced: Cell<bool>,
     /// It may not look (`EVAL`) whether a key is there.
@@ -99,6 +102,7 @@ impl Peer {
             held_up: Cell::default(),
             pings: Pings::default(),
             silent: Cell::default(),
+            doubted: Cell::default(),
             replaced: Cell::default(),
             blind: Cell::default(),
             careful: Cell::default(),
@@ -341,6 +345,17 @@ impl Client for Peer {
                 self.armed(feed, since, &chunk, at.kind);
                 None
             }
+            What::Standing(number) => {
+                self.read.borrow_mut().extend_from_slice(&chunk);
+                if !at.last {
+                    return again(What::Standing(number));
+                }
+                let standing = Standing::of(at.kind, &self.read.take());
+                if let (Some(standing), Some(worker)) = (standing, self.worker.upgrade()) {
+                    worker.stands(number, standing);
+                }
+                None
+            }
         }
     }
 
@@ -391,6 +406,7 @@ impl Client for Peer {
         self.read.take();
         self.pings.forget();
         self.silent.set(false);
+        self.doubted.set(0);
         self.ask_anew();
         self.front.become_ready(false);
         self.worker.upgrade().iter().for_each(|worker| worker.wake_undecided());

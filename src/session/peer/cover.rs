@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::super::dark::Standing;
 use super::Peer;
 use crate::cache::{CoverageId, LinkId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
@@ -106,6 +107,13 @@ impl Peer {
         }
         let quiet = Duration::from_micros(now.saturating_sub(self.heard.get()));
         Some(left.max(pace.patience.saturating_sub(quiet)))
+    }
+
+    /// Whether the link is dark, for the server has now said twice in a row that it keeps nothing of it waiting, and
+    /// nothing came in between.
+    pub(in crate::session) fn is_doubted(&self, standing: Standing, now: Micros) -> bool {
+        let before = self.doubted.replace(if standing == Standing::Unheard { now } else { 0 });
+        standing == Standing::Unheard && before > 0 && self.heard.get() < before
     }
 
     pub(in crate::session) fn is_silent(&self) -> bool {
