@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -76,6 +76,12 @@ pub trait Hooks: 'static {
 
     /// Whether changes of users and their rules are seen.
     fn watches_users(&self, sees: bool);
+
+    /// The server was told whom to replicate, or to fail over: it may be no primary any more.
+    fn role_changed(&self);
+
+    /// Told when the upstream is left because another server has taken its place.
+    fn left(&self) -> watch::Receiver<u64>;
 
     /// The upstream's own account of its commands.
     fn commands(&self, commands: &[ServerCommand]);

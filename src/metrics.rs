@@ -104,6 +104,9 @@ pub struct Metrics {
     pub feed_attempts: Counter,
     /// Links that were given up because they gave no answer though the upstream lived.
     pub dark_links: Counter,
+    /// How often all links and the feed left a server that took no writes any more.
+    pub servers_left: Counter,
+    pub servers_left_told: Seldom,
     /// Spare links that were made because the first was stuck.
     pub spare_links: Counter,
     pub upstream_connects: Counter,

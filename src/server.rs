@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::session::{Inbox, Message, Shared, Worker, micros};
+use crate::session::{Inbox, Message, Shared, Worker, micros, watch_role};
 use accept::{Door, Listener};
 use alarm::Alarm;
 use files::{Room, Spare};
@@ -197,6 +197,7 @@ impl Server {
         let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
         let feed = alarm.spawn("the feed", parts::feed(&config, &shared, &inboxes).run());
         let sweep = alarm.spawn("the sweep", sweep(shared.clone()));
+        let role = alarm.spawn("the watch of the upstream's role", watch_role(shared.clone()));
         let draining = Arc::new(AtomicBool::new(false));
         let admin = admin
             .map(|admin| admin::serve(admin, shared.clone(), draining.clone(), room.admin))
@@ -240,6 +241,7 @@ impl Server {
         stop.send_replace(Stop::Now);
         feed.abort();
         sweep.abort();
+        role.abort();
         if let Some(admin) = admin {
             admin.abort();
         }

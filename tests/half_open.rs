@@ -234,6 +234,10 @@ impl Hooks for Alone {
     fn commands(&self, _commands: &[ServerCommand]) {}
     fn rights_changed(&self) {}
     fn watches_users(&self, _watched: bool) {}
+    fn role_changed(&self) {}
+    fn left(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::channel(0).1
+    }
     fn refresh(&self, _key: &[u8], _wanted: Vec<Wanted>) {}
     fn is_active(&self, _now: Micros) -> bool {
         self.state.reads.load(Ordering::Relaxed)

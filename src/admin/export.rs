@@ -187,6 +187,11 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         ),
         counter("dark_links", "Links given up: no answer, though the upstream lived", m.dark_links.get()),
         counter(
+            "servers_left",
+            "How often all links left a server that took no writes any more for another",
+            m.servers_left.get(),
+        ),
+        counter(
             "spare_links",
             "Links made because another was stuck behind one request",
             m.spare_links.get(),

@@ -50,6 +50,7 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
     let within = Pace::within(feed.bound);
     let mut beat = Instant::now() + within.every;
     let mut barriers = feed.cache.barriers();
+    let mut place = feed.hooks.left();
     loop {
         // Nobody depends on it until it is armed, and there is more to be answered by then.
         let patience = if link.client().armed.get() { within.patience } else { feed.bound };
@@ -61,6 +62,10 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
         tokio::select! {
             () = sleep_until(next) => {}
             () = questions.changed() => continue,
+            Ok(()) = place.changed() => {
+                leave(feed, link, "its server takes no writes any more, and another has its place");
+                return;
+            }
             Ok(()) = barriers.changed() => {
                 pass_barrier(link);
                 continue;
@@ -76,10 +81,7 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
         // If this process was held up, the answer may have come and waits to be read.
         tokio::task::yield_now().await;
         if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
-            link.client().leave("the feed connects anew", "the upstream does not know it");
-            feed.hooks.metrics().feed_up.set(0);
-            feed.hooks.metrics().feed_lapses.inc();
-            feed.hooks.down();
+            leave(feed, link, "the upstream does not know it");
             return;
         }
         let now = feed.hooks.now();
@@ -94,5 +96,15 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
         if feed.hooks.is_active(now) && link.is_up() {
             ping(link, false);
         }
+    }
+}
+
+/// The connection is of no more use, and its coverage was ended from outside.
+fn leave<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>, cause: &str) {
+    link.client().leave("the feed connects anew", cause);
+    if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
+        feed.hooks.metrics().feed_up.set(0);
+        feed.hooks.metrics().feed_lapses.inc();
+        feed.hooks.down();
     }
 }

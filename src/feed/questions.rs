@@ -310,7 +310,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         hooks.watches_users(true);
         let (was_blind, calls) = (questions.blind.replace(false), Calls::of(frame));
         let before = questions.calls.replace(Some(calls));
-        let Changes { swapped, users } = before.map(|before| calls.since(&before)).unwrap_or_default();
+        let Changes { swapped, users, role } = before.map(|before| calls.since(&before)).unwrap_or_default();
         if was_blind && before.is_none() && self.armed.get() {
             info!(
                 "what was done upstream while INFO was not allowed is not known: everything cached is void"
@@ -326,6 +326,9 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             self.void(Reason::Users);
             questions.ask_refused_now();
             hooks.rights_changed();
+        }
+        if role {
+            hooks.role_changed();
         }
     }
 

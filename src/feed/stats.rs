@@ -1,6 +1,7 @@
 //! What the upstream's count of its calls tells of changes that nothing else reports.
 //!
 //! - `SWAPDB` is what Redis' tracking does not report (7.0: `dbSwapDatabases` tells no tracking client).
+//! - `REPLICAOF` and `FAILOVER` change what the server is, and connections live on.
 //! - A change of users or their rules (`ACL SETUSER`, `DELUSER`, `LOAD`; `CONFIG SET requirepass`) decides who may be
 //!   given what. The server ends a user's connections on `DELUSER` and `LOAD`, yet not on `SETUSER`, and tells nobody.
 //!
@@ -23,11 +24,21 @@ const USERS: [&[u8]; 5] = [
     b"cmdstat_config|set:calls=",
 ];
 
+/// Calls that change whether the server is a primary.
+const ROLE: [&[u8]; 5] = [
+    b"cmdstat_replicaof:calls=",
+    b"cmdstat_slaveof:calls=",
+    b"cmdstat_failover:calls=",
+    b"cmdstat_cluster|failover:calls=",
+    b"cmdstat_cluster|replicate:calls=",
+];
+
 /// How often something was called, as a reply to `INFO commandstats` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Calls {
     swapdb: u64,
     users: u64,
+    role: u64,
     /// It was called for this very reply, so it grows; if not, the counts began anew.
     info: u64,
 }
@@ -37,13 +48,17 @@ pub(super) struct Calls {
 pub(super) struct Changes {
     pub(super) swapped: bool,
     pub(super) users: bool,
+    pub(super) role: bool,
 }
 
 impl Calls {
     pub(super) fn of(reply: &[u8]) -> Self {
+        let sum =
+            |fields: &[&[u8]]| fields.iter().map(|field| calls(reply, field)).fold(0, u64::wrapping_add);
         Self {
             swapdb: calls(reply, b"cmdstat_swapdb:calls="),
-            users: USERS.iter().map(|field| calls(reply, field)).fold(0, u64::wrapping_add),
+            users: sum(&USERS),
+            role: sum(&ROLE),
             info: calls(reply, b"cmdstat_info:calls="),
         }
     }
@@ -51,7 +66,11 @@ impl Calls {
     /// What may have happened since `before`.
     pub(super) fn since(&self, before: &Self) -> Changes {
         let reset = self.info < before.info;
-        Changes { swapped: reset || self.swapdb != before.swapdb, users: reset || self.users != before.users }
+        Changes {
+            swapped: reset || self.swapdb != before.swapdb,
+            users: reset || self.users != before.users,
+            role: reset || self.role != before.role,
+        }
     }
 }
 
@@ -66,7 +85,7 @@ mod tests {
     use super::*;
 
     fn changes(before: &str, after: &str) -> (bool, bool) {
-        let Changes { swapped, users } = Calls::of(after.as_bytes()).since(&Calls::of(before.as_bytes()));
+        let Changes { swapped, users, .. } = Calls::of(after.as_bytes()).since(&Calls::of(before.as_bytes()));
         (swapped, users)
     }
 
@@ -83,6 +102,11 @@ mod tests {
         for name in ["acl|setuser", "acl|deluser", "acl|load", "acl", "config|set"] {
             let [one, two] = [1, 2].map(|calls| line("info", 3 + calls) + &line(name, calls));
             assert_eq!([changes(&none, &one), changes(&one, &two)], [(false, true); 2], "{name}");
+        }
+        for name in ["replicaof", "slaveof", "failover", "cluster|failover"] {
+            let [one, two] = [1, 2].map(|calls| Calls::of((line("info", 3) + &line(name, calls)).as_bytes()));
+            assert!(two.since(&one).role && one.since(&Calls::of(none.as_bytes())).role, "{name}");
+            assert!(!one.since(&one).role && !one.since(&one).swapped, "{name}");
         }
         assert_eq!(changes(&line("info", 9), &line("info", 1)), (true, true), "CONFIG RESETSTAT");
         assert_eq!(Calls::of(b"-NOPERM"), Calls::default());

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::watch;
+
 use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
@@ -125,7 +127,12 @@ impl Hooks for Process {
         if coverages.current(&self.shared.announced).is_none() {
             let _ = coverages.arm_untold(&self.shared.announced, coverage);
         }
-        self.shared.feed_up.send_replace(Some(FeedUp { coverage, client_id, server }));
+        self.shared.feed_up.send_replace(Some(FeedUp {
+            coverage,
+            client_id,
+            server,
+            since: self.shared.now(),
+        }));
     }
 
     fn down(&self) {
@@ -142,6 +149,14 @@ impl Hooks for Process {
 
     fn watches_users(&self, sees: bool) {
         self.shared.watch_users(sees);
+    }
+
+    fn role_changed(&self) {
+        self.shared.role.doubt(self.shared.now());
+    }
+
+    fn left(&self) -> watch::Receiver<u64> {
+        self.shared.role.left()
     }
 
     fn commands(&self, commands: &[ServerCommand]) {

@@ -51,7 +51,7 @@ impl Worker {
     /// Whatever is leased after the answer is covered:
     /// its read comes behind this request on the same connection.
     pub(super) fn arm(&self, link: &Link<Peer>) {
-        let Some(FeedUp { coverage, client_id, server }) = *self.shared.feed_up.borrow() else { return };
+        let Some(FeedUp { coverage, client_id, server, .. }) = *self.shared.feed_up.borrow() else { return };
         let expect = |what| Expect { since: self.shared.now(), what };
         if let Some(server) = server {
             let _ = link.send(|out| out.copy(server_id::ASK), expect(What::Server(coverage, server)));

@@ -26,6 +26,9 @@ use crate::upstream::{Link, Login};
 /// over.
 const MAX_TRIED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
+/// How many links of an identity may be open still that were left.
+const MAX_REPLACED: usize = 8;
+
 /// Links of identities that the upstream has not taken yet.
 pub(super) struct Trying(LruCache<Ident, (Option<Login>, Link<Peer>)>);
 
@@ -37,6 +40,12 @@ impl Default for Trying {
 
 impl Trying {
     pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whoever waits for one is to go to another link then.
+    fn be_replaced(&mut self) {
+        self.0.iter().for_each(|(_, (_, link))| link.client().be_replaced());
         self.0.clear();
     }
 
@@ -144,6 +153,48 @@ impl Worker {
         self.keep_to_bound(Some(link));
         if link.is_up() {
             self.arm(link);
+        }
+    }
+
+    /// Makes another link in the place of this one. A spare one is made anew when it is wanted.
+    pub(super) fn leave_link(self: &Rc<Self>, number: LinkId) {
+        let is = |known: &SharedLink| known.link.client().number == number;
+        let spare = self.spares.borrow_mut().extract_if(.., |known| is(known)).next();
+        if let Some(spare) = spare {
+            spare.link.client().be_replaced();
+            return self.replaced.borrow_mut().push((spare.ident, spare.link));
+        }
+        let links = self.links.borrow();
+        let known = links.iter().find(|known| is(known));
+        let Some((ident, login)) = known.map(|known| (known.ident, known.login.clone())) else { return };
+        drop(links);
+        let Some(who) = self.shared.idents.get(ident) else { return };
+        let another = self.new_link(&who, &login);
+        self.adopt(ident, &login, &another);
+        another.reconnect();
+        let mut replaced = self.replaced.borrow_mut();
+        let of_it = replaced.iter().filter(|(of, _)| *of == ident).count();
+        let oldest = replaced.iter().position(|(of, _)| *of == ident && of_it > MAX_REPLACED);
+        let oldest = oldest.map(|i| replaced.remove(i));
+        drop(replaced);
+        if let Some((_, link)) = oldest {
+            link.close("others have taken its place again and again, and it has not answered all");
+        }
+    }
+
+    /// Leaves all connections but those that hold state of a session, whenever the upstream is left.
+    pub(super) async fn follow_role(self: &Rc<Self>) {
+        let mut left = self.shared.role.left();
+        while left.changed().await.is_ok() {
+            let unused = std::mem::take(&mut *self.pool.borrow_mut());
+            drop(unused);
+            self.trying.borrow_mut().be_replaced();
+            self.fresh.borrow_mut().drain(..).for_each(|fresh| fresh.be_replaced());
+            let links = self.shared_links();
+            // One that is down connects anew as it is.
+            for (_, link) in links.iter().filter(|(_, link)| link.client().is_of_old() && !link.is_down()) {
+                self.leave_link(link.client().number);
+            }
         }
     }
 

@@ -112,6 +112,11 @@ impl Fresh {
     pub(super) fn is(&self, link: &Link<Peer>) -> bool {
         self.link.is(link)
     }
+
+    /// Whoever waits for it is to go to another link then.
+    pub(super) fn be_replaced(&self) {
+        self.link.client().be_replaced();
+    }
 }
 
 impl Worker {

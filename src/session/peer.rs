@@ -5,6 +5,8 @@
 
 mod cover;
 mod front;
+mod place;
+mod relayed;
 mod written;
 
 use std::cell::{Cell, RefCell};
@@ -17,20 +19,19 @@ use tracing::{debug, warn};
 
 use cover::Arming;
 use front::Front;
+use place::Place;
 
 use super::dark::Standing;
 use super::errors;
-use super::expect::{Change, Expect, What};
+use super::expect::{Expect, What};
 use super::login::Answer;
 use super::outbox::{Outbox, To};
 use super::pushes::Pushes;
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::cache::{CoverageSlot, LinkId, Micros, NO_LINK, Reason};
-use crate::namespace::Event;
+use crate::cache::{CoverageSlot, LinkId, Micros, NO_LINK};
 use crate::resp::Protocol;
-use crate::resp::decode::decode;
-use crate::resp::pubsub::{self, message_word};
+use crate::resp::pubsub::message_word;
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, Client, ConnectError, Loss, Pings};
 
@@ -68,6 +69,8 @@ pub(super) struct Peer {
     doubted: Cell<Micros>,
     /// Another link has taken its place.
     replaced: Cell<bool>,
+    /// Where it leads.
+    place: Place,
     /// It may not look (`EVAL`) whether a key is there.
     blind: Cell<bool>,
     /// A write that cannot fail by its arguments was refused: until one is not, what is announced waits for the reply.
@@ -104,6 +107,7 @@ impl Peer {
             silent: Cell::default(),
             doubted: Cell::default(),
             replaced: Cell::default(),
+            place: Place::default(),
             blind: Cell::default(),
             careful: Cell::default(),
             arming: Arming::default(),
@@ -125,6 +129,7 @@ impl Peer {
 
     pub(super) fn own(&self, owner: &Rc<Outbox>) {
         self.patient.set(false);
+        self.place.change_hands();
         self.owner.replace(Some(owner.clone()));
     }
 
@@ -235,6 +240,9 @@ impl Client for Peer {
     fn reply(&self, expect: Expect, chunk: Chunk<'_>, at: At) -> Option<Expect> {
         if at.first {
             self.front.answered(at.kind == Kind::Error && chunk.starts_with(b"-BUSY"), self.heard.get());
+            if at.kind == Kind::Error {
+                self.note_refusal(&chunk);
+            }
         }
         let Expect { since, what } = expect;
         let again = |what| Some(Expect { since, what });
@@ -379,10 +387,12 @@ impl Client for Peer {
 
     fn attempt(&self) {
         self.shared.metrics.link_attempts.inc();
+        self.place.attempt(self.shared.role.era());
     }
 
     fn up(&self, id: Option<i64>) {
         self.heard();
+        self.place.reach(self.heard.get());
         self.id.set(id);
         if let Some(owner) = &*self.owner.borrow() {
             owner.session().is_on(id);
@@ -461,55 +471,6 @@ impl Peer {
             Some(What::Write(write)) => write.to.as_ref().is_none_or(|to| to.outbox.has_shared_room(cx)),
             _ => true,
         }
-    }
-
-    /// A subscriber is told of a change: when it reads the key here, it must not see what was before, even
-    /// if it has heard sooner than the feed.
-    fn note_announcement(&self, frame: &[u8]) {
-        if self.shared.namespaces.is_empty() || !pubsub::is_message(message_word(frame)) {
-            return;
-        }
-        let Ok(message) = decode(frame, 1) else { return };
-        // The pattern comes before them, if there is one.
-        let Some([.., channel, bare]) = message.as_array() else { return };
-        let (Some(channel), Some(bare)) = (channel.as_bytes(), bare.as_bytes()) else { return };
-        if let Some((namespace, event)) = self.shared.namespaces.heard(channel) {
-            let reason = if event == Event::Update { Reason::Update } else { Reason::Delete };
-            self.shared.cache.invalidate(&namespace.key(bare), reason, self.shared.now());
-        }
-    }
-
-    fn relay(&self, to: To, since: Micros, chunk: Chunk<'_>, at: At) -> Option<To> {
-        if at.last {
-            self.observe(since);
-        }
-        if at.first && at.last && chunk.len() < crate::upstream::LARGE {
-            to.whole(&chunk);
-            return None;
-        }
-        to.piece(chunk.into_bytes(), at.last);
-        (!at.last).then_some(to)
-    }
-
-    fn change(&self, to: &To, mut reply: BytesMut, kind: Kind, change: Change) {
-        match change {
-            Change::Info if kind != Kind::Error => {
-                reply = super::nearside::with_section(&self.shared, reply);
-            }
-            Change::Library(session, attribute, value) if kind != Kind::Error => {
-                session.is_made_with(&attribute, value);
-            }
-            Change::Redirect if kind != Kind::Error => {
-                reply = super::clients::redirected(&to.outbox.session().who(), reply);
-            }
-            Change::Info | Change::Library(..) | Change::Redirect => {}
-            Change::HelloId(id, leaves) => {
-                let whole = At { kind, first: true, last: true };
-                leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes));
-                reply = super::local::with_number(reply, b"$2\r\nid\r\n:", |_| id as i64);
-            }
-        }
-        to.piece(reply.freeze(), true);
     }
 
     fn observe(&self, since: Micros) {

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::clients::Clients;
 use super::gate::Password;
 use super::idents::{Ident, Idents};
+use super::role::Role;
 use super::worker::Ticket;
 use crate::cache::{By, Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, Seen};
 use crate::command::Table;
@@ -58,6 +59,8 @@ pub struct FeedUp {
     pub client_id: Option<i64>,
     /// The server that it is on, if that is known.
     pub server: Option<ServerId>,
+    /// When it was said.
+    pub since: Micros,
 }
 
 /// See the [module](self).
@@ -88,6 +91,8 @@ pub struct Shared {
     table: Arc<ArcSwap<Table>>,
     origin: Instant,
     pub clients: Clients,
+    /// Whether the upstream is still the server that it was.
+    pub role: Role,
 }
 
 impl Shared {
@@ -114,6 +119,7 @@ impl Shared {
             refused: Seen::default(),
             origin: Instant::now(),
             clients: Clients::default(),
+            role: Role::default(),
         })
     }
 

@@ -35,6 +35,9 @@ use seat::Seat;
 /// Heartbeats go on for this long after the last read: an application that reads now and then still hits.
 const ACTIVE: Duration = Duration::from_secs(60);
 
+/// A dedicated connection whose server takes no writes is made anew so often at most.
+const RENEWED: Duration = Duration::from_secs(10);
+
 /// A shared link that no session has used for this long is closed.
 pub(super) const UNUSED: Duration = Duration::from_secs(60);
 
@@ -134,7 +137,7 @@ pub(super) struct SharedLink {
 }
 
 /// Whose a connection in the pool is.
-type PoolKey = (IdentId, Option<Login>);
+pub(super) type PoolKey = (IdentId, Option<Login>);
 
 /// See the [module](self).
 pub struct Worker {
@@ -145,14 +148,14 @@ pub struct Worker {
     pub(super) spares: RefCell<Vec<SharedLink>>,
     /// Sessions that wait to know which way their writes go.
     pub(super) undecided: RefCell<HashSet<u64>>,
-    /// Links that gave no answer and were replaced: they end with what is in flight on them. At most one of
-    /// an identity.
+    /// Links that gave no answer and were replaced: they end with what is in flight on them. A few of
+    /// an identity at most.
     pub(super) replaced: RefCell<Vec<(IdentId, Link<Peer>)>>,
     /// Links by which it is found out whether the upstream takes an identity.
     pub(super) trying: RefCell<Trying>,
     /// Links that log in for a session.
     pub(super) fresh: RefCell<Vec<Fresh>>,
-    pool: RefCell<Pool<PoolKey, Link<Peer>>>,
+    pub(super) pool: RefCell<Pool<PoolKey, Link<Peer>>>,
     sessions: RefCell<HashMap<u64, Rc<Outbox>>>,
     /// The read buffer of whichever session is reading, so that idle sessions need none.
     pub(super) scratch: RefCell<BytesMut>,
@@ -196,6 +199,8 @@ impl Worker {
         tasks.spawn_local(async move { this.follow_feed().await });
         let this = self.clone();
         tasks.spawn_local(async move { this.heartbeat().await });
+        let this = self.clone();
+        tasks.spawn_local(async move { this.follow_role().await });
         if let Some(pause) = audits {
             tasks.spawn_local(super::audit::run(self.clone(), pause));
         }
@@ -324,7 +329,11 @@ impl Worker {
 
     /// Takes back a dedicated connection that holds no state of its session.
     pub(super) fn give_back(&self, ident: IdentId, login: &Option<Login>, link: Link<Peer>) {
-        if link.is_up() {
+        // Where one leads whose server takes no writes, new ones may not, though the links and the feed are where they do.
+        let peer = link.client();
+        let is_wrong = || self.shared.role.leads_to_primary() || link.lived() >= RENEWED;
+        let is_old = peer.is_of_old() || peer.is_readonly() && is_wrong();
+        if link.is_up() && !is_old {
             link.client().disown();
             self.pool.borrow_mut().put((ident, login.clone()), link);
         }

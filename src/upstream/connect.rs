@@ -146,31 +146,14 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
     let mut said = None;
     for &required in steps {
         reply.clear();
-        let kind = loop {
-            if buf.is_empty() {
-                let closed = match stream.read_buf(&mut buf).await {
-                    Ok(0) => "the upstream closed the connection during the handshake".into(),
-                    Ok(_) => continue,
-                    Err(error) => error.to_string().into(),
-                };
+        let kind = match read_reply(stream, &mut scanner, &mut buf, &mut reply).await {
+            Ok(kind) => kind,
+            Err(Unread::Closed(closed)) => {
                 return Err(
                     said.map_or(ConnectError::Io(closed), |said: Vec<u8>| ConnectError::turned_away(&said))
                 );
             }
-            match scanner.scan(&buf) {
-                Ok(Scan::Done { used, kind }) => {
-                    reply.extend_from_slice(&buf[..used]);
-                    buf.advance(used);
-                    break kind;
-                }
-                Ok(Scan::More) => {
-                    reply.extend_from_slice(&buf);
-                    buf.clear();
-                }
-                Err(garbage) => {
-                    return Err(ConnectError::Io(format!("not a Redis server: {garbage}").into()));
-                }
-            }
+            Err(Unread::Garbage(garbage)) => return Err(ConnectError::Io(garbage)),
         };
         if kind == Kind::Error {
             if TURNED_AWAY.iter().any(|words| reply.starts_with(words)) {
@@ -183,4 +166,55 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
         }
     }
     Ok(decode(&reply, 0).ok().and_then(|id| id.as_int()))
+}
+
+/// Why a reply could not be read.
+enum Unread {
+    Closed(Rc<str>),
+    Garbage(Rc<str>),
+}
+
+/// Reads one reply; what came behind it stays in `buf`.
+async fn read_reply(
+    stream: &mut Stream,
+    scanner: &mut ReplyScanner,
+    buf: &mut BytesMut,
+    reply: &mut Vec<u8>,
+) -> Result<Kind, Unread> {
+    loop {
+        if buf.is_empty() {
+            match stream.read_buf(buf).await {
+                Ok(0) => {
+                    let closed = "the upstream closed the connection during the handshake";
+                    return Err(Unread::Closed(closed.into()));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(Unread::Closed(error.to_string().into())),
+            }
+        }
+        match scanner.scan(buf) {
+            Ok(Scan::Done { used, kind }) => {
+                reply.extend_from_slice(&buf[..used]);
+                buf.advance(used);
+                return Ok(kind);
+            }
+            Ok(Scan::More) => {
+                reply.extend_from_slice(buf);
+                buf.clear();
+            }
+            Err(garbage) => return Err(Unread::Garbage(format!("not a Redis server: {garbage}").into())),
+        }
+    }
+}
+
+/// What a connection made now says to `INFO`, raw; an error if it may not be asked.
+pub(super) async fn ask_info(settings: &Settings, identity: &Identity) -> Option<Vec<u8>> {
+    let (mut stream, _own) = connect(settings, identity).await.ok()?;
+    let asked = async {
+        stream.write_all(b"*1\r\n$4\r\nINFO\r\n").await.ok()?;
+        let (mut buf, mut reply) = (BytesMut::with_capacity(4096), Vec::new());
+        let read = read_reply(&mut stream, &mut ReplyScanner::new(), &mut buf, &mut reply).await;
+        read.is_ok().then_some(reply)
+    };
+    tokio::time::timeout(settings.connect_timeout, asked).await.ok()?
 }

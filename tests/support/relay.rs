@@ -27,6 +27,8 @@ struct State {
     refuse_feed: AtomicBool,
     feeds: AtomicUsize,
     open: Mutex<Vec<Open>>,
+    /// Where new connections lead.
+    upstream: Mutex<Option<SocketAddr>>,
 }
 
 struct Open {
@@ -47,6 +49,7 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (state, ended) = (Arc::new(State::default()), Arc::new(AtomicBool::new(false)));
+        *state.upstream.lock().unwrap() = Some(upstream);
         let (theirs, stop) = (state.clone(), ended.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -56,6 +59,7 @@ impl Relay {
                 if theirs.refuse.load(Ordering::Relaxed) {
                     continue;
                 }
+                let upstream = theirs.upstream.lock().unwrap().unwrap();
                 let Ok(server) = TcpStream::connect(upstream) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 theirs.accepted.fetch_add(1, Ordering::Relaxed);
@@ -66,6 +70,11 @@ impl Relay {
             }
         });
         Self { address, state, ended }
+    }
+
+    /// From now on new connections lead there; those that are open stay where they are.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        *self.state.upstream.lock().unwrap() = Some(upstream);
     }
 
     /// Cuts every connection that is open now.

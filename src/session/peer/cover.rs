@@ -11,7 +11,7 @@ use super::Peer;
 use crate::cache::{CoverageId, LinkId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
 use crate::resp::scanner::Kind;
-use crate::upstream::{Pace, Said, ServerId, backoff};
+use crate::upstream::{Pace, Said, backoff};
 
 /// How long to wait before asking again what was answered by "not now".
 const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -25,9 +25,9 @@ pub(super) struct Arming {
     /// The upstream's refusal to track it, if that was its last word.
     refusal: RefCell<Option<Box<str>>>,
     /// Whether it leads to the feed's server is not known: the answer was put off.
-    unsure: Cell<bool>,
+    pub(super) unsure: Cell<bool>,
     /// How often in a row it was asked in vain.
-    turns: Cell<u32>,
+    pub(super) turns: Cell<u32>,
     /// It is going to be asked again.
     due: Cell<bool>,
 }
@@ -38,7 +38,7 @@ impl Peer {
     pub(in crate::session) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, LinkId)> {
         let coverages = self.shared.cache.coverages();
         let channels = || namespace.and_then(|_| coverages.current(&self.shared.announced));
-        if self.arming.unsure.get() {
+        if self.arming.unsure.get() || self.is_of_old() {
             return None;
         }
         let id = match self.shared.wanted_tracking(namespace) {
@@ -162,19 +162,6 @@ impl Peer {
         self.shared.cache.coverages().end_period(&self.shared.feed, feed, self.shared.now());
     }
 
-    /// Which server the link is on.
-    pub(super) fn leads(&self, feed: CoverageId, server: ServerId, reply: &[u8], kind: Kind) {
-        let put_off = Said::of(kind, reply) == Said::NotNow;
-        self.arming.unsure.set(put_off);
-        if put_off {
-            self.put_off("INFO", reply);
-        } else if ServerId::of(reply).is_some_and(|here| here != server) {
-            self.leave_feed(feed);
-        } else if !self.shared.wants(Tracking::Keys) {
-            self.arming.turns.set(0);
-        }
-    }
-
     /// What became of the link's tracking.
     pub(super) fn armed(&self, feed: CoverageId, since: Micros, reply: &[u8], kind: Kind) {
         let coverage = self.coverage.borrow();
@@ -228,7 +215,7 @@ impl Peer {
         self.arming.refusal.borrow().clone()
     }
 
-    fn put_off(&self, question: &str, reply: &[u8]) {
+    pub(super) fn put_off(&self, question: &str, reply: &[u8]) {
         let metrics = &self.shared.metrics;
         metrics.put_off.inc();
         if let Some(untold) = metrics.put_off_told.now() {
