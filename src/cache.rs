@@ -377,8 +377,11 @@ impl<W: Waiter> Cache<W> {
         let stripe = &mut shard.stripes[place.stripe];
         stripe.generation = stripe.generation.wrapping_add(1);
         let replies = self.drop_entries(shard, place, key, reason, now);
-        let flights = shard.flights.of_key(key, place.hash);
-        let waiters = flights.flat_map(|flight| std::mem::take(&mut flight.waiters)).collect();
+        let mut waiters = Vec::new();
+        if !shard.flights.is_empty() {
+            let flights = shard.flights.of_key(key, place.hash);
+            flights.for_each(|flight| waiters.append(&mut flight.waiters));
+        }
         (replies, waiters)
     }
 
@@ -392,11 +395,11 @@ impl<W: Waiter> Cache<W> {
     ) -> Replies {
         let before = shard.store.bytes();
         let replies = shard.store.retain(key, place.hash, |_| false);
-        self.freed(before - shard.store.bytes());
-        let stripe = &mut shard.stripes[place.stripe];
         if !replies.is_empty() {
+            self.freed(before - shard.store.bytes());
             self.count(reason);
         }
+        let stripe = &mut shard.stripes[place.stripe];
         if !replies.is_empty() || stripe.knows(place) {
             stripe.record(place, reason, now);
         }
@@ -462,8 +465,10 @@ impl<W: Waiter> Cache<W> {
 }
 
 /// Hands waiters back; never under a lock.
-fn release<W: Waiter>(waiters: impl IntoIterator<Item = W>) {
-    waiters.into_iter().for_each(W::released);
+fn release<W: Waiter>(waiters: Vec<W>) {
+    if !waiters.is_empty() {
+        waiters.into_iter().for_each(W::released);
+    }
 }
 
 impl<W> Shard<W> {

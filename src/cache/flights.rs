@@ -53,6 +53,10 @@ impl<W> Flights<W> {
         self.0.insert_unique(spread(flight.hash), flight, |flight| spread(flight.hash));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Flight<W>> {
         self.0.iter_mut()
     }

@@ -267,7 +267,7 @@ impl<W: Waiter> Lease<W> {
         shard.stripes[self.place.stripe].record(self.place, reason, now);
         let flight = shard.flights.take(self.place.hash, self.flight);
         drop(shard);
-        release(flight.into_iter().flat_map(|flight| flight.waiters));
+        release(flight.map_or_else(Vec::new, |flight| flight.waiters));
     }
 }
 

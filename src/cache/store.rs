@@ -134,7 +134,12 @@ impl Store {
         hash: u32,
         mut keep: impl FnMut(&mut Head) -> bool,
     ) -> Replies {
-        let mut doomed: SmallVec<[usize; 4]> = self.of_key(key, hash).collect();
+        let mut doomed: SmallVec<[usize; 4]> = SmallVec::new();
+        self.of_key(key, hash).for_each(|i| doomed.push(i));
+        if doomed.is_empty() {
+            // So it is for most keys that are written.
+            return Replies::new();
+        }
         doomed.retain(|i| !keep(&mut self.heads[*i]));
         // From the last on: what takes the place of one that goes is then not one of them.
         doomed.sort_unstable_by(|a, b| b.cmp(a));

@@ -153,14 +153,22 @@ pub struct Row {
 
 impl Row {
     /// Where this request is to be carried out.
-    #[inline]
+    #[inline(always)]
     pub fn kind(&self, req: &Request<'_>) -> Kind {
-        let blocks = match self.kind {
-            KindRule::Always(kind) => return kind,
+        match self.kind {
+            KindRule::Always(kind) => kind,
+            _ if self.blocks(req) => Kind::Blocking,
+            _ => Kind::Plain,
+        }
+    }
+
+    #[inline(never)]
+    fn blocks(&self, req: &Request<'_>) -> bool {
+        match self.kind {
+            KindRule::Always(kind) => kind == Kind::Blocking,
             KindRule::Streams => streams::parse(req).block,
             KindRule::BlockWord => req.args().skip(2).any(|arg| is(arg, "block")),
-        };
-        if blocks { Kind::Blocking } else { Kind::Plain }
+        }
     }
 
     /// How this request's reply may be cached; never, if the number of arguments is wrong.
@@ -175,6 +183,12 @@ impl Row {
             Cached::Mget => CacheRule::Mget,
             Cached::Unwanted => CacheRule::Unwanted,
         }
+    }
+
+    /// Whether this request is a cached read of one key, carried out on the shared link.
+    #[inline]
+    pub fn is_plain_read(&self, req: &Request<'_>) -> bool {
+        self.cached == Cached::Single && self.kind == KindRule::Always(Kind::Plain) && self.takes(req.len())
     }
 
     /// Whether its name alone tells the row: it neither has subcommands nor is one.

@@ -8,6 +8,7 @@
 
 mod end;
 mod own;
+mod turn;
 mod way;
 
 use std::cell::Cell;
@@ -39,11 +40,8 @@ use crate::resp::Protocol;
 use crate::resp::request::Request;
 use crate::upstream::{Link, Login, Outgoing};
 
-/// After so many requests the clock is read again.
-const CLOCK: u64 = 64;
-
-/// After so many requests in a row a session gives way to the others of its worker. With hits that is half a millisecond.
-const TURN: u64 = 2048;
+/// Every server takes so many bytes in an argument, and so many arguments.
+const ALWAYS_TAKEN: usize = 1 << 20;
 
 /// A request's raw bytes.
 pub(super) enum Raw<'a> {
@@ -120,6 +118,8 @@ pub(super) struct Core {
     /// At how many it gives way, and whether it is to do so now.
     turn_ends: u64,
     gives_way: bool,
+    /// Something was done since it was last looked whether anything holds the session up; a hit is nothing.
+    looks: bool,
     /// What `handled` was when the clock was last read.
     timed: u64,
     hits: u64,
@@ -153,8 +153,9 @@ impl Core {
             barrier: Cell::new(None),
             mode: Mode::Shared,
             handled: 0,
-            turn_ends: TURN,
+            turn_ends: turn::TURN,
             gives_way: false,
+            looks: true,
             timed: 0,
             hits: 0,
             reported: 0,
@@ -194,6 +195,7 @@ impl Core {
     pub(super) fn begin_batch(&mut self, table: &Table, cx: &mut Context<'_>) -> bool {
         self.now = self.shared.now();
         self.timed = self.handled;
+        self.looks = true;
         if self.session.has_orders() {
             self.obey(cx);
         }
@@ -235,38 +237,29 @@ impl Core {
         self.hits += 1;
     }
 
-    /// Whether another request may be taken now; if not, the session is woken when it may.
-    pub(super) fn may_proceed(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.handled - self.timed >= CLOCK {
-            self.timed = self.handled;
-            self.now = self.shared.now();
-            self.gives_way = self.handled >= self.turn_ends;
-        }
-        let link = self.present_link();
-        !self.gives_way
-            && self.rest.is_none()
-            && self.changing.is_none()
-            && self.asking.is_none()
-            && self.tunnel.is_none()
-            && !self.quit
-            && self.outbox.may_open()
-            && !link.is_congested(cx)
-    }
-
-    pub(super) fn give_way(&mut self) {
-        self.gives_way = true;
-    }
-
-    /// Others are to have their turn before the session goes on. It may go on when it is asked again.
-    pub(super) fn gives_way(&mut self) -> bool {
-        if self.gives_way {
-            self.turn_ends = self.handled + TURN;
-        }
-        std::mem::take(&mut self.gives_way)
-    }
-
     /// What is to be done with a request of this row; `None` if it has to wait for the replies before it.
+    #[inline]
     pub(super) fn admit<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Plan<'t>> {
+        if row.is_some_and(|row| row.is_plain_read(request)) && self.is_free(request) {
+            return Some(Plan { row, act: Act::Read });
+        }
+        self.admit_any(row, request)
+    }
+
+    /// Whether a cached read of one key may go straight to the cache, as it does nearly always: what [`Core::admit_any`]
+    /// asks of it, in short.
+    #[inline]
+    fn is_free(&self, request: &Request<'_>) -> bool {
+        matches!(self.mode, Mode::Shared)
+            && !self.locked
+            && !self.unsettled
+            && self.barrier.get().is_none()
+            && self.ident.user.is_none()
+            && request.raw().len() <= ALWAYS_TAKEN
+            && !self.outbox.has_joined()
+    }
+
+    fn admit_any<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Plan<'t>> {
         if self.locked && !row.is_some_and(|row| gate::allows(row) && row.takes(request.len())) {
             return Some(Plan { row, act: Act::Refuse });
         }
@@ -354,6 +347,7 @@ impl Core {
 
     pub(super) fn execute(&mut self, plan: Plan<'_>, request: &Request<'_>, raw: Raw<'_>) {
         self.handled += 1;
+        self.looks = true;
         match plan.act {
             Act::Forward => {
                 if plan.row.is_some_and(|row| row.access == Access::Read) {
@@ -364,7 +358,7 @@ impl Core {
             }
             Act::Refuse => gate::refuse(self, plan.row, request),
             Act::Info => super::nearside::info(self, request, raw),
-            Act::Read => super::read::read(self, plan.row, request, raw),
+            Act::Read => self.looks = !super::read::read(self, plan.row, request, raw),
             Act::Mget => super::mget::mget(self, request, raw),
             Act::ReadPast(reason) => {
                 self.shared.cache.count(reason);
@@ -406,7 +400,7 @@ impl Core {
     }
 
     fn write(&mut self, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
-        let mut touched = Touched::default();
+        let mut touched = Touched::of_one();
         touched.add(&self.shared, row, request);
         let to = self.to(self.outbox.open());
         if touched.is_barrier() {
@@ -416,7 +410,7 @@ impl Core {
     }
 
     /// Goes back to the shared link if nothing is left on the dedicated one.
-    #[inline]
+    #[inline(always)]
     fn leave_if_idle(&mut self) {
         if !matches!(self.mode, Mode::Shared) && self.outbox.waiting() == 0 {
             self.leave();
@@ -461,7 +455,6 @@ impl Core {
 /// above `proto-max-bulk-len`, which is 1 MB at least, and up to Redis 6 with more than 1,048,576 arguments.
 #[inline]
 fn is_heavy(request: &Request<'_>) -> bool {
-    const ALWAYS_TAKEN: usize = 1 << 20;
     let heavy = || request.len() > ALWAYS_TAKEN || request.args().any(|arg| arg.len() > ALWAYS_TAKEN);
     request.raw().len() > ALWAYS_TAKEN && heavy()
 }

@@ -14,11 +14,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-
 use super::clients::{Alone, Session};
 use super::core::{Core, Raw, send_on};
-use super::expect::{Change, Past, Transaction, What, Write};
+use super::expect::{Change, Changed, Past, Transaction, What, Write};
 use super::gate::{self, Within};
 use super::outbox::To;
 use super::peer::Peer;
@@ -359,7 +357,7 @@ impl Dedicated {
             Some(row) if row.access != Access::Write => {
                 self.count_read(core, Some(row), request);
                 if matches!(&*row.name, "client|getredir" | "client|trackinginfo") {
-                    return self.send(core, raw, |to| What::Changed(to, BytesMut::new(), Change::Redirect));
+                    return self.send(core, raw, |to| What::Changed(to, Changed::by(Change::Redirect)));
                 }
                 if row.cache(request) == CacheRule::Never {
                     return self.relay(core, raw);
@@ -435,7 +433,7 @@ impl Dedicated {
             (Local::Hello, effect) => {
                 let leaves = effect.map(|effect| Leaves::one(&self.state, effect));
                 let change = Change::HelloId(core.id, leaves);
-                self.send(core, raw, |to| What::Changed(to, BytesMut::new(), change));
+                self.send(core, raw, |to| What::Changed(to, Changed::by(change)));
             }
             (_, Some(effect)) => self.leave(core, effect, raw),
             (_, None) => self.relay(core, raw),

@@ -44,7 +44,8 @@ pub(super) enum What {
     Fill(Box<Fill>),
     Gather(Box<Gather>),
     /// One reply, passed on when it is whole and changed.
-    Changed(To, BytesMut, Change),
+    /// Boxed, for it is rare: what is expected is moved for every request.
+    Changed(To, Box<Changed>),
     /// One reply, passed on; if it is no error, the request has left something on its connection.
     Leave(To, Box<Leaves>),
     /// Confirmations, or one reply of another kind.
@@ -215,6 +216,18 @@ impl Transaction {
         if refused {
             self.refused = Some(self.touched.fence(shared, shared.now()));
         }
+    }
+}
+
+/// A reply that is changed, as far as it has come.
+pub(super) struct Changed {
+    pub(super) held: BytesMut,
+    pub(super) change: Change,
+}
+
+impl Changed {
+    pub(super) fn by(change: Change) -> Box<Self> {
+        Box::new(Self { held: BytesMut::new(), change })
     }
 }
 

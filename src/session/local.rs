@@ -15,7 +15,7 @@ use super::asking;
 use super::clients::{Who, upstream_id};
 use super::core::{Core, Raw};
 use super::errors;
-use super::expect::{Change, What};
+use super::expect::{Change, Changed, What};
 use super::gate;
 use super::idents::Ident;
 use super::login::{Answer, Asked, ask, user_of};
@@ -81,7 +81,7 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
         Local::ClientSetInfo => {
             let (attribute, value) = (request.arg(2).to_vec(), request.arg(3).to_vec());
             let change = Change::Library((*core.session).clone(), attribute, value);
-            core.forward(raw, |to| What::Changed(to, BytesMut::new(), change));
+            core.forward(raw, |to| What::Changed(to, Changed::by(change)));
         }
         Local::Select => match number(request.arg(1)) {
             Some(db) => {
@@ -278,7 +278,7 @@ impl Core {
                 self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
                 self.publish();
                 let version = version(self.ident.protocol);
-                let what = What::Changed(to, BytesMut::new(), Change::HelloId(self.id, None));
+                let what = What::Changed(to, Changed::by(Change::HelloId(self.id, None)));
                 self.send(|out| out.with(|tail| encode::command(tail, &[b"HELLO", version])), what);
             }
         }

@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::core::{Core, Raw};
 use super::errors;
-use super::expect::{Change, What};
+use super::expect::{Change, Changed, What};
 use super::idents::Ident;
 use super::shared::Shared;
 use crate::cache::{Description, IdentId, Micros, Reason, Stats};
@@ -254,7 +254,7 @@ pub(super) fn info(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
     let ours =
         request.len() == 1 || [&b"default"[..], b"all", b"everything", b"nearside"].into_iter().any(wants);
     match ours {
-        true => core.forward(raw, |to| What::Changed(to, BytesMut::new(), Change::Info)),
+        true => core.forward(raw, |to| What::Changed(to, Changed::by(Change::Info))),
         false => core.forward(raw, What::Relay),
     }
 }

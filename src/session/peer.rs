@@ -272,13 +272,13 @@ impl Client for Peer {
                 }
                 more.and_then(again)
             }
-            What::Changed(to, mut held, change) => {
-                held.extend_from_slice(&chunk);
+            What::Changed(to, mut changed) => {
+                changed.held.extend_from_slice(&chunk);
                 if !at.last {
-                    return again(What::Changed(to, held, change));
+                    return again(What::Changed(to, changed));
                 }
                 self.observe(since);
-                self.change(&to, held, at.kind, change);
+                self.change(&to, changed.held, at.kind, changed.change);
                 None
             }
             What::Leave(to, mut leaves) => {

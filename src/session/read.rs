@@ -19,11 +19,17 @@ use crate::resp::request::Request;
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, Link, Outgoing, Said};
 
-/// Answers a read from the cache, or lets it fill the cache.
-pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
-    let Some(row) = row else { return core.forward(raw, What::Relay) };
+/// Answers a read from the cache, or lets it fill the cache. Says whether it was a hit.
+pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) -> bool {
+    let Some(row) = row else {
+        core.forward(raw, What::Relay);
+        return false;
+    };
     match lookup(core, row.id, request, None) {
-        Lookup::Hit => core.count_hit(),
+        Lookup::Hit => {
+            core.count_hit();
+            return true;
+        }
         Lookup::Joined => {
             core.outbox.open_joined(request.raw(), request.arg(1));
         }
@@ -36,6 +42,7 @@ pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, ra
             core.forward(raw, |to| What::ReadPast(to, past));
         }
     }
+    false
 }
 
 /// Looks up anew for a slot whose flight came to nothing.

@@ -49,6 +49,11 @@ pub(super) struct Touched {
 }
 
 impl Touched {
+    /// For a request that is likely to write one key.
+    pub(super) fn of_one() -> Self {
+        Self { keys: Vec::with_capacity(1), ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, shared: &Shared, row: Option<&Row>, request: &Request<'_>) {
         self.add_at(shared, row, request, None);
     }
@@ -59,21 +64,24 @@ impl Touched {
             return;
         };
         self.string = refill::is_string_write(&row.name);
-        let tells = row.tells(request);
-        let mut said = Vec::new();
+        // Asked only for a key in a namespace.
+        let (mut tells, mut said) = (None, Vec::new());
         let set = row.keys(request, |i, usage| {
             if usage == KeyUse::Read {
                 return;
             }
             let key = request.arg(i);
-            if tells == Tells::Certain && place.is_none() {
-                self.certain += usize::from(announce::write(&mut self.publish, shared, key, Say::Update));
-            } else if shared.namespaces.find(key).is_some() {
-                said.push((key.into(), usage));
+            if shared.namespaces.find(key).is_some() {
+                let tells = *tells.get_or_insert_with(|| row.tells(request));
+                if tells == Tells::Certain && place.is_none() {
+                    self.certain += usize::from(announce::write(&mut self.publish, shared, key, Say::Update));
+                } else {
+                    said.push((key.into(), usage));
+                }
             }
             self.keys.push(key.into());
         });
-        if !said.is_empty() {
+        if let Some(tells) = tells.filter(|_| !said.is_empty()) {
             self.sayings.push(Saying { tells, keys: said, place });
         }
         self.all |= set == KeySet::All || self.keys.len() > MAX_KEYS;
@@ -186,10 +194,11 @@ impl Touched {
             echoed.iter().for_each(|key| shared.cache.expect_echo(key, number));
         }
         shared.metrics.announcements.add(behind as u64);
-        let publish = if behind > 0 { std::mem::take(&mut self.publish) } else { BytesMut::new() };
         let write = |out: &mut Outgoing| {
             raw.write(out);
-            out.copy(&publish);
+            if behind > 0 {
+                out.copy(&self.publish);
+            }
         };
         let leases = refill::lease(shared, link, &refills, now);
         let what = What::Write(Box::new(Write {

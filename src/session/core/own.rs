@@ -71,6 +71,7 @@ impl Core {
         self.mode = mode;
     }
 
+    #[cold]
     pub(super) fn leave(&mut self) {
         if let Mode::Dedicated(mut dedicated) = std::mem::replace(&mut self.mode, Mode::Shared) {
             if !dedicated.is_idle(self) {

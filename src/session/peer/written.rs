@@ -19,9 +19,11 @@ impl Peer {
         if let Some(to) = write.to.take() {
             if at.first {
                 self.raise_barrier(&mut write, &chunk, at);
-                let untouched =
-                    matches!(&*chunk, b"*-1\r\n" | b"_\r\n" | b"$-1\r\n") || at.kind == Kind::Error;
-                self.invalidate(write.popped.drain(..).filter(|_| !untouched));
+                if !write.popped.is_empty() {
+                    let untouched =
+                        matches!(&*chunk, b"*-1\r\n" | b"_\r\n" | b"$-1\r\n") || at.kind == Kind::Error;
+                    self.invalidate(write.popped.drain(..).filter(|_| !untouched));
+                }
                 self.decide(&mut write, &chunk, at);
             }
             if let Some(leaves) = &mut write.leaves {
@@ -35,7 +37,9 @@ impl Peer {
             return (write.to.is_some() || write.announced > 0).then_some(What::Write(write));
         }
         self.raise_barrier(&mut write, &chunk, at);
-        self.invalidate(write.popped.drain(..));
+        if !write.popped.is_empty() {
+            self.invalidate(write.popped.drain(..));
+        }
         if !write.sayings.is_empty() {
             write.said = decide(std::mem::take(&mut write.sayings), &chunk, at);
         }
