@@ -125,14 +125,12 @@ fn answer(request: &Request<Incoming>, shared: &Shared, draining: &AtomicBool) -
 fn readiness(shared: &Shared, draining: bool) -> Result<(), String> {
     /// The feed asks more often than this, while anybody reads.
     const LATELY: Duration = Duration::from_secs(2);
-    const WHILE_AWAY: Duration = Duration::from_secs(60);
     let metrics = &shared.metrics;
     if draining {
         return Err("draining\n".to_owned());
     }
     if metrics.upstream_links.get() == 0 && metrics.feed_up.get() == 0 {
-        let why = metrics.unreachable.within(WHILE_AWAY).map_or(String::new(), |why| format!(": {why}"));
-        return Err(format!("the upstream is not reachable{why}\n"));
+        return Err("the upstream is not reachable\n".to_owned());
     }
     match metrics.loading.within(LATELY) {
         Some(words) => Err(format!("the upstream answers {words}\n")),

@@ -169,7 +169,6 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 self.told.no_resp3();
                 return None;
             }
-            self.hooks.metrics().unreachable.say(loss.cause.to_string());
             self.tell_down("the feed cannot connect", &loss.cause.to_string());
             if protocol == Protocol::Resp2 {
                 return None;

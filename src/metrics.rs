@@ -129,8 +129,6 @@ pub struct Metrics {
     pub looks_refused_told: Seldom,
     /// 1 while the feed is subscribed.
     pub feed_up: Counter,
-    /// Why the feed could not connect.
-    pub unreachable: Words,
     /// With what the upstream has refused everything: it loads its data.
     pub loading: Words,
     pub feed_connects: Counter,
