@@ -11,10 +11,12 @@
 use std::rc::Rc;
 
 use super::expect::{Expect, What};
+use super::peer::Peer;
 use super::worker::Worker;
 use crate::cache::LinkId;
 use crate::resp::scanner::Kind;
 use crate::resp::{Protocol, encode};
+use crate::upstream::Link;
 
 /// How it stands with a connection, as the server says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +44,7 @@ impl Standing {
 impl Worker {
     /// Asks the server about the links that give no answer to a write.
     pub(super) fn ask_about_silent(self: &Rc<Self>) {
-        let mut links: Vec<_> = self.replaced.borrow().iter().map(|(_, link)| link.clone()).collect();
-        links.extend(self.shared_links().into_iter().map(|(_, link)| link));
+        let mut links = self.links_that_stand();
         links.retain(|link| {
             let peer = link.client();
             peer.is_silent() && peer.front.is_write() && link.is_up() && link.in_flight() > 0
@@ -63,13 +64,25 @@ impl Worker {
 
     /// The server has said how it stands with a link.
     pub(super) fn stands(&self, number: LinkId, standing: Standing) {
-        let mut links = self.replaced.borrow().iter().map(|(_, link)| link.clone()).collect::<Vec<_>>();
-        links.extend(self.shared_links().into_iter().map(|(_, link)| link));
-        let Some(link) = links.into_iter().find(|link| link.client().number == number) else { return };
+        let Some(link) = self.links_that_stand().into_iter().find(|link| link.client().number == number)
+        else {
+            return;
+        };
         if link.client().is_doubted(standing, self.shared.now()) {
-            self.shared.metrics.dark_links.inc();
-            link.close("the link gives no answer, though the upstream lives");
+            self.give_up_dark(&link);
         }
+    }
+
+    /// Closes a link that is known to be dark: what is in flight on it fails.
+    pub(super) fn give_up_dark(&self, link: &Link<Peer>) {
+        self.shared.metrics.dark_links.inc();
+        link.close("the link gives no answer, though the upstream lives");
+    }
+
+    /// The shared links, and those that were replaced and still have something in flight.
+    fn links_that_stand(&self) -> Vec<Link<Peer>> {
+        let shared = self.shared_links();
+        self.replaced.borrow().iter().chain(&shared).map(|(_, link)| link.clone()).collect()
     }
 }
 

@@ -106,8 +106,7 @@ impl Worker {
         if lives && !link.client().front.is_write() {
             // The server answers others, and keeps nobody waiting for a read: what was sent here has not come there, or
             // its answers do not come here.
-            self.shared.metrics.dark_links.inc();
-            link.close("the link gives no answer, though the upstream lives");
+            self.give_up_dark(link);
             return;
         }
         let has_left = self.replaced.borrow().iter().any(|(other, _)| *other == ident);
