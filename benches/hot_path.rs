@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use divan::{Bencher, black_box, counter::ItemsCount};
-use nearside::cache::{Bounds, By, Cache, CoverageId, IdentId, Life, Lookup, NO_LINK, Name, Waiter};
+use nearside::cache::{Bounds, By, Cache, CoverageId, EntryKey, Expiry, IdentId, Lookup, NO_LINK, Waiter};
 use nearside::command::{CacheRule, Kind, Table};
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
@@ -29,7 +29,7 @@ impl Waiter for Nobody {
 
 fn lookup(
     cache: &Arc<Cache<Nobody>>,
-    name: &Name<'_>,
+    name: &EntryKey<'_>,
     coverage: CoverageId,
     serve: impl FnOnce(&[u8]),
 ) -> Lookup<Nobody> {
@@ -45,10 +45,10 @@ fn warm(table: &Table) -> (Arc<Cache<Nobody>>, CoverageId) {
     let command = table.number(b"get").expect("GET");
     let reply = format!("$64\r\n{}\r\n", "x".repeat(64));
     for key in (0..KEYS).map(key) {
-        let name = Name { key: key.as_bytes(), ident: IdentId(0), command, rest: b"", by: By::ITSELF };
+        let name = EntryKey { key: key.as_bytes(), ident: IdentId(0), command, args: b"", by: By::ITSELF };
         if let Lookup::Miss(lease) = lookup(&cache, &name, coverage, |_| ()) {
-            let life = Life { expires: u64::MAX, aged: false };
-            lease.fill(reply.as_bytes(), life, NOW, STALENESS).expect("an undisturbed fill");
+            let expiry = Expiry { expires: u64::MAX, aged: false };
+            lease.fill(reply.as_bytes(), expiry, NOW, STALENESS).expect("an undisturbed fill");
         }
     }
     (cache, coverage)
@@ -80,11 +80,11 @@ fn hit(bencher: Bencher<'_, '_>, depth: usize) {
             let request = framer.request(rest);
             let row = table.lookup(&request).expect("GET");
             if row.kind(&request) == Kind::Plain && row.cache(&request) == CacheRule::Single {
-                let name = Name {
+                let name = EntryKey {
                     key: request.arg(1),
                     ident: IdentId(0),
                     command: row.id,
-                    rest: request.raw_after(1),
+                    args: request.raw_after(1),
                     by: By::ITSELF,
                 };
                 let found = lookup(&cache, &name, coverage, |reply| out.extend_from_slice(reply));

@@ -1,6 +1,6 @@
 //! The near cache: replies under their keys, and the rules by which they may be served.
 //!
-//! It sees bytes, never RESP. What always holds:
+//! It sees bytes, never RESP. Invariants:
 //!
 //! - **Fill race closed.** A [`Lease`] remembers its coverage and its key's invalidation generation, and a
 //!   reply fills the cache only if both are unchanged. An invalidation bumps the generation even when
@@ -17,7 +17,7 @@
 //!   Waiters are handed back (`released`) when the lease is voided or dropped: nobody is forgotten.
 //! - **Echoes.** Our own announcements, coming back, do not void what was read after the write. See [`echo`].
 //! - **Monotonic.** When a reply was read past the cache, older entries and older flights of its key go
-//!   ([`Cache::read_past`]).
+//!   ([`Cache::note_bypass`]).
 //! - Memory: the sum of the entries' costs stays within `max_bytes`, except for the one entry being added.
 //!
 //! `session` looks up, leases and fences; `upstream`'s replies fill; `feed` invalidates.
@@ -37,23 +37,23 @@ mod barrier;
 mod coverage;
 mod echo;
 mod entry;
+mod entry_key;
 mod evict;
 mod fence;
 mod flights;
 mod id;
 mod lease;
-mod name;
 mod reason;
 mod refresh;
 mod show;
 mod store;
 mod stripe;
 
-pub use coverage::{CoverageId, CoverageSlot, Coverages, Seen};
+pub use coverage::{CoverageId, CoverageSlot, Coverages, ValidUnder};
+pub use entry_key::{By, EntryKey};
 pub use fence::Fence;
 pub use id::{IdentId, LinkId, NO_IDENT, NO_LINK};
-pub use lease::{Lease, Life, NameBuf};
-pub use name::{By, Name};
+pub use lease::{EntryKeyBuf, Expiry, Lease};
 pub use reason::{Class, Reason};
 pub use refresh::Wanted;
 pub use show::{CachedReply, Description, Sample};
@@ -76,7 +76,7 @@ const STRIPES: usize = 512;
 pub const MAX_KEY: usize = u16::MAX as usize;
 
 /// The longest rest of a request (what stands behind its key) under which a reply is kept, in bytes.
-pub const MAX_REST: usize = 4096;
+pub const MAX_ARGS: usize = 4096;
 
 /// Whoever waits for another's flight.
 pub trait Waiter: Send + 'static {
@@ -104,7 +104,7 @@ pub enum Lookup<W: Waiter> {
     /// Another lookup fetches it already; the waiter will be told.
     Joined,
     /// Not there, and it must not be kept: read it upstream.
-    Past(Reason),
+    Bypass(Reason),
 }
 
 /// What lookups and fills have come to so far. All are counts except `entries` and `bytes`.
@@ -205,7 +205,7 @@ impl<W: Waiter> Cache<W> {
     /// `bounds` at `now`.
     pub fn lookup(
         self: &Arc<Self>,
-        name: &Name<'_>,
+        name: &EntryKey<'_>,
         now: Micros,
         bounds: Bounds,
         coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
@@ -260,7 +260,7 @@ impl<W: Waiter> Cache<W> {
     fn miss(
         self: &Arc<Self>,
         shard: &mut Shard<W>,
-        name: &Name<'_>,
+        name: &EntryKey<'_>,
         place: Place,
         now: Micros,
         coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
@@ -320,7 +320,7 @@ impl<W: Waiter> Cache<W> {
     }
 
     /// The reply that may be served because the upstream has just proved unreachable, if there is one.
-    pub fn stale(&self, name: &Name<'_>, now: Micros) -> Option<Bytes> {
+    pub fn stale(&self, name: &EntryKey<'_>, now: Micros) -> Option<Bytes> {
         let place = self.place(name.key);
         let mut shard = self.shards[place.shard].lock();
         let shard = &mut *shard;
@@ -352,15 +352,15 @@ impl<W: Waiter> Cache<W> {
     ///
     /// An entry that is there now may be older, so it goes. A flight on the same link is not: the upstream
     /// answers a link in order, so its read executes later. A flight on another link may be older.
-    pub fn read_past(&self, key: &[u8], link: LinkId, now: Micros) {
+    pub fn note_bypass(&self, key: &[u8], link: LinkId, now: Micros) {
         let place = self.place(key);
         let mut shard = self.shards[place.shard].lock();
         let older =
             shard.flights.of_key(key, place.hash).any(|flight| flight.link != link || link == NO_LINK);
         let dropped = if older {
-            self.drop_key(&mut shard, place, key, Reason::ReadPast, now)
+            self.drop_key(&mut shard, place, key, Reason::Bypass, now)
         } else {
-            (self.drop_entries(&mut shard, place, key, Reason::ReadPast, now), Vec::new())
+            (self.drop_entries(&mut shard, place, key, Reason::Bypass, now), Vec::new())
         };
         drop(shard);
         release(dropped.1);
@@ -449,7 +449,7 @@ impl<W: Waiter> Cache<W> {
 
     fn past(&self, reason: Reason) -> Lookup<W> {
         self.count(reason);
-        Lookup::Past(reason)
+        Lookup::Bypass(reason)
     }
 
     fn freed(&self, bytes: usize) {

@@ -1,6 +1,6 @@
 //! What each command does: which keys it touches and how, where it may run, whether its reply may be cached.
 //!
-//! For: the session, which asks once per request. What always holds here:
+//! For: the session, which asks once per request. Invariants here:
 //! - A write is never taken for a read. Where a write's keys cannot be told, [`KeySet::Unknown`] says so, and the
 //!   caller raises a barrier; where everything may be another afterwards, [`KeySet::All`], and it fences everything.
 //! - Nothing that blocks, subscribes or leaves state on its connection is [`Kind::Plain`].

@@ -3,7 +3,7 @@
 //! It subscribes to the namespaces' channels, and the data links' `CLIENT TRACKING` redirects to it. Both
 //! lead to one function, `Cache::heard`.
 //!
-//! What always holds:
+//! Invariants:
 //! - **The gap rule.** The coverage is armed only when every subscription is confirmed and a `PING` sent
 //!   after them is answered, and it ends with the connection. Whatever was filled before is void then, and
 //!   nothing is leased or served under it in between.
@@ -45,8 +45,8 @@ use crate::resp::Protocol;
 use crate::resp::pubsub::{is_confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{
-    At, Backoff, Chunk, Client, ConnectError, Identity, LIVED, Link, Login, Loss, Pings, Said, ServerId,
-    Settings, backoff, can_connect,
+    At, Backoff, Chunk, ConnectError, Identity, LIVED, Link, Login, Loss, Pings, ReplyHandler, Said,
+    ServerId, Settings, backoff, can_connect,
 };
 
 /// How the feed reaches the rest of the process.
@@ -218,7 +218,7 @@ fn knows_no_hello(cause: &ConnectError) -> bool {
     no_right || said.contains("unknown command") || said.starts_with("-noproto")
 }
 
-enum Expect {
+enum Awaited {
     /// The answer to a question.
     Asked(Question),
     /// How often each command was called.
@@ -264,16 +264,16 @@ struct FeedClient<W: Waiter, H: Hooks> {
     awaited: RefCell<HashMap<Vec<u8>, Vec<Wanted>>>,
 }
 
-impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
-    type Expect = Expect;
+impl<W: Waiter, H: Hooks> ReplyHandler for FeedClient<W, H> {
+    type InFlight = Awaited;
 
-    fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
+    fn is_push(&self, front: Option<&Awaited>, kind: Kind, start: &[u8]) -> bool {
         let word = match kind {
             Kind::Push | Kind::Aggregate => message_word(start),
             _ => return false,
         };
         match is_confirmation(word) {
-            true => !matches!(front, Some(Expect::Subscribed(_))),
+            true => !matches!(front, Some(Awaited::Subscribed(_))),
             false => kind == Kind::Push || is_message(word),
         }
     }
@@ -284,21 +284,21 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
         }
     }
 
-    fn reply(&self, expect: Expect, chunk: Chunk<'_>, at: At) -> Option<Expect> {
+    fn reply(&self, expect: Awaited, chunk: Chunk<'_>, at: At) -> Option<Awaited> {
         let Some(frame) = self.whole(chunk, at) else { return Some(expect) };
         match expect {
-            Expect::Asked(question) => self.answered(question, &frame, at.kind),
-            Expect::Calls => self.looked(&frame, at.kind),
-            Expect::Subscribed(left) if left > 1 && at.kind != Kind::Error => {
-                return Some(Expect::Subscribed(left - 1));
+            Awaited::Asked(question) => self.answered(question, &frame, at.kind),
+            Awaited::Calls => self.looked(&frame, at.kind),
+            Awaited::Subscribed(left) if left > 1 && at.kind != Kind::Error => {
+                return Some(Awaited::Subscribed(left - 1));
             }
-            Expect::Subscribed(_) => self.answered(Question::Subscribe, &frame, at.kind),
-            Expect::Pong { sent, arms, looks } => self.pong(sent, arms, looks, &frame, at.kind),
+            Awaited::Subscribed(_) => self.answered(Question::Subscribe, &frame, at.kind),
+            Awaited::Pong { sent, arms, looks } => self.pong(sent, arms, looks, &frame, at.kind),
         }
         None
     }
 
-    fn lost(&self, _expect: Expect, _loss: &Loss) {}
+    fn lost(&self, _expect: Awaited, _loss: &Loss) {}
 
     fn attempt(&self) {
         self.feed.hooks.metrics().feed_attempts.inc();
@@ -316,7 +316,7 @@ impl<W: Waiter, H: Hooks> Client for FeedClient<W, H> {
         }
     }
 
-    fn may_wait(&self, _expect: &Expect) -> bool {
+    fn may_wait(&self, _expect: &Awaited) -> bool {
         // The heartbeat has a bound of its own.
         true
     }

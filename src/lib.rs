@@ -18,7 +18,7 @@
 //!    - `Miss`: here is a [`cache::Lease`]. `fetch` sends the request's own bytes and a `PTTL` on the
 //!      link that the worker's sessions share.
 //!    - `Joined`: another fetches it already; a `Ticket` waits for its reply.
-//!    - `Past`, with a [`cache::Reason`]: go upstream and keep nothing.
+//!    - `Bypass`, with a [`cache::Reason`]: go upstream and keep nothing.
 //! 6. [`upstream::Link::send`] queues bytes and an `Expect`, which says what is done with the reply. The link's
 //!    task writes what all sessions queued in one turn, with one write.
 //! 7. The reply comes in. [`resp::scanner::ReplyScanner`] finds its end, and the link hands it to

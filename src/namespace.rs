@@ -1,6 +1,6 @@
 //! Namespaces: which keys are announced on which channels, and how long their entries may live.
 //!
-//! What always holds: the wire format is that of redis-pubsub-dict 0.0.2. A write to `N/<key>` is announced
+//! Invariants: the wire format is that of redis-pubsub-dict 0.0.2. A write to `N/<key>` is announced
 //! on `N/update`, a removal on `N/delete`, and the payload is the bare key, any bytes, nothing else.
 
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! `resp` finds where a request or a reply ends and hands over raw bytes; it never re-encodes what the
 //! upstream sent.
 //!
-//! What always holds here:
+//! Invariants here:
 //! - No byte is parsed twice, however it is cut into packets: a whole and its pieces give the same frames.
 //! - Nothing is allocated because of a length or a count that a peer merely declared.
 //! - What meets untrusted bytes does not recurse, except [`decode`], whose depth is bounded.
@@ -21,7 +21,7 @@ pub mod pubsub;
 pub mod request;
 pub mod scanner;
 
-pub use error::{Garbage, ProtocolError};
+pub use error::{ProtocolError, ReplyError};
 
 /// The protocol version that a connection speaks; RESP2 until `HELLO 3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! The whole program but for its command line: listeners, workers, feed and admin, from start to drain.
 //!
-//! What always holds: every port is bound before anything runs, or nothing does; a drain stops accepting
+//! Invariants: every port is bound before anything runs, or nothing does; a drain stops accepting
 //! first, lets every session finish what is in flight, and ends at one deadline.
 //!
 //! The first signal drains, the second ends at once. Tests run it in-process, on port 0, with

@@ -3,7 +3,7 @@
 //! A request's way: [`connection`] reads it and frames it, [`core`] decides, and then it is a [`read`] from
 //! the cache, a [`write`] with its fence and its announcements, something [`local`], or a relay; on the
 //! link that all sessions of the identity share, or on a [`dedicated`] one as long as it has [`state`] there. [`expect`] says what is done with its reply, [`peer`] does it, and
-//! [`outbox`] keeps the order. A [`worker`] holds the sessions of one thread,
+//! [`queue`] keeps the order. A [`worker`] holds the sessions of one thread,
 //! and its [`heart`] looks after the links.
 
 mod announce;
@@ -27,10 +27,10 @@ mod local;
 mod login;
 mod mget;
 mod nearside;
-mod outbox;
 mod peer;
 mod pool;
 mod pushes;
+mod queue;
 mod read;
 mod redirect;
 mod refill;

@@ -1,7 +1,7 @@
 //! Connections to the upstream server: pipelined links, over which requests go out in order and replies
 //! come back in the same order.
 //!
-//! What always holds:
+//! Invariants:
 //! - The Nth reply that is not a push answers the Nth request. A link whose stream cannot be understood is
 //!   closed, never guessed at.
 //! - No request is sent twice. When a link is lost, each request in flight is told so, and whether any byte
@@ -10,7 +10,7 @@
 //!   next attempt to connect comes after a delay that doubles up to a bound, with jitter.
 //! - Replies are handed over as the bytes that came.
 //!
-//! A link belongs to one thread. What is to be done with replies is the [`Client`]'s affair (`session`, `feed`).
+//! A link belongs to one thread. What is to be done with replies is the [`ReplyHandler`]'s affair (`session`, `feed`).
 
 mod backoff;
 mod client;
@@ -28,7 +28,7 @@ mod stream;
 mod tunnel;
 
 pub use backoff::{Backoff, LIVED, backoff};
-pub use client::{At, Chunk, Client, Loss};
+pub use client::{At, Chunk, Loss, ReplyHandler};
 pub use connect::{ConnectError, Identity, Login, Settings};
 pub use dial::Dial;
 pub use link::{Link, can_connect};

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nearside::cache::{
-    Bounds, By, Cache, CoverageId, CoverageSlot, Fence, IdentId, Lease, Life, LinkId, Lookup, Micros, Name,
-    Reason, Waiter,
+    Bounds, By, Cache, CoverageId, CoverageSlot, EntryKey, Expiry, Fence, IdentId, Lease, LinkId, Lookup,
+    Micros, Reason, Waiter,
 };
 use proptest::prelude::*;
 
@@ -227,7 +227,7 @@ impl World {
                 self.fences[key] += 1;
                 let lease = refill.and_then(|command| {
                     let name =
-                        Name { key: NAMES[key], ident: IdentId(0), command, rest: b"", by: By::ITSELF };
+                        EntryKey { key: NAMES[key], ident: IdentId(0), command, args: b"", by: By::ITSELF };
                     let coverage = self.cache.coverages().current(&self.links[link]);
                     let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
                     self.cache.lease_behind_write(&name, self.now, cover)
@@ -339,7 +339,7 @@ impl World {
     }
 
     fn lookup(&mut self, key: usize, command: u16, link: usize) {
-        let name = Name { key: NAMES[key], ident: IdentId(0), command, rest: b"", by: By::ITSELF };
+        let name = EntryKey { key: NAMES[key], ident: IdentId(0), command, args: b"", by: By::ITSELF };
         let coverage = self.cache.coverages().current(&self.links[link]);
         let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
         let number = self.joined.len();
@@ -365,7 +365,7 @@ impl World {
                 self.joined_behind_writes += usize::from(behind_write);
                 self.joined.insert(number, (key, command, floor));
             }
-            Lookup::Past(_) => self.send(link, Work::Past { key, command, floor }),
+            Lookup::Bypass(_) => self.send(link, Work::Past { key, command, floor }),
         }
     }
 
@@ -429,12 +429,12 @@ impl World {
                     self.fill(lease, version, give_up, lives, link);
                 } else {
                     // Its reader has gone, or it goes on without the cache.
-                    self.cache.read_past(NAMES[key], LinkId(link as u32 + 1), self.now);
+                    self.cache.note_bypass(NAMES[key], LinkId(link as u32 + 1), self.now);
                 }
                 self.check(key, command, floor, version);
             }
             Work::Past { key, command, floor } => {
-                self.cache.read_past(NAMES[key], LinkId(link as u32 + 1), self.now);
+                self.cache.note_bypass(NAMES[key], LinkId(link as u32 + 1), self.now);
                 self.check(key, command, floor, version);
             }
             Work::Write { key, .. } => {
@@ -451,13 +451,16 @@ impl World {
         }
         let expires = lease.opened() + lives;
         let reply = format!("{version} {}", self.fills.len());
-        let life = Life { expires, aged: false };
+        let expiry = Expiry { expires, aged: false };
         // Only a fill under the link's present coverage can succeed.
         if let Some(coverage) = self.cache.coverages().current(&self.links[link]) {
             self.fills.push(Fill { coverage, expires });
-            let _ = lease.fill(reply.as_bytes(), life, self.now, MAX_STALENESS);
+            let _ = lease.fill(reply.as_bytes(), expiry, self.now, MAX_STALENESS);
         } else {
-            assert!(lease.fill(reply.as_bytes(), life, self.now, MAX_STALENESS).is_err(), "filled uncovered");
+            assert!(
+                lease.fill(reply.as_bytes(), expiry, self.now, MAX_STALENESS).is_err(),
+                "filled uncovered"
+            );
         }
         assert!(self.cache.stats().bytes as usize <= MAX_BYTES, "over the budget");
     }

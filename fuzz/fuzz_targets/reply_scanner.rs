@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nearside::resp::scanner::{Kind, ReplyScanner, Scan};
-use nearside::resp::{Garbage, decode};
+use nearside::resp::{ReplyError, decode};
 
 #[path = "../../src/resp/scanner/splits.rs"]
 mod splits;

@@ -1,7 +1,7 @@
 //! The barrier: when something ended that may have changed keys which nobody can name.
 //!
 //! A script writes what it likes, and what it does not declare is known to the upstream alone, whose tracking tells of
-//! it on the feed. So when its reply comes, now is noted, before the reply is delivered. What always holds from then
+//! it on the feed. So when its reply comes, now is noted, before the reply is delivered. Invariants from then
 //! on: an entry that was *opened* (its lease was given, so its read was not sent before) at or before the barrier is
 //! not served, and a flight that was is not joined, until its coverage has [heard](super::Coverages::heard) what the
 //! upstream said up to some moment behind the barrier. By then the entry is gone if the script has changed its key.

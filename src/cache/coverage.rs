@@ -1,6 +1,6 @@
 //! Coverages: the promises that invalidations for an entry will reach us.
 //!
-//! What always holds:
+//! Invariants:
 //! - A [`CoverageId`] is used for one armed period of one slot. Ending or flushing the coverage changes the
 //!   slot's generation, so every entry and every lease under the old id is void at once, in O(1) per slot.
 //! - A child (a data link's tracking, which redirects to the feed) never outlives its parent (the feed):
@@ -235,9 +235,9 @@ impl Coverages {
 
 /// Something that was seen under a coverage, and holds as long as that stands.
 #[derive(Debug, Default)]
-pub struct Seen(AtomicU64);
+pub struct ValidUnder(AtomicU64);
 
-impl Seen {
+impl ValidUnder {
     const EVER: u64 = 1 << 63;
 
     pub fn note(&self, under: CoverageId) {
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn what_was_seen_holds_while_its_coverage_stands() {
         let coverages = Coverages::default();
-        let (slots, seen) = ((coverages.take().unwrap(), coverages.take().unwrap()), Seen::default());
+        let (slots, seen) = ((coverages.take().unwrap(), coverages.take().unwrap()), ValidUnder::default());
         assert!(!seen.stands(&coverages));
         for slot in [&slots.0, &slots.1] {
             let id = coverages.arm(slot, None, 1).unwrap();

@@ -10,13 +10,13 @@
 //! on the link; the entry that it fills stays deaf as long. Messages of others in between make it hear again
 //! too early, which costs a refill, never too late.
 //!
-//! What always holds: a count is never higher than the number of announcements whose echo is still to come.
+//! Invariants: a count is never higher than the number of announcements whose echo is still to come.
 //! Every message of a key lowers all its counts; a failed announcement, a lost link and a new feed end them.
 
 use std::sync::Arc;
 
 use super::{
-    Cache, CoverageId, LinkId, Micros, NameBuf, Place, Reason, Shard, Waiter, release,
+    Cache, CoverageId, EntryKeyBuf, LinkId, Micros, Place, Reason, Shard, Waiter, release,
     store::{Replies, spread},
 };
 
@@ -103,7 +103,7 @@ impl<W: Waiter> Cache<W> {
         key: &[u8],
         reason: Reason,
         now: Micros,
-    ) -> (Replies, Vec<(Arc<NameBuf>, CoverageId, u8)>) {
+    ) -> (Replies, Vec<(Arc<EntryKeyBuf>, CoverageId, u8)>) {
         let place = self.place(key);
         let mut shard = self.shards[place.shard].lock();
         let announced = u32::from(reason != Reason::Tracking);
@@ -113,9 +113,9 @@ impl<W: Waiter> Cache<W> {
         let waiters = hear_in_flight(&mut shard, place, key, announced);
         let before = shard.store.bytes();
         let dropped = shard.store.retain(key, place.hash, |head| {
-            let deaf = head.deaf > 0;
-            head.deaf = head.deaf.saturating_sub(announced as u8);
-            deaf
+            let pending_echoes = head.pending_echoes > 0;
+            head.pending_echoes = head.pending_echoes.saturating_sub(announced as u8);
+            pending_echoes
         });
         self.freed(before - shard.store.bytes());
         let stripe = &mut shard.stripes[place.stripe];
@@ -139,8 +139,8 @@ fn hear_in_flight<W>(shard: &mut Shard<W>, place: Place, key: &[u8], announced: 
     stripe.generation = old.wrapping_add(1);
     let mut waiters = Vec::new();
     for flight in shard.flights.of_key(key, place.hash) {
-        if flight.deaf > 0 && flight.generation == old {
-            flight.deaf = flight.deaf.saturating_sub(announced);
+        if flight.pending_echoes > 0 && flight.generation == old {
+            flight.pending_echoes = flight.pending_echoes.saturating_sub(announced);
             flight.generation = stripe.generation;
         } else {
             waiters.append(&mut flight.waiters);

@@ -6,7 +6,7 @@
 
 use std::mem::size_of;
 
-use super::{By, CoverageId, IdentId, Life, Micros, Name};
+use super::{By, CoverageId, EntryKey, Expiry, IdentId, Micros};
 
 /// What a lookup compares and judges.
 pub(super) struct Head {
@@ -19,9 +19,9 @@ pub(super) struct Head {
     slot: u16,
     command: u16,
     key_len: u16,
-    rest_len: u16,
+    args_len: u16,
     /// How many messages of the key were sent before it was read upstream, and are still to come.
-    pub(super) deaf: u8,
+    pub(super) pending_echoes: u8,
     /// Read since it was filled.
     pub(super) read: bool,
     /// Read since it was last spared.
@@ -66,13 +66,13 @@ impl Head {
 
     /// Where the reply starts in the body's data.
     fn lead(&self) -> usize {
-        usize::from(self.key_len) + usize::from(self.rest_len)
+        usize::from(self.key_len) + usize::from(self.args_len)
     }
 }
 
-/// The rest of an entry.
+/// What else an entry holds.
 pub(super) struct Body {
-    /// The key, then the rest of the request behind it, then the reply, all raw.
+    /// The key, then the arguments behind it, then the reply, all raw.
     data: Box<[u8]>,
     /// When its lease was given: its read was not sent before.
     opened: Micros,
@@ -96,35 +96,35 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// Promise of the caller: key and rest are not longer than [`MAX_KEY`](super::MAX_KEY) and
-    /// [`MAX_REST`](super::MAX_REST). `hash` is the key's.
+    /// Precondition: key and arguments are not longer than [`MAX_KEY`](super::MAX_KEY) and
+    /// [`MAX_ARGS`](super::MAX_ARGS). `hash` is the key's.
     pub(super) fn new(
-        name: &Name<'_>,
+        name: &EntryKey<'_>,
         hash: u32,
         reply: &[u8],
         coverage: CoverageId,
-        deaf: u32,
+        pending_echoes: u32,
         opened: Micros,
-        life: Life,
+        expiry: Expiry,
     ) -> Self {
-        let mut data = Vec::with_capacity(name.key.len() + name.rest.len() + reply.len());
+        let mut data = Vec::with_capacity(name.key.len() + name.args.len() + reply.len());
         data.extend_from_slice(name.key);
-        data.extend_from_slice(name.rest);
+        data.extend_from_slice(name.args);
         data.extend_from_slice(reply);
         let head = Head {
-            expires: life.expires,
+            expires: expiry.expires,
             generation: coverage.generation,
             ident: name.ident,
             hash,
             slot: coverage.slot,
             command: name.command,
             key_len: name.key.len() as u16,
-            rest_len: name.rest.len() as u16,
+            args_len: name.args.len() as u16,
             // To be deaf for less long is safe.
-            deaf: deaf.try_into().unwrap_or(u8::MAX),
+            pending_echoes: pending_echoes.try_into().unwrap_or(u8::MAX),
             read: false,
             used: false,
-            marks: name.by.0 | if life.aged { AGED } else { 0 },
+            marks: name.by.0 | if expiry.aged { AGED } else { 0 },
         };
         Self { head, body: Body { data: data.into_boxed_slice(), opened } }
     }
@@ -143,20 +143,20 @@ pub(super) struct Entry<'s> {
 
 impl<'s> Entry<'s> {
     #[inline(always)]
-    pub(super) fn is(&self, name: &Name<'_>) -> bool {
+    pub(super) fn is(&self, name: &EntryKey<'_>) -> bool {
         self.head.command == name.command
             && self.head.ident == name.ident
-            && usize::from(self.head.rest_len) == name.rest.len()
+            && usize::from(self.head.args_len) == name.args.len()
             && usize::from(self.head.key_len) == name.key.len()
             && self.key() == name.key
-            && (name.rest.is_empty() || self.rest() == name.rest)
+            && (name.args.is_empty() || self.args() == name.args)
     }
 
     pub(super) fn key(&self) -> &'s [u8] {
         &self.body.data[..self.head.key_len.into()]
     }
 
-    fn rest(&self) -> &'s [u8] {
+    fn args(&self) -> &'s [u8] {
         &self.body.data[self.head.key_len.into()..self.head.lead()]
     }
 
@@ -164,12 +164,12 @@ impl<'s> Entry<'s> {
         self.body.reply(self.head)
     }
 
-    pub(super) fn name(&self) -> Name<'s> {
-        Name {
+    pub(super) fn name(&self) -> EntryKey<'s> {
+        EntryKey {
             key: self.key(),
             ident: self.head.ident,
             command: self.head.command,
-            rest: self.rest(),
+            args: self.args(),
             by: self.head.by(),
         }
     }

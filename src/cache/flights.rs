@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::lease::NameBuf;
+use super::lease::EntryKeyBuf;
 use super::refresh::Refresh;
 use super::store::spread;
-use super::{CoverageId, LinkId, Micros, Name};
+use super::{CoverageId, EntryKey, LinkId, Micros};
 
 /// Fetches of one key at a time: as many as may be kept of it. So a search among them is short.
 pub(super) const MOST_OF_KEY: usize = super::store::MAX_REPLIES;
@@ -17,20 +17,20 @@ pub(super) struct Flight<W> {
     pub(super) id: u64,
     /// The hash of its key.
     pub(super) hash: u32,
-    pub(super) name: Arc<NameBuf>,
+    pub(super) name: Arc<EntryKeyBuf>,
     /// The stripe's generation for which the reply is good.
     pub(super) generation: u32,
     pub(super) coverage: CoverageId,
     pub(super) link: LinkId,
     pub(super) opened: Micros,
     /// How many messages of the key were sent before the read is executed, and are still to come.
-    pub(super) deaf: u32,
+    pub(super) pending_echoes: u32,
     pub(super) waiters: Vec<W>,
     pub(super) refresh: Option<Refresh>,
 }
 
 impl<W> Flight<W> {
-    pub(super) fn is(&self, name: &Name<'_>) -> bool {
+    pub(super) fn is(&self, name: &EntryKey<'_>) -> bool {
         self.name.borrow() == *name
     }
 

@@ -1,6 +1,6 @@
 //! Numbers of links and identities.
 //!
-//! What always holds: the number of a link never comes again in the life of the process. Flights and echoes outlive
+//! Invariants: the number of a link never comes again in the life of the process. Flights and echoes outlive
 //! links, and trust that what has the same number is the same connection.
 
 use std::sync::atomic::{AtomicU32, Ordering};

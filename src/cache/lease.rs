@@ -1,6 +1,6 @@
 //! Leases and flights: who fetches a missing reply, and who waits for it.
 //!
-//! What always holds: each flight has exactly one lease, and it leaves the shard when the lease is filled or
+//! Invariants: each flight has exactly one lease, and it leaves the shard when the lease is filled or
 //! dropped, whichever way that happens (client gone, link lost, error reply); its waiters are then told.
 
 use std::sync::Arc;
@@ -10,11 +10,13 @@ use bytes::Bytes;
 
 use super::entry::Reply;
 use super::flights::Flight;
-use super::{By, Cache, CoverageId, IdentId, LinkId, Micros, Name, Place, Reason, Shard, Waiter, release};
+use super::{
+    By, Cache, CoverageId, EntryKey, IdentId, LinkId, Micros, Place, Reason, Shard, Waiter, release,
+};
 
-/// A [`Name`] that owns its bytes.
-pub struct NameBuf {
-    /// Key and rest, one behind the other.
+/// A [`EntryKey`] that owns its bytes.
+pub struct EntryKeyBuf {
+    /// Key and arguments, one behind the other.
     bytes: Box<[u8]>,
     key_len: usize,
     ident: IdentId,
@@ -22,28 +24,28 @@ pub struct NameBuf {
     by: By,
 }
 
-impl NameBuf {
-    pub fn new(name: &Name<'_>) -> Self {
-        let bytes = [name.key, name.rest].concat().into_boxed_slice();
+impl EntryKeyBuf {
+    pub fn new(name: &EntryKey<'_>) -> Self {
+        let bytes = [name.key, name.args].concat().into_boxed_slice();
         Self { bytes, key_len: name.key.len(), ident: name.ident, command: name.command, by: name.by }
     }
 
-    pub fn borrow(&self) -> Name<'_> {
-        let (key, rest) = self.bytes.split_at(self.key_len);
-        Name { key, ident: self.ident, command: self.command, rest, by: self.by }
+    pub fn borrow(&self) -> EntryKey<'_> {
+        let (key, args) = self.bytes.split_at(self.key_len);
+        EntryKey { key, ident: self.ident, command: self.command, args, by: self.by }
     }
 }
 
 /// How long a filled entry may be served.
 #[derive(Clone, Copy, Debug)]
-pub struct Life {
+pub struct Expiry {
     /// From when on it must not be served.
     pub expires: Micros,
     /// Whether that comes from `max-age` and not from the server's time to live.
     pub aged: bool,
 }
 
-impl Life {
+impl Expiry {
     /// This life, or what is left of it until `end`.
     pub fn at_most(self, end: Micros) -> Self {
         match end < self.expires {
@@ -56,7 +58,7 @@ impl Life {
 /// The right, and the duty, to fetch a missing reply. Dropping it gives the flight up.
 pub struct Lease<W: Waiter> {
     cache: Arc<Cache<W>>,
-    name: Arc<NameBuf>,
+    name: Arc<EntryKeyBuf>,
     place: Place,
     flight: u64,
     coverage: CoverageId,
@@ -72,16 +74,16 @@ impl<W: Waiter> Cache<W> {
     pub(super) fn open_flight(
         self: &Arc<Self>,
         shard: &mut Shard<W>,
-        name: &Name<'_>,
+        name: &EntryKey<'_>,
         place: Place,
         (coverage, link): (CoverageId, LinkId),
         now: Micros,
     ) -> Lease<W> {
         shard.next_flight += 1;
         let id = shard.next_flight;
-        let name = Arc::new(NameBuf::new(name));
+        let name = Arc::new(EntryKeyBuf::new(name));
         let generation = shard.stripes[place.stripe].generation;
-        let deaf = shard.echoes(name.borrow().key, place.hash, link);
+        let pending_echoes = shard.echoes(name.borrow().key, place.hash, link);
         let waiters = Vec::new();
         shard.flights.add(Flight {
             id,
@@ -91,7 +93,7 @@ impl<W: Waiter> Cache<W> {
             coverage,
             link,
             opened: now,
-            deaf,
+            pending_echoes,
             waiters,
             refresh: None,
         });
@@ -101,7 +103,7 @@ impl<W: Waiter> Cache<W> {
 
     /// What is in flight on `link` is not waited for any more, but for what the caller says: it is void, and its waiters
     /// look up anew. A link that is stuck answers too late, and one that is given up does not answer.
-    pub fn let_go(&self, link: LinkId, but: impl Fn(&Name<'_>) -> bool) {
+    pub fn let_go(&self, link: LinkId, but: impl Fn(&EntryKey<'_>) -> bool) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             let Shard { flights, stripes, .. } = &mut *shard;
@@ -123,7 +125,7 @@ impl<W: Waiter> Cache<W> {
     /// way too, for then it is not known which of them comes last.
     pub fn lease_behind_write(
         self: &Arc<Self>,
-        name: &Name<'_>,
+        name: &EntryKey<'_>,
         now: Micros,
         coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
     ) -> Option<Lease<W>> {
@@ -141,7 +143,7 @@ impl<W: Waiter> Cache<W> {
 
 impl<W: Waiter> Lease<W> {
     /// What is fetched.
-    pub fn name(&self) -> Name<'_> {
+    pub fn name(&self) -> EntryKey<'_> {
         self.name.borrow()
     }
 
@@ -170,11 +172,11 @@ impl<W: Waiter> Lease<W> {
     /// lease was opened, so no write that was over `max_staleness` ago is missing from it.
     ///
     /// Errors: the reason why nothing was kept. The reply itself is good for whoever asked for it; the
-    /// cache treats it as one that was read past it ([`Cache::read_past`]).
+    /// cache treats it as one that was read past it ([`Cache::note_bypass`]).
     pub fn fill(
         mut self,
         reply: &[u8],
-        life: Life,
+        expiry: Expiry,
         now: Micros,
         max_staleness: Micros,
     ) -> Result<(), Reason> {
@@ -194,13 +196,14 @@ impl<W: Waiter> Lease<W> {
             }
         }
         let flight = if stands { shard.flights.take(self.place.hash, self.flight) } else { None };
-        let Some(Flight { deaf, waiters, .. }) = flight else {
+        let Some(Flight { pending_echoes, waiters, .. }) = flight else {
             drop(shard);
             return Err(self.give_up(Reason::Voided, now));
         };
         self.ended = true;
         let before = shard.store.bytes();
-        let reply_kept = Reply::new(&name, self.place.hash, reply, self.coverage, deaf, self.opened, life);
+        let reply_kept =
+            Reply::new(&name, self.place.hash, reply, self.coverage, pending_echoes, self.opened, expiry);
         let replaced = shard.store.insert(reply_kept);
         // Added before anything is taken away, so that the sum never falls below zero.
         cache.bytes.fetch_add(shard.store.bytes(), Ordering::Relaxed);
@@ -239,7 +242,7 @@ impl<W: Waiter> Lease<W> {
     /// Keeps nothing of a reply that is about to be delivered, for a reason that the caller names; the
     /// waiters look up anew.
     pub fn give_up(mut self, reason: Reason, now: Micros) -> Reason {
-        self.cache.read_past(self.name.borrow().key, self.link, now);
+        self.cache.note_bypass(self.name.borrow().key, self.link, now);
         self.end(reason, now);
         reason
     }
@@ -254,7 +257,7 @@ impl<W: Waiter> Lease<W> {
             None => Vec::new(),
         };
         drop(shard);
-        self.cache.read_past(self.name.borrow().key, self.link, now);
+        self.cache.note_bypass(self.name.borrow().key, self.link, now);
         self.end(reason, now);
         serve(waiters, reply);
         reason

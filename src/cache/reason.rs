@@ -61,7 +61,7 @@ pub enum Reason {
     /// A write through this nearside.
     Write,
     /// A read past the cache was answered, so the older entry must not be served after it.
-    ReadPast,
+    Bypass,
     /// Its coverage ended, or everything was flushed.
     CoverageEnded,
     /// Its server-side time to live ran out.
@@ -131,7 +131,7 @@ impl Reason {
         Reason::Delete,
         Reason::Tracking,
         Reason::Write,
-        Reason::ReadPast,
+        Reason::Bypass,
         Reason::CoverageEnded,
         Reason::Expired,
         Reason::Aged,
@@ -171,7 +171,7 @@ impl Reason {
             Reason::Delete => "delete",
             Reason::Tracking => "tracking",
             Reason::Write => "write",
-            Reason::ReadPast => "read_past",
+            Reason::Bypass => "read_past",
             Reason::CoverageEnded => "coverage_ended",
             Reason::Expired => "expired",
             Reason::Aged => "aged",
@@ -212,7 +212,7 @@ impl Reason {
             Reason::Delete => "a delete was announced",
             Reason::Tracking => "the upstream reported a change",
             Reason::Write => "it was written through this nearside",
-            Reason::ReadPast => "it was read past the cache",
+            Reason::Bypass => "it was read past the cache",
             Reason::CoverageEnded => "its coverage ended",
             Reason::Expired => "its time to live ran out",
             Reason::Aged => "it became older than max-age",

@@ -1,6 +1,6 @@
 //! Refreshes: which replies an announced update is to bring back, and the fetches that do so.
 //!
-//! What always holds: of one reply, one refresh is under way at a time. An update that overtakes it does not start
+//! Invariants: of one reply, one refresh is under way at a time. An update that overtakes it does not start
 //! another, but has it followed by one, which then knows of all updates before it; and only so many follow one
 //! another until the reply is read again, so that nobody's updates are fetched for nobody.
 
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::entry::Reply;
 use super::flights::Flight;
 use super::{
-    By, Cache, CoverageId, IdentId, Lease, LinkId, Lookup, Micros, Name, NameBuf, Reason, Shard, State,
-    Waiter,
+    By, Cache, CoverageId, EntryKey, EntryKeyBuf, IdentId, Lease, LinkId, Lookup, Micros, Reason, Shard,
+    State, Waiter,
 };
 
 /// How many refreshes may follow one that was overtaken.
@@ -22,7 +22,7 @@ pub struct Wanted {
     pub ident: IdentId,
     pub command: u16,
     /// The request's bytes behind the key, raw.
-    pub rest: Box<[u8]>,
+    pub args: Box<[u8]>,
     /// By what it was had, and while which coverage stood that is known.
     by: By,
     under: CoverageId,
@@ -31,9 +31,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn new(name: &Name<'_>, under: CoverageId, followers: u8) -> Self {
-        let Name { ident, command, rest, by, .. } = *name;
-        Self { ident, command, rest: rest.into(), by, under, followers }
+    fn new(name: &EntryKey<'_>, under: CoverageId, followers: u8) -> Self {
+        let EntryKey { ident, command, args, by, .. } = *name;
+        Self { ident, command, args: args.into(), by, under, followers }
     }
 
     fn read(reply: &Reply) -> Self {
@@ -42,11 +42,11 @@ impl Wanted {
 
     /// Whether it is the same reply.
     pub fn is(&self, other: &Wanted) -> bool {
-        self.ident == other.ident && self.command == other.command && self.rest == other.rest
+        self.ident == other.ident && self.command == other.command && self.args == other.args
     }
 
-    pub fn name<'a>(&'a self, key: &'a [u8]) -> Name<'a> {
-        Name { key, ident: self.ident, command: self.command, rest: &self.rest, by: self.by }
+    pub fn name<'a>(&'a self, key: &'a [u8]) -> EntryKey<'a> {
+        EntryKey { key, ident: self.ident, command: self.command, args: &self.args, by: self.by }
     }
 }
 
@@ -132,7 +132,7 @@ impl<W> Shard<W> {
         key: &[u8],
         hash: u32,
         generation: u32,
-    ) -> Vec<(Arc<NameBuf>, CoverageId, u8)> {
+    ) -> Vec<(Arc<EntryKeyBuf>, CoverageId, u8)> {
         let refresh = |flight: &mut Flight<W>| {
             let left = flight.refresh?.followers.checked_sub(1)?;
             Some((flight.name.clone(), flight.coverage, left))

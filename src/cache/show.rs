@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::entry::Entry;
 use super::{
-    By, Cache, Coverages, Event, IdentId, Micros, Name, NameBuf, Reason, State, Stats, Waiter, release,
+    By, Cache, Coverages, EntryKey, EntryKeyBuf, Event, IdentId, Micros, Reason, State, Stats, Waiter,
+    release,
 };
 
 /// A cached reply as it is shown, and as it is fetched anew.
@@ -14,7 +15,7 @@ pub struct CachedReply {
     pub ident: IdentId,
     pub command: u16,
     /// The request's bytes behind the key, raw.
-    pub rest: Box<[u8]>,
+    pub args: Box<[u8]>,
     pub by: By,
     /// Length of the reply in bytes.
     pub bytes: usize,
@@ -39,7 +40,7 @@ impl CachedReply {
         Self {
             ident: name.ident,
             command: name.command,
-            rest: name.rest.into(),
+            args: name.args.into(),
             by: name.by,
             bytes: entry.reply().len(),
             age: now.saturating_sub(entry.body.opened()),
@@ -54,7 +55,7 @@ impl CachedReply {
 
 /// An entry taken for an audit.
 pub struct Sample {
-    pub name: NameBuf,
+    pub name: EntryKeyBuf,
     pub reply: Box<[u8]>,
     pub opened: Micros,
 }
@@ -164,7 +165,7 @@ impl<W: Waiter> Cache<W> {
             if let Some(entry) =
                 near.find(|entry| entry.head.by().is_by_name() && self.may_be_served(*entry, now))
             {
-                let name = NameBuf::new(&entry.name());
+                let name = EntryKeyBuf::new(&entry.name());
                 return Some(Sample { name, reply: entry.reply().into(), opened: entry.body.opened() });
             }
         }
@@ -180,7 +181,7 @@ impl<W: Waiter> Cache<W> {
     /// Whether the entry that was opened at `opened` is fresh at `now`; `None` if it is gone for good.
     pub fn is_fresh(
         &self,
-        name: &Name<'_>,
+        name: &EntryKey<'_>,
         opened: Micros,
         max_staleness: Micros,
         now: Micros,

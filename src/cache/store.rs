@@ -1,6 +1,6 @@
 //! What is kept: replies, found by their keys, in the order in which they were last used.
 //!
-//! What always holds:
+//! Invariants:
 //! - `bytes` is the sum of the costs of the entries, and a cost is what the entry takes from the allocator,
 //!   the tables' share included, not the length of its value.
 //! - The slots are dense: an entry that goes leaves its place to the last one. So memory goes back when
@@ -10,7 +10,7 @@
 //! the end of the order goes back to its front, unmarked ([`Store::spare_used`]). So a hit changes nothing
 //! but the entry itself, where a list in exact order would write to five others.
 //!
-//! An entry is one allocation (key, rest of the request, reply) and 64 bytes in two tables. The `lru` crate was here
+//! An entry is one allocation (key, arguments of the request behind it, reply) and 64 bytes in two tables. The `lru` crate was here
 //! before: with it an entry of 24 + 64 bytes took 265 bytes, now 171, and Redis takes 176.
 
 use std::mem::size_of;
@@ -18,7 +18,7 @@ use std::mem::size_of;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::Name;
+use super::EntryKey;
 use super::entry::{Body, Entry, Head, Reply};
 
 /// How many replies are kept under one key; the oldest gives way.
@@ -85,14 +85,14 @@ impl Store {
     }
 
     #[inline]
-    fn position(&self, name: &Name<'_>, hash: u32) -> Option<usize> {
+    fn position(&self, name: &EntryKey<'_>, hash: u32) -> Option<usize> {
         let same = |&i: &u32| self.entry(i as usize).is(name);
         self.index.find(spread(hash), same).map(|&i| i as usize)
     }
 
     /// The entry named so.
     #[inline]
-    pub(super) fn find(&mut self, name: &Name<'_>, hash: u32) -> Option<(&mut Head, &Body)> {
+    pub(super) fn find(&mut self, name: &EntryKey<'_>, hash: u32) -> Option<(&mut Head, &Body)> {
         let i = self.position(name, hash)?;
         Some((&mut self.heads[i], &self.slots[i].body))
     }
@@ -147,7 +147,7 @@ impl Store {
     }
 
     /// Takes one reply out.
-    pub(super) fn remove(&mut self, name: &Name<'_>, hash: u32) -> Option<Reply> {
+    pub(super) fn remove(&mut self, name: &EntryKey<'_>, hash: u32) -> Option<Reply> {
         self.position(name, hash).map(|i| self.remove_at(i))
     }
 
@@ -252,12 +252,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::{By, CoverageId, IdentId, Life, Micros};
+    use crate::cache::{By, CoverageId, Expiry, IdentId, Micros};
 
     const COVERAGE: CoverageId = CoverageId { slot: 0, generation: 1 };
 
-    fn name<'a>(key: &'a [u8], rest: &'a [u8]) -> Name<'a> {
-        Name { key, ident: IdentId(1), command: 7, rest, by: By::ITSELF }
+    fn name<'a>(key: &'a [u8], args: &'a [u8]) -> EntryKey<'a> {
+        EntryKey { key, ident: IdentId(1), command: 7, args, by: By::ITSELF }
     }
 
     /// So few that different keys share one.
@@ -265,12 +265,12 @@ mod tests {
         key.iter().map(|&byte| u32::from(byte)).sum::<u32>() % 5
     }
 
-    fn put(store: &mut Store, key: &[u8], rest: &[u8], reply: &[u8]) {
-        let life = Life { expires: Micros::MAX, aged: false };
-        store.insert(Reply::new(&name(key, rest), hash(key), reply, COVERAGE, rest.len() as u32, 0, life));
+    fn put(store: &mut Store, key: &[u8], args: &[u8], reply: &[u8]) {
+        let expiry = Expiry { expires: Micros::MAX, aged: false };
+        store.insert(Reply::new(&name(key, args), hash(key), reply, COVERAGE, args.len() as u32, 0, expiry));
     }
 
-    fn get<'s>(store: &'s mut Store, name: &Name<'_>) -> Option<&'s [u8]> {
+    fn get<'s>(store: &'s mut Store, name: &EntryKey<'_>) -> Option<&'s [u8]> {
         store.find(name, hash(name.key)).map(|(head, body)| body.reply(head))
     }
 
@@ -307,7 +307,7 @@ mod tests {
         put(&mut store, b"k", b"$2\r\n12\r\n$1\r\n3\r\n", b"two");
         assert_eq!(get(&mut store, &name(b"k", b"$1\r\n1\r\n$2\r\n23\r\n")).unwrap(), b"one");
         assert_eq!(get(&mut store, &name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n")).unwrap(), b"two");
-        let other_user = Name { ident: IdentId(2), ..name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n") };
+        let other_user = EntryKey { ident: IdentId(2), ..name(b"k", b"$2\r\n12\r\n$1\r\n3\r\n") };
         assert!(get(&mut store, &other_user).is_none());
     }
 
@@ -352,25 +352,25 @@ mod tests {
         fn as_a_plain_list(steps in prop::collection::vec((0u8..6, 0u8..12, 0u8..3), 0..200)) {
             let mut store = Store::new();
             let mut list: VecDeque<(Vec<u8>, Vec<u8>, Vec<u8>)> = VecDeque::new();
-            for (n, (step, key, rest)) in steps.into_iter().enumerate() {
-                let (key, rest, reply) = (vec![b'k', key], vec![b'r'; rest.into()], vec![b'x'; n]);
-                let same = list.iter().position(|(k, r, _)| (k, r) == (&key, &rest));
+            for (n, (step, key, args)) in steps.into_iter().enumerate() {
+                let (key, args, reply) = (vec![b'k', key], vec![b'r'; args.into()], vec![b'x'; n]);
+                let same = list.iter().position(|(k, r, _)| (k, r) == (&key, &args));
                 match step {
                     0 | 1 => {
-                        put(&mut store, &key, &rest, &reply);
+                        put(&mut store, &key, &args, &reply);
                         same.map(|i| list.remove(i));
-                        list.push_front((key, rest, reply));
+                        list.push_front((key, args, reply));
                     }
                     2 => {
-                        let found = get(&mut store, &name(&key, &rest)).map(<[u8]>::to_vec);
+                        let found = get(&mut store, &name(&key, &args)).map(<[u8]>::to_vec);
                         prop_assert_eq!(found, same.map(|i| list[i].2.clone()));
                     }
                     3 => {
-                        let gone = store.remove(&name(&key, &rest), hash(&key)).is_some();
+                        let gone = store.remove(&name(&key, &args), hash(&key)).is_some();
                         prop_assert_eq!(gone, same.and_then(|i| list.remove(i)).is_some());
                     }
                     4 => {
-                        let gone = store.retain(&key, hash(&key), |head| head.deaf == 0);
+                        let gone = store.retain(&key, hash(&key), |head| head.pending_echoes == 0);
                         let before = list.len();
                         list.retain(|(k, r, _)| *k != key || r.is_empty());
                         prop_assert_eq!(gone.len(), before - list.len());

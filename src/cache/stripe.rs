@@ -1,6 +1,6 @@
 //! Stripes: what is kept of every key, cached or not, in bounded memory.
 //!
-//! What always holds: a key always has the same place, and different keys may share one. That costs a refill or a
+//! Invariants: a key always has the same place, and different keys may share one. That costs a refill or a
 //! forgotten line of history, never a stale entry.
 
 use super::{Class, Micros, Reason, SHARDS, STRIPES};

@@ -23,7 +23,7 @@ struct Fixture {
 }
 
 const SECOND: Micros = 1_000_000;
-const FOREVER: Life = Life { expires: Micros::MAX, aged: false };
+const FOREVER: Expiry = Expiry { expires: Micros::MAX, aged: false };
 
 impl Fixture {
     fn new(max_bytes: usize) -> Self {
@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     fn lookup_in(&self, key: &[u8], bounds: Bounds) -> (Lookup<Told>, Option<Vec<u8>>) {
-        let name = Name { key, ident: IdentId(0), command: 1, rest: b"", by: By::ITSELF };
+        let name = EntryKey { key, ident: IdentId(0), command: 1, args: b"", by: By::ITSELF };
         let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, LINK));
         let mut hit = None;
         let join = |_| Some(self.told.clone());
@@ -67,7 +67,7 @@ fn kind(lookup: &Lookup<Told>) -> String {
         Lookup::Hit => "hit".into(),
         Lookup::Miss(_) => "miss".into(),
         Lookup::Joined => "joined".into(),
-        Lookup::Past(reason) => reason.name().into(),
+        Lookup::Bypass(reason) => reason.name().into(),
     }
 }
 
@@ -201,7 +201,7 @@ fn nothing_of_before_is_served_once_the_coverage_is_armed_again() {
 fn an_entry_ends_at_its_expiry() {
     let mut f = Fixture::new(1 << 20);
     let expires = f.now + 500;
-    f.lease(b"k").fill(b"v", Life { expires, aged: false }, f.now, SECOND).unwrap();
+    f.lease(b"k").fill(b"v", Expiry { expires, aged: false }, f.now, SECOND).unwrap();
     f.now = expires - 1;
     assert!(f.hit(b"k").is_some());
     f.now = expires;
@@ -233,16 +233,16 @@ fn a_reply_larger_than_the_limit_is_not_kept() {
 fn a_read_past_the_cache_drops_what_may_be_older() {
     let f = Fixture::new(1 << 20);
     f.fill(b"k", b"v");
-    f.cache.read_past(b"k", LINK, f.now);
+    f.cache.note_bypass(b"k", LINK, f.now);
     assert!(f.hit(b"k").is_none(), "what the link read before is older");
 
     let later = f.lease(b"same");
-    f.cache.read_past(b"same", LINK, f.now);
+    f.cache.note_bypass(b"same", LINK, f.now);
     later.fill(b"v", FOREVER, f.now, SECOND).unwrap();
 
     for past in [LinkId(2), NO_LINK] {
         let other = f.lease(b"other");
-        f.cache.read_past(b"other", past, f.now);
+        f.cache.note_bypass(b"other", past, f.now);
         assert_eq!(other.fill(b"v", FOREVER, f.now, SECOND), Err(Reason::Voided));
     }
 }
@@ -350,7 +350,7 @@ fn a_refresh_of_what_is_there_again_is_no_read() {
 #[test]
 fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
     let f = Fixture::new(1 << 20);
-    let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: b"", by: By::ITSELF };
+    let name = EntryKey { key: b"k", ident: IdentId(0), command: 1, args: b"", by: By::ITSELF };
     let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
     let fence = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
     assert_eq!(kind(&f.lookup(b"k").0), "fenced");
@@ -402,7 +402,7 @@ fn a_read_is_found_among_all_that_are_under_way() {
     let leases: Vec<_> = keys.iter().map(|key| f.lease(key)).collect();
     for key in &keys {
         assert_eq!(kind(&f.lookup(key).0), "joined");
-        f.cache.read_past(key, LINK, f.now);
+        f.cache.note_bypass(key, LINK, f.now);
     }
     keys.iter().for_each(|key| f.cache.heard(key, Reason::Tracking, f.now));
     drop(leases);
@@ -415,8 +415,8 @@ fn a_read_is_found_among_all_that_are_under_way() {
 fn of_one_key_no_more_is_fetched_at_a_time_than_may_be_kept() {
     let f = Fixture::new(1 << 20);
     let lookup = |i: u32| {
-        let rest = i.to_le_bytes();
-        let name = Name { key: b"k", ident: IdentId(0), command: 1, rest: &rest, by: By::ITSELF };
+        let args = i.to_le_bytes();
+        let name = EntryKey { key: b"k", ident: IdentId(0), command: 1, args: &args, by: By::ITSELF };
         let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
         let bounds = Bounds { max_staleness: SECOND, unreachable: false };
         f.cache.lookup(&name, f.now, bounds, cover, |_| None, |_| ())

@@ -1,6 +1,6 @@
 //! Which arguments are keys: positions as data, and the few rules that must read the arguments.
 //!
-//! What always holds: every index given out lies within the request and is not the name's; a request whose
+//! Invariants: every index given out lies within the request and is not the name's; a request whose
 //! keys cannot be told is [`Malformed`], never a guess. The rules follow Redis' own `getkeys` functions
 //! (`src/db.c`) and key specs (`src/commands/*.json`), and where those are looser than the command, the command.
 
@@ -37,7 +37,7 @@ pub(super) struct Malformed;
 pub(super) enum Part {
     Nothing,
     /// Keys are written that no argument names.
-    Untold,
+    Unknown,
     /// All keys of a database, or the whole server, become others.
     Everything,
     At(u8, KeyUse),
@@ -92,7 +92,7 @@ impl Part {
         let len = req.len();
         match self {
             Part::Nothing => {}
-            Part::Untold | Part::Everything => return Err(Malformed),
+            Part::Unknown | Part::Everything => return Err(Malformed),
             Part::At(i, usage) => at(len, usize::from(i), usage, f),
             Part::Range { first, last, step, usage } => {
                 let end = if last < 0 {

@@ -1,6 +1,6 @@
 //! A short command name as two machine words, so that looking it up copies and compares no bytes.
 //!
-//! What always holds: two short names are equal as [`Short`] exactly if they are equal but for ASCII case.
+//! Invariants: two short names are equal as [`Short`] exactly if they are equal but for ASCII case.
 
 /// A name of up to 16 bytes in lower case: its first and its last bytes, which may overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The server's own `COMMAND` reply, laid over the built-in table.
 //!
-//! What always holds: laying over makes a command no less careful. What the server calls a write becomes
+//! Invariants: laying over makes a command no less careful. What the server calls a write becomes
 //! one, what it does not call a pure read is no longer cached, and a command that only the server knows is
 //! a write of unknown keys unless its flags say better.
 
@@ -131,7 +131,7 @@ fn correct(row: &mut Row, server: &ServerCommand) {
         row.keys = flags.keys(server);
     } else if flags.movable && row.access == Access::Write && !row.keys.movable() {
         let [known, _] = row.keys.0;
-        row.keys = Keys([known, Part::Untold]);
+        row.keys = Keys([known, Part::Unknown]);
     }
     if flags.blocking && row.kind == KindRule::Always(Kind::Plain) {
         row.kind = KindRule::Always(Kind::Blocking);
@@ -224,7 +224,7 @@ impl Flags {
         };
         let range = range(server, usage);
         let told = self.write && !self.movable && range != Part::Nothing;
-        Keys([range, if told || usage == KeyUse::Read { Part::Nothing } else { Part::Untold }])
+        Keys([range, if told || usage == KeyUse::Read { Part::Nothing } else { Part::Unknown }])
     }
 }
 

@@ -106,7 +106,7 @@ impl Spec {
 }
 
 const NO_KEYS: Keys = Keys::one(Part::Nothing);
-const UNTOLD: Keys = Keys::one(Part::Untold);
+const UNKNOWN: Keys = Keys::one(Part::Unknown);
 const EVERYTHING: Keys = Keys::one(Part::Everything);
 
 const DELETED: Keys = at(1, Delete);
@@ -134,7 +134,7 @@ const COUNTED_UPDATED: Keys = Keys::one(counted(1, 1, Update));
 const COUNTED_PAIRS_UPDATED: Keys = Keys::one(counted(1, 2, Update));
 const COUNTED_SECOND_READ: Keys = Keys::one(counted(2, 1, Read));
 const COUNTED_SECOND_UPDATED: Keys = Keys::one(counted(2, 1, Update));
-const SCRIPTED: Keys = two(counted(2, 1, Update), Part::Untold);
+const SCRIPTED: Keys = two(counted(2, 1, Update), Part::Unknown);
 const FIRST_UPDATED_COUNTED_READ: Keys = two(Part::At(1, Update), counted(2, 1, Read));
 
 const STREAMS: Keys = Keys::one(Part::Streams);

@@ -1,6 +1,6 @@
 //! The options of XREAD and XREADGROUP: where the keys are, and whether the command may block.
 //!
-//! What always holds: an option that is not known counts as blocking, because on a shared link a mistake there
+//! Invariants: an option that is not known counts as blocking, because on a shared link a mistake there
 //! would stall every session.
 
 use super::keys::is;

@@ -1,6 +1,6 @@
 //! The table, and the look-up that every request passes through.
 //!
-//! What always holds: a look-up allocates nothing and takes no lock; a built-in row's id is its index.
+//! Invariants: a look-up allocates nothing and takes no lock; a built-in row's id is its index.
 
 use super::name::Short;
 use super::row::{Kind, KindRule, Local, Row, Shape};
@@ -31,7 +31,7 @@ impl Table {
         Self::new(rows::all())
     }
 
-    /// Promise of the caller: each row's id is its index, and no name comes twice.
+    /// Precondition: each row's id is its index, and no name comes twice.
     pub(super) fn new(mut rows: Vec<Row>) -> Table {
         let short: Box<[_]> = rows.iter().map(|row| Short::new(row.name.as_bytes())).collect();
         let mut long = HashMap::new();

@@ -1,6 +1,6 @@
 //! What the reply to a write tells of its keys: whether they are there now.
 //!
-//! What always holds: a key is said to be there, or to be gone, only if the reply proves it for the moment at which the
+//! Invariants: a key is said to be there, or to be gone, only if the reply proves it for the moment at which the
 //! command was carried out; where it does not, [`Say::Look`] says so. Where it proves that nothing was changed,
 //! nothing is said.
 

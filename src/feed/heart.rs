@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::questions::ask_again;
-use super::{Expect, Feed, FeedClient, Hooks};
+use super::{Awaited, Feed, FeedClient, Hooks};
 use crate::cache::Waiter;
 use crate::upstream::{Link, Pace};
 
@@ -38,10 +38,10 @@ fn send<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool, looks: b
     if looks {
         client.looked.set(sent);
         if client.questions.looks() {
-            let _ = link.send(|out| out.copy(COMMAND_STATS), Expect::Calls);
+            let _ = link.send(|out| out.copy(COMMAND_STATS), Awaited::Calls);
         }
     }
-    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Expect::Pong { sent, arms, looks });
+    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Awaited::Pong { sent, arms, looks });
 }
 
 /// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time, and

@@ -1,6 +1,6 @@
 //! What the feed asks before it can be trusted, and what becomes of each answer.
 //!
-//! What always holds:
+//! Invariants:
 //! - "Not now" (`-BUSY`, `-LOADING` …) is no answer. What was put off so is asked again, after a delay that grows, and the
 //!   feed is not armed before it is answered.
 //! - A refusal is the upstream's word for now: the feed does without, says once what that means, and asks again from time to
@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::commands::commands;
 use super::heart::ping;
 use super::stats::{Calls, Changes};
-use super::{Expect, FeedClient, Hooks, MAX_DEPTH, REFUSED};
+use super::{Awaited, FeedClient, Hooks, MAX_DEPTH, REFUSED};
 use crate::cache::{Reason, Waiter};
 use crate::namespace::Event;
 use crate::resp::decode::decode;
@@ -189,21 +189,21 @@ pub(super) fn ask<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, questions:
     };
     for &question in questions {
         match question {
-            Question::ClientId => send(&[b"CLIENT", b"ID"], Expect::Asked(question)),
-            Question::Server => drop(link.send(|out| out.copy(server_id::ASK), Expect::Asked(question))),
-            Question::Calls => send(&[b"INFO", b"commandstats"], Expect::Calls),
-            Question::Commands => send(&[b"COMMAND"], Expect::Asked(question)),
+            Question::ClientId => send(&[b"CLIENT", b"ID"], Awaited::Asked(question)),
+            Question::Server => drop(link.send(|out| out.copy(server_id::ASK), Awaited::Asked(question))),
+            Question::Calls => send(&[b"INFO", b"commandstats"], Awaited::Calls),
+            Question::Commands => send(&[b"COMMAND"], Awaited::Asked(question)),
             Question::Broadcast => {
                 let prefixes = feed.broadcast.iter().filter(|prefix| !prefix.is_empty());
                 let options = prefixes.flat_map(|prefix| [&b"PREFIX"[..], prefix]);
                 let on: [&[u8]; 4] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
-                send(&on.into_iter().chain(options).collect::<Vec<_>>(), Expect::Asked(question));
+                send(&on.into_iter().chain(options).collect::<Vec<_>>(), Awaited::Asked(question));
             }
             Question::Subscribe => {
                 let namespaces = feed.hooks.namespaces().iter();
                 let channels = namespaces.flat_map(|n| [n.channel(Event::Update), n.channel(Event::Delete)]);
                 let command: Vec<&[u8]> = [&b"SUBSCRIBE"[..]].into_iter().chain(channels).collect();
-                send(&command, Expect::Subscribed(command.len() - 1));
+                send(&command, Awaited::Subscribed(command.len() - 1));
             }
         }
     }

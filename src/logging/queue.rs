@@ -1,6 +1,6 @@
 //! Lines on their way to standard error.
 //!
-//! What always holds: whoever logs neither waits nor fails. A thread of its own writes; when its reader takes nothing, or
+//! Invariants: whoever logs neither waits nor fails. A thread of its own writes; when its reader takes nothing, or
 //! is gone, lines beyond a bound are dropped and counted, so that a log that nobody reads stops nothing.
 
 use std::collections::VecDeque;

@@ -1,12 +1,12 @@
 //! Decodes the few replies that nearside itself reads: HELLO, COMMAND, PING, pub/sub messages.
 //!
-//! What always holds: the recursion is bounded, a declared count allocates nothing, and every kind of value
+//! Invariants: the recursion is bounded, a declared count allocates nothing, and every kind of value
 //! is kept apart and in the order in which it was sent. Replies for clients never come here.
 //!
 //! Written here because redis-protocol's decoder recurses without a limit, folds RESP2's two nulls into one
 //! and reorders maps; the tests use it as the oracle for what is well formed.
 
-use super::error::Garbage;
+use super::error::ReplyError;
 use super::number;
 
 /// A decoded reply. Attributes are dropped.
@@ -79,12 +79,12 @@ impl Value {
 
 /// Decodes one complete reply, as the scanner delimits it, nested at most `max_depth` levels (0: no aggregate
 /// at all). Each level takes some hundred bytes of stack.
-pub fn decode(bytes: &[u8], max_depth: usize) -> Result<Value, Garbage> {
+pub fn decode(bytes: &[u8], max_depth: usize) -> Result<Value, ReplyError> {
     let mut decoder = Decoder { rest: bytes, max_depth };
     let value = decoder.value(max_depth)?;
     match decoder.rest.len() {
         0 => Ok(value),
-        left => Err(Garbage::Trailing(left)),
+        left => Err(ReplyError::Trailing(left)),
     }
 }
 
@@ -94,12 +94,12 @@ struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    fn value(&mut self, depth: usize) -> Result<Value, Garbage> {
+    fn value(&mut self, depth: usize) -> Result<Value, ReplyError> {
         loop {
-            let (&marker, rest) = self.rest.split_first().ok_or(Garbage::Truncated)?;
+            let (&marker, rest) = self.rest.split_first().ok_or(ReplyError::Truncated)?;
             self.rest = rest;
             let line = self.line()?;
-            let bad = || Garbage::Header(marker, line[..line.len().min(32)].to_vec());
+            let bad = || ReplyError::Header(marker, line[..line.len().min(32)].to_vec());
             let text = || std::str::from_utf8(line).map_err(|_| bad());
             let size = || {
                 let number = number::string2ll(line).ok_or_else(bad)?;
@@ -132,12 +132,12 @@ impl<'a> Decoder<'a> {
                     continue;
                 }
                 b'#' | b'_' => return Err(bad()),
-                other => return Err(Garbage::Type(other)),
+                other => return Err(ReplyError::Type(other)),
             });
         }
     }
 
-    fn elements(&mut self, count: usize, depth: usize) -> Result<Vec<Value>, Garbage> {
+    fn elements(&mut self, count: usize, depth: usize) -> Result<Vec<Value>, ReplyError> {
         let depth = self.deeper(depth)?;
         let mut elements = Vec::new();
         for _ in 0..count {
@@ -146,7 +146,7 @@ impl<'a> Decoder<'a> {
         Ok(elements)
     }
 
-    fn map(&mut self, count: usize, depth: usize) -> Result<Vec<(Value, Value)>, Garbage> {
+    fn map(&mut self, count: usize, depth: usize) -> Result<Vec<(Value, Value)>, ReplyError> {
         let depth = self.deeper(depth)?;
         let mut pairs = Vec::new();
         for _ in 0..count {
@@ -155,24 +155,24 @@ impl<'a> Decoder<'a> {
         Ok(pairs)
     }
 
-    fn deeper(&self, depth: usize) -> Result<usize, Garbage> {
-        depth.checked_sub(1).ok_or(Garbage::TooDeep(self.max_depth))
+    fn deeper(&self, depth: usize) -> Result<usize, ReplyError> {
+        depth.checked_sub(1).ok_or(ReplyError::TooDeep(self.max_depth))
     }
 
     /// The line at the start of `rest`, without its CRLF.
-    fn line(&mut self) -> Result<&'a [u8], Garbage> {
-        let end = memchr::memmem::find(self.rest, b"\r\n").ok_or(Garbage::Truncated)?;
+    fn line(&mut self) -> Result<&'a [u8], ReplyError> {
+        let end = memchr::memmem::find(self.rest, b"\r\n").ok_or(ReplyError::Truncated)?;
         let line = &self.rest[..end];
         self.rest = &self.rest[end + 2..];
         Ok(line)
     }
 
-    fn body(&mut self, len: usize) -> Result<&'a [u8], Garbage> {
-        let (body, rest) = self.rest.split_at_checked(len).ok_or(Garbage::Truncated)?;
+    fn body(&mut self, len: usize) -> Result<&'a [u8], ReplyError> {
+        let (body, rest) = self.rest.split_at_checked(len).ok_or(ReplyError::Truncated)?;
         self.rest = match rest {
             [b'\r', b'\n', rest @ ..] => rest,
-            [] | [b'\r'] => return Err(Garbage::Truncated),
-            [b'\r', wrong, ..] | [wrong, ..] => return Err(Garbage::BulkEnd(*wrong)),
+            [] | [b'\r'] => return Err(ReplyError::Truncated),
+            [b'\r', wrong, ..] | [wrong, ..] => return Err(ReplyError::BulkEnd(*wrong)),
         };
         Ok(body)
     }

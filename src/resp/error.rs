@@ -43,7 +43,7 @@ fn on_one_line(byte: u8) -> char {
 ///
 /// For the log: the text is short whatever the upstream sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Garbage {
+pub enum ReplyError {
     #[error("no reply starts with byte 0x{0:02x}")]
     Type(u8),
     #[error("streamed reply '{}?', which no server sends", char::from(*.0))]

@@ -1,6 +1,6 @@
 //! Finds where a client's request ends, in a buffer that grows at its end.
 //!
-//! What always holds:
+//! Invariants:
 //! - A byte that was looked at is not looked at again when more arrive, but for a line's few header bytes, and
 //!   those of a short request once.
 //! - What a request is does not depend on how it was cut into packets.
@@ -201,7 +201,7 @@ impl RequestFramer {
 
     /// The request that the last call of [`next`](Self::next) found in `buf`.
     ///
-    /// Promise of the caller: that call gave [`Frame::Request`] or [`Frame::Inline`], and `buf` still starts
+    /// Precondition: that call gave [`Frame::Request`] or [`Frame::Inline`], and `buf` still starts
     /// with the same bytes.
     pub fn request<'a>(&'a self, buf: &'a [u8]) -> Request<'a> {
         let raw = if self.rewritten.is_empty() { &buf[..self.at] } else { &self.rewritten };

@@ -17,7 +17,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Promise of the caller: `args` is not empty and every range lies within `raw`.
+    /// Precondition: `args` is not empty and every range lies within `raw`.
     pub fn new(raw: &'a [u8], args: &'a [ArgRange]) -> Self {
         debug_assert!(!args.is_empty());
         Self { raw, args }

@@ -1,6 +1,6 @@
 //! Finds where an upstream's reply ends, in a stream of chunks; RESP2 and RESP3.
 //!
-//! What always holds:
+//! Invariants:
 //! - Every byte is seen once, wherever the chunks are cut; a scanner keeps less than 100 bytes and allocates
 //!   nothing (but for the text of an error).
 //! - Nesting costs nothing: only the number of elements still to come is kept, for all levels together.
@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::error::Garbage;
+use super::error::ReplyError;
 use super::number;
 
 /// Bytes in the line of a status, an error, a double or a big number.
@@ -97,7 +97,7 @@ impl ReplyScanner {
     }
 
     /// Scans on with the bytes that follow those of the last call.
-    pub fn scan(&mut self, chunk: &[u8]) -> Result<Scan, Garbage> {
+    pub fn scan(&mut self, chunk: &[u8]) -> Result<Scan, ReplyError> {
         if self.open == 0 && !chunk.is_empty() {
             self.open = 1;
         }
@@ -139,7 +139,7 @@ impl ReplyScanner {
     }
 
     /// An element starts with `rest`, which is not empty.
-    fn start(&mut self, rest: &[u8]) -> Result<usize, Garbage> {
+    fn start(&mut self, rest: &[u8]) -> Result<usize, ReplyError> {
         self.marker = rest[0];
         self.len = 0;
         let (kind, numbered) = match self.marker {
@@ -159,7 +159,7 @@ impl ReplyScanner {
             b'%' | b'~' => (Some(Kind::Aggregate), true),
             b'>' => (Some(Kind::Push), true),
             b'|' => (None, true),
-            other => return Err(Garbage::Type(other)),
+            other => return Err(ReplyError::Type(other)),
         };
         self.note(kind);
         if numbered && let Some((number, used)) = number::short_line(rest, 0, rest[0]) {
@@ -197,7 +197,7 @@ impl ReplyScanner {
         self.open -= 1;
     }
 
-    fn text(&mut self, rest: &[u8]) -> Result<usize, Garbage> {
+    fn text(&mut self, rest: &[u8]) -> Result<usize, ReplyError> {
         if std::mem::take(&mut self.cr) && rest[0] == b'\n' {
             self.close();
             return Ok(1);
@@ -217,12 +217,12 @@ impl ReplyScanner {
         }
         self.len += rest.len();
         if self.len > MAX_LINE + usize::from(self.cr) {
-            return Err(Garbage::LongLine(MAX_LINE));
+            return Err(ReplyError::LongLine(MAX_LINE));
         }
         Ok(rest.len())
     }
 
-    fn header(&mut self, rest: &[u8]) -> Result<usize, Garbage> {
+    fn header(&mut self, rest: &[u8]) -> Result<usize, ReplyError> {
         let window = &rest[..rest.len().min(MAX_NUMBER + 1 - self.len)];
         let lf = memchr::memchr(b'\n', window);
         let came = &window[..lf.unwrap_or(window.len())];
@@ -243,7 +243,7 @@ impl ReplyScanner {
             (b'_', b"") | (b'#', b"t" | b"f") => self.close(),
             (b':', _) if is_integer(text) => self.close(),
             (b'_' | b'#' | b':', _) => return Err(self.bad_header(text)),
-            (_, b"?") => return Err(Garbage::Streamed(self.marker)),
+            (_, b"?") => return Err(ReplyError::Streamed(self.marker)),
             _ => match number::string2ll(text) {
                 Some(number) => self.number(number)?,
                 None => return Err(self.bad_header(text)),
@@ -253,7 +253,7 @@ impl ReplyScanner {
     }
 
     /// What the number in the current element's first line means.
-    fn number(&mut self, number: i64) -> Result<(), Garbage> {
+    fn number(&mut self, number: i64) -> Result<(), ReplyError> {
         match (self.marker, number) {
             (b':', _) => self.close(),
             (b'$' | b'*', -1) => {
@@ -284,23 +284,23 @@ impl ReplyScanner {
         Ok(())
     }
 
-    fn expect(&mut self, elements: u64) -> Result<(), Garbage> {
+    fn expect(&mut self, elements: u64) -> Result<(), ReplyError> {
         // `i64::MAX` bytes are more than any server will ever send, and so are as many elements.
         self.open = self
             .open
             .checked_add(elements)
             .filter(|open| *open <= i64::MAX as u64)
-            .ok_or(Garbage::TooMany)?;
+            .ok_or(ReplyError::TooMany)?;
         Ok(())
     }
 
-    fn body(&mut self, rest: &[u8]) -> Result<usize, Garbage> {
+    fn body(&mut self, rest: &[u8]) -> Result<usize, ReplyError> {
         let mut used = usize::try_from(self.body).unwrap_or(usize::MAX).min(rest.len());
         self.body -= used as u64;
         while self.body == 0 && used < rest.len() {
             let (expected, last) = if self.cr { (b'\n', true) } else { (b'\r', false) };
             if rest[used] != expected {
-                return Err(Garbage::BulkEnd(rest[used]));
+                return Err(ReplyError::BulkEnd(rest[used]));
             }
             used += 1;
             self.cr = !last;
@@ -313,8 +313,8 @@ impl ReplyScanner {
     }
 
     #[cold]
-    fn bad_header(&self, text: &[u8]) -> Garbage {
-        Garbage::Header(self.marker, text.to_vec())
+    fn bad_header(&self, text: &[u8]) -> ReplyError {
+        ReplyError::Header(self.marker, text.to_vec())
     }
 }
 

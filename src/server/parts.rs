@@ -123,7 +123,7 @@ impl Hooks for Process {
 
     fn up(&self, coverage: CoverageId, client_id: Option<i64>, server: Option<ServerId>) {
         let coverages = self.shared.cache.coverages();
-        // It ends with the feed's: if it stands, it hangs on this one.
+        // It ends with the feed's: if it stands, it depends on this one.
         if coverages.current(&self.shared.announced).is_none() {
             let _ = coverages.arm_untold(&self.shared.announced, coverage);
         }

@@ -1,6 +1,6 @@
 //! Who may connect to a Unix socket.
 //!
-//! What always holds: from its first moment on nobody may whom the settings do not let.
+//! Invariants: from its first moment on nobody may whom the settings do not let.
 
 use std::fs::Permissions;
 use std::io;

@@ -1,6 +1,6 @@
 //! Announcements: what is said of a write's keys on the channels of the namespaces.
 //!
-//! What always holds: `update` is said of a key only where it was there after its write, `delete` only where it was
+//! Invariants: `update` is said of a key only where it was there after its write, `delete` only where it was
 //! not, unless nobody may look. A peer of redis-pubsub-dict fetches a key that was updated, and one that it does not find
 //! ends its listener. Whether a key is there is told by the write's reply, or else by the upstream, in one step with the
 //! message. What was written, or may have been, and could not be said is made up for by a `delete` once the upstream is
@@ -12,9 +12,9 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use tracing::warn;
 
-use super::expect::{Expect, What};
+use super::expect::{InFlight, Pending};
 use super::idents::Ident;
-use super::peer::Peer;
+use super::peer::LinkHandler;
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::cache::{LinkId, NO_LINK};
@@ -113,7 +113,7 @@ impl Worker {
         self.say_on(&link.unwrap_or_else(own), db, said);
     }
 
-    fn say_on(self: &Rc<Self>, link: &Link<Peer>, db: u32, said: Vec<(Key, Say)>) {
+    fn say_on(self: &Rc<Self>, link: &Link<LinkHandler>, db: u32, said: Vec<(Key, Say)>) {
         let (shared, peer, mut out) = (&self.shared, link.client(), BytesMut::new());
         let mut keys = VecDeque::with_capacity(said.len());
         for (key, say) in said {
@@ -124,9 +124,9 @@ impl Worker {
             }
         }
         shared.metrics.announcements.add(keys.len() as u64);
-        let expect = Expect { since: shared.now(), what: What::Said(Box::new(Said { keys, db })) };
+        let expect = InFlight { since: shared.now(), pending: Pending::Said(Box::new(Said { keys, db })) };
         if let Err((expect, _)) = link.send(|to| to.append(out.freeze()), expect)
-            && let What::Said(said) = expect.what
+            && let Pending::Said(said) = expect.pending
         {
             let now = shared.now();
             said.keys.iter().for_each(|(key, _)| shared.cache.no_echo(key, now));
@@ -166,9 +166,9 @@ impl Worker {
     }
 }
 
-impl Peer {
+impl LinkHandler {
     /// A reply to an announcement.
-    pub(super) fn said(&self, mut said: Box<Said>, chunk: &Chunk<'_>, at: At) -> Option<What> {
+    pub(super) fn said(&self, mut said: Box<Said>, chunk: &Chunk<'_>, at: At) -> Option<Pending> {
         if at.first
             && at.kind == Kind::Error
             && let Some((key, say)) = said.keys.front()
@@ -178,7 +178,7 @@ impl Peer {
         if at.last {
             said.keys.pop_front();
         }
-        (!said.keys.is_empty()).then_some(What::Said(said))
+        (!said.keys.is_empty()).then_some(Pending::Said(said))
     }
 
     /// An announcement was refused.

@@ -1,15 +1,15 @@
 //! Links and the feed: each shared link is made sure to lead to the feed's server, and asks to have what is read on it
 //! tracked.
 //!
-//! What always holds: what the upstream says to one link concerns that link. A question that was put off (`-BUSY` …) is
+//! Invariants: what the upstream says to one link concerns that link. A question that was put off (`-BUSY` …) is
 //! asked again soon, one that was refused from time to time, when users were changed, and whenever link or feed come up.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::expect::{Expect, What};
+use super::expect::{InFlight, Pending};
 use super::heart::ping;
-use super::peer::Peer;
+use super::peer::LinkHandler;
 use super::shared::FeedUp;
 use super::worker::Worker;
 use crate::cache::LinkId;
@@ -18,7 +18,7 @@ use crate::resp::encode;
 use crate::upstream::{Link, server_id};
 
 impl Worker {
-    pub(super) fn link_of(&self, number: LinkId) -> Option<Link<Peer>> {
+    pub(super) fn link_of(&self, number: LinkId) -> Option<Link<LinkHandler>> {
         self.shared_links().into_iter().map(|(_, link)| link).find(|link| link.client().number == number)
     }
 
@@ -50,11 +50,11 @@ impl Worker {
     /// Makes sure that `link` leads to the feed's server, and asks the upstream to track what is read on it.
     /// Whatever is leased after the answer is covered:
     /// its read comes behind this request on the same connection.
-    pub(super) fn arm(&self, link: &Link<Peer>) {
+    pub(super) fn arm(&self, link: &Link<LinkHandler>) {
         let Some(FeedUp { coverage, client_id, server, .. }) = *self.shared.feed_up.borrow() else { return };
-        let expect = |what| Expect { since: self.shared.now(), what };
+        let expect = |pending| InFlight { since: self.shared.now(), pending };
         if let Some(server) = server {
-            let _ = link.send(|out| out.copy(server_id::ASK), expect(What::Server(coverage, server)));
+            let _ = link.send(|out| out.copy(server_id::ASK), expect(Pending::Server(coverage, server)));
         }
         if !self.shared.wants(Tracking::Keys) {
             return;
@@ -65,7 +65,7 @@ impl Worker {
         let id = id.to_string();
         let command: [&[u8]; 5] = [b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", id.as_bytes()];
         let _ =
-            link.send(|out| out.with(|tail| encode::command(tail, &command)), expect(What::Arm(coverage)));
+            link.send(|out| out.with(|tail| encode::command(tail, &command)), expect(Pending::Arm(coverage)));
     }
 
     /// Arms all links anew whenever the feed comes up, and those that lack it whenever rights have changed.

@@ -1,6 +1,6 @@
 //! Commands about clients, which nearside answers with what it asks the upstream for: `CLIENT INFO`, `LIST`, `KILL`.
 //!
-//! What always holds: whether the client may say it, and what is wrong with how it is said, is for the upstream to
+//! Invariants: whether the client may say it, and what is wrong with how it is said, is for the upstream to
 //! tell, and is asked under the session's own login before anything is told or done. The request is asked in a way
 //! that closes nobody; what is to be closed there is then named by its id, and is no connection of nearside's.
 //!
@@ -15,9 +15,9 @@ use bytes::{Bytes, BytesMut};
 use super::clients::Session;
 use super::core::{Core, Raw, send_on};
 use super::errors;
-use super::expect::What;
+use super::expect::Pending;
 use super::listing::{Asker, Filter, merge, own_line, written};
-use super::outbox::{Outbox, To};
+use super::queue::{ReplyQueue, ReplySlot};
 use super::redirect::Redirecting;
 use crate::command::{Row, Table};
 use crate::resp::encode;
@@ -34,12 +34,12 @@ pub(super) struct Answers {
     /// Those that have come whole, and the beginning of the next.
     replies: RefCell<(Vec<Bytes>, BytesMut)>,
     wanted: usize,
-    outbox: Rc<Outbox>,
+    queue: Rc<ReplyQueue>,
 }
 
 impl Answers {
-    fn new(wanted: usize, outbox: &Rc<Outbox>) -> Rc<Self> {
-        Rc::new(Self { replies: RefCell::default(), wanted, outbox: outbox.clone() })
+    fn new(wanted: usize, queue: &Rc<ReplyQueue>) -> Rc<Self> {
+        Rc::new(Self { replies: RefCell::default(), wanted, queue: queue.clone() })
     }
 
     fn is_complete(&self) -> bool {
@@ -57,7 +57,7 @@ impl Answers {
         drop(replies);
         let complete = self.is_complete();
         if complete {
-            self.outbox.wake();
+            self.queue.wake();
         }
         complete
     }
@@ -68,13 +68,13 @@ impl Answers {
         let (whole, piece) = &mut *self.replies.borrow_mut();
         piece.clear();
         whole.resize(self.wanted, error);
-        self.outbox.wake();
+        self.queue.wake();
     }
 }
 
 /// A command about clients, while what it needs is awaited.
 pub(super) enum Asking {
-    Upstream(To, Rc<Answers>, Step),
+    Upstream(ReplySlot, Rc<Answers>, Step),
     /// Another session.
     Redirect(Redirecting),
 }
@@ -187,13 +187,13 @@ pub(super) fn harmless(row: Option<&Row>, request: &Request<'_>) -> Option<Bytes
 impl Core {
     /// Asks the upstream for `wanted` replies, which `step` is then done with.
     fn ask(&mut self, wanted: usize, write: impl FnOnce(&mut Outgoing), step: Step) {
-        let to = self.to(self.outbox.open());
+        let to = self.to(self.queue.open());
         self.ask_for(to, wanted, write, step);
     }
 
-    fn ask_for(&mut self, to: To, wanted: usize, write: impl FnOnce(&mut Outgoing), step: Step) {
-        let answers = Answers::new(wanted, &self.outbox);
-        send_on(self.present_link(), self.now, write, What::Answers(answers.clone()));
+    fn ask_for(&mut self, to: ReplySlot, wanted: usize, write: impl FnOnce(&mut Outgoing), step: Step) {
+        let answers = Answers::new(wanted, &self.queue);
+        send_on(self.present_link(), self.now, write, Pending::Answers(answers.clone()));
         self.asking = Some(Asking::Upstream(to, answers, step));
     }
 
@@ -243,7 +243,7 @@ impl Core {
     }
 
     /// The upstream has said whether the client may say it, and who is there.
-    fn found(&mut self, to: To, replies: &[Bytes], kill: Kill) {
+    fn found(&mut self, to: ReplySlot, replies: &[Bytes], kill: Kill) {
         let Kill { form, filter, address } = kill;
         let nobody = form == Form::Address && replies[0].starts_with(b"-ERR No such client");
         let refused = |reply: &&Bytes| is_error(reply) && !nobody;
@@ -273,7 +273,7 @@ impl Core {
         self.ask_for(to, ids.len(), ask, Step::Killed { sessions, form, me });
     }
 
-    fn kill_address(&mut self, to: To, address: &[u8], refusal: Bytes) {
+    fn kill_address(&mut self, to: ReplySlot, address: &[u8], refusal: Bytes) {
         let all = self.shared.clients.all();
         let sessions: Vec<_> =
             all.into_iter().filter(|session| session.ends.peer.as_bytes() == address).collect();
@@ -286,7 +286,7 @@ impl Core {
         if sessions.is_empty() {
             let command: [&[u8]; 3] = [b"CLIENT", b"KILL", address];
             let write = |out: &mut Outgoing| out.with(|tail| encode::command(tail, &command));
-            send_on(self.present_link(), self.now, write, What::Relay(to));
+            send_on(self.present_link(), self.now, write, Pending::Relay(to));
             return;
         }
         let (sessions, me) = self.close(&sessions);
@@ -327,7 +327,7 @@ impl Core {
         (others + usize::from(me), me)
     }
 
-    fn killed(&mut self, to: &To, count: usize, form: Form, me: bool) {
+    fn killed(&mut self, to: &ReplySlot, count: usize, form: Form, me: bool) {
         match form {
             Form::Address => to.whole(b"+OK\r\n"),
             Form::Filters => to.whole(format!(":{count}\r\n").as_bytes()),

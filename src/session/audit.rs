@@ -1,6 +1,6 @@
 //! `audit`: compares cached replies, taken at random, with the upstream's.
 //!
-//! What always holds: a reply that differs is not wrong yet, for its invalidation may be on the way. It is
+//! Invariants: a reply that differs is not wrong yet, for its invalidation may be on the way. It is
 //! counted as stale, and logged with the key's history, if the very same entry may still be served when
 //! `max-staleness` is over; that must never happen.
 
@@ -11,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use tracing::error;
 
 use super::core::send_on;
-use super::expect::What;
+use super::expect::Pending;
 use super::nearside::why;
 use super::read::write_request;
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::cache::{Micros, NameBuf, Sample};
+use crate::cache::{EntryKeyBuf, Micros, Sample};
 use crate::command::Row;
 use crate::upstream::{At, Chunk, Outgoing};
 
@@ -41,8 +41,8 @@ pub(super) async fn run(worker: Rc<Worker>, pause: Duration) {
         let mut request = BytesMut::new();
         if write_request(&mut request, &shared.table(), &name) {
             let audit = Audit { sample, reply: BytesMut::new() };
-            let what = What::Audit(Box::new(audit));
-            let _ = send_on(&link, shared.now(), |out: &mut Outgoing| out.append(request.freeze()), what);
+            let pending = Pending::Audit(Box::new(audit));
+            let _ = send_on(&link, shared.now(), |out: &mut Outgoing| out.append(request.freeze()), pending);
         }
     }
 }
@@ -82,7 +82,7 @@ fn agree(a: &[u8], b: &[u8], unordered: bool) -> bool {
 }
 
 /// Waits for the end of an entry that the upstream contradicts.
-async fn watch(shared: std::sync::Arc<Shared>, name: NameBuf, opened: Micros) {
+async fn watch(shared: std::sync::Arc<Shared>, name: EntryKeyBuf, opened: Micros) {
     let namespace = shared.namespaces.find(name.borrow().key);
     let bound = shared.max_staleness(namespace);
     let begun = shared.now();

@@ -1,6 +1,6 @@
 //! The sessions of the process, as `CLIENT LIST`, `KILL` and `UNBLOCK` speak of them.
 //!
-//! What always holds: a session is known here from before its first request until its end. Its id is never one that
+//! Invariants: a session is known here from before its first request until its end. Its id is never one that
 //! the upstream gives to a client, so an id says by itself of whom it speaks. Nothing here is asked on a hit:
 //! what changes with the requests is noted once for a batch, with relaxed stores that nobody else writes.
 

@@ -1,6 +1,6 @@
 //! One client's connection: reads, handles every complete request in the buffer, writes.
 //!
-//! What always holds: a session executes nothing more while its client leaves replies untaken, while too
+//! Invariants: a session executes nothing more while its client leaves replies untaken, while too
 //! many of its requests are open, or while its link is congested. What it keeps is bounded by
 //! `client-output-limit` and `max-request`.
 //!
@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use super::clients::Present;
 use super::core::{Core, Raw};
 use super::errors;
-use super::outbox::{Left, MAX_SPARE, Outbox};
+use super::queue::{MAX_SPARE, ReplyQueue, WriteOutcome};
 use super::tunnel::{self, Begun, Wanted};
 use super::worker::Worker;
 use crate::command::{Row, Table};
@@ -33,13 +33,13 @@ use crate::upstream::{LARGE, Stream};
 const READ: usize = 64 << 10;
 
 /// Serves a client until it leaves, is sent away, or the worker drains.
-pub(super) async fn serve(worker: Rc<Worker>, present: Present, outbox: Rc<Outbox>, mut stream: Stream) {
+pub(super) async fn serve(worker: Rc<Worker>, present: Present, queue: Rc<ReplyQueue>, mut stream: Stream) {
     let id = present.id;
     let framer = RequestFramer::new(worker.shared.settings.limits);
     let mut session = Connection {
-        core: Core::new(worker.clone(), present, outbox.clone()),
+        core: Core::new(worker.clone(), present, queue.clone()),
         worker,
-        outbox,
+        queue,
         framer,
         buf: BytesMut::new(),
         at: 0,
@@ -86,7 +86,7 @@ enum Input {
 
 struct Connection {
     worker: Rc<Worker>,
-    outbox: Rc<Outbox>,
+    queue: Rc<ReplyQueue>,
     core: Core,
     framer: RequestFramer,
     buf: BytesMut,
@@ -125,7 +125,7 @@ impl Connection {
         match tunnel::begin(&self.core, &wanted, stream, &mut self.buf).await? {
             Begun::Over => Ok(false),
             Begun::Refused(said) => {
-                self.core.outbox.reply(&said);
+                self.core.queue.reply(&said);
                 Ok(true)
             }
             Begun::Stands(tunnel, first) => {
@@ -138,7 +138,7 @@ impl Connection {
     }
 
     fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.outbox.set_waker(cx);
+        self.queue.set_waker(cx);
         self.take_buffer();
         let end = self.take_turns(stream, cx);
         self.give_back_buffer();
@@ -165,7 +165,7 @@ impl Connection {
             }
             let read = self.poll_read(stream, cx)?;
             let Handled { any: handled, starved } = self.handle(cx);
-            let left = self.outbox.write(stream, cx, &self.worker.spare)?;
+            let left = self.queue.write(stream, cx, &self.worker.spare)?;
             let (ended, draining) = (self.input == Input::Ended, self.worker.is_draining());
             if ended || draining {
                 self.core.let_go(draining);
@@ -203,7 +203,7 @@ impl Connection {
     /// Whether no more is read for now: a request waits, or the client does not take its replies. Whatever that is
     /// due to wakes the session when it ends.
     fn is_held_up(&self) -> bool {
-        if self.outbox.is_full() {
+        if self.queue.is_full() {
             return self.buf.len() >= self.worker.shared.settings.output_limit;
         }
         self.framed.is_some() || self.held_back && !self.buf.is_empty()
@@ -271,7 +271,7 @@ impl Connection {
         let mut any = self.core.begin_batch(table, cx);
         let before = self.core.handled();
         if !self.buf.is_empty() {
-            self.outbox.borrow_buffer(&worker.spare);
+            self.queue.borrow_buffer(&worker.spare);
         }
         let mut starved = false;
         let mut last = None;
@@ -320,7 +320,7 @@ impl Connection {
                 Err(wrong) => {
                     debug!(client = self.core.id(), %wrong, "closed: malformed request");
                     self.worker.shared.metrics.clients_malformed.inc();
-                    self.outbox.reply_with(|out| encode::protocol_error(out, &wrong));
+                    self.queue.reply_with(|out| encode::protocol_error(out, &wrong));
                     self.end_input();
                 }
             }
@@ -342,17 +342,17 @@ impl Connection {
             _ => table.lookup(&request),
         };
         *last = row;
-        let Some(plan) = self.core.admit(row, &request) else { return false };
+        let Some(admission) = self.core.admit(row, &request) else { return false };
         self.wanted = 0;
         if len < LARGE || inline {
-            self.core.execute(plan, &request, Raw::Copy(request.raw()));
+            self.core.execute(admission, &request, Raw::Copy(request.raw()));
             self.at += len;
             return true;
         }
         self.drop_handled();
         let whole: Bytes = self.buf.split_to(len).freeze();
         let request = self.framer.request(&whole);
-        self.core.execute(plan, &request, Raw::Own(whole.clone()));
+        self.core.execute(admission, &request, Raw::Own(whole.clone()));
         true
     }
 
@@ -374,7 +374,7 @@ impl Connection {
 
     /// Whether the client is over the limit and has neither taken nor sent a byte for `client-stall-timeout`, or is
     /// far over it.
-    fn is_stalled(&mut self, left: &Left, stream: &Stream, cx: &mut Context<'_>) -> bool {
+    fn is_stalled(&mut self, left: &WriteOutcome, stream: &Stream, cx: &mut Context<'_>) -> bool {
         if left.overrun {
             return true;
         }
@@ -392,7 +392,7 @@ impl Connection {
     /// A socket counts as writable only when a good part of its buffer is free, so in the end it is asked outright.
     fn is_still(&mut self, stream: &Stream, cx: &mut Context<'_>) -> bool {
         let timeout = self.worker.shared.settings.stall_timeout;
-        let moved = self.outbox.written() + self.came;
+        let moved = self.queue.written() + self.came;
         let (sleep, before) =
             self.stall.get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), moved));
         if moved != *before {
@@ -400,10 +400,10 @@ impl Connection {
             sleep.as_mut().reset(Instant::now() + timeout);
         }
         while sleep.as_mut().poll(cx).is_ready() {
-            if !self.outbox.write_now(stream) {
+            if !self.queue.write_now(stream) {
                 return true;
             }
-            *before = self.outbox.written() + self.came;
+            *before = self.queue.written() + self.came;
             sleep.as_mut().reset(Instant::now() + timeout);
         }
         false
@@ -415,10 +415,10 @@ impl Connection {
         self.worker.shared.metrics.clients_stalled.inc();
         warn!(
             client = self.core.id(),
-            untaken = self.outbox.untaken(),
+            untaken = self.queue.untaken(),
             "sent away: the client leaves its replies untaken (client-output-limit, client-stall-timeout)"
         );
-        self.outbox.end_with(&errors::line(&errors::untaken(settings.output_limit)));
+        self.queue.end_with(&errors::line(&errors::untaken(settings.output_limit)));
         self.end_input();
         self.framed = None;
         self.input = Input::Away;
@@ -428,7 +428,7 @@ impl Connection {
     /// Lets the client take what it has, and throws away what it still sends, until it has all or nothing moves.
     fn poll_away(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let left = self.outbox.write(stream, cx, &self.worker.spare)?;
+            let left = self.queue.write(stream, cx, &self.worker.spare)?;
             if left.broken || !left.pending {
                 return Poll::Ready(Ok(()));
             }
@@ -449,7 +449,7 @@ impl Connection {
 
     /// The client sends no more: lets it take what it has.
     fn poll_rest(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let left = self.outbox.write(stream, cx, &self.worker.spare)?;
+        let left = self.queue.write(stream, cx, &self.worker.spare)?;
         match left.broken || !left.pending || self.is_still(stream, cx) {
             true => Poll::Ready(Ok(())),
             false => Poll::Pending,

@@ -1,6 +1,6 @@
 //! What a session does with each request: classify, then the cache, the shared link, or a dedicated one.
 //!
-//! What always holds:
+//! Invariants:
 //! - A session has at most one link in use. It goes to another (a dedicated one, another database) only when
 //!   all its earlier replies are in, so the order of its requests is the upstream's order.
 //! - A request that waits for another's flight is not on any link yet; until it is answered, only reads that
@@ -23,16 +23,16 @@ use super::asking::Asking;
 use super::clients::Present;
 use super::dedicated::Dedicated;
 use super::errors;
-use super::expect::{Expect, Past, What};
+use super::expect::{Bypass, InFlight, Pending};
 use super::gate::{self, Password};
 use super::idents::Ident;
 use super::local::Changing;
-use super::outbox::{Outbox, To};
-use super::peer::Peer;
+use super::peer::LinkHandler;
+use super::queue::{ReplyQueue, ReplySlot};
 use super::shared::Shared;
 use super::tunnel::Wanted;
 use super::worker::Worker;
-use super::write::Touched;
+use super::write::WriteSet;
 use crate::cache::{Bounds, IdentId, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row, Table};
 use crate::namespace::Namespace;
@@ -60,12 +60,12 @@ impl Raw<'_> {
 }
 
 /// What is to be done with a request, once it may be done.
-pub(super) struct Plan<'t> {
+pub(super) struct Admission<'t> {
     pub(super) row: Option<&'t Row>,
-    pub(super) act: Act,
+    pub(super) action: Action,
 }
 
-pub(super) enum Act {
+pub(super) enum Action {
     Forward,
     /// What may not be said before the password.
     Refuse,
@@ -73,7 +73,7 @@ pub(super) enum Act {
     Read,
     Mget,
     /// A read whose reply is not to be cached, though it could be.
-    ReadPast(Reason),
+    Bypass(Reason),
     Write,
     Local(Local),
     Dedicated(Kind),
@@ -89,7 +89,7 @@ enum Mode {
 pub(super) struct Core {
     pub(super) worker: Rc<Worker>,
     pub(super) shared: Arc<Shared>,
-    pub(super) outbox: Rc<Outbox>,
+    pub(super) queue: Rc<ReplyQueue>,
     pub(super) id: u64,
     pub(super) session: Present,
     pub(super) ident: Ident,
@@ -97,7 +97,7 @@ pub(super) struct Core {
     pub(super) number: IdentId,
     pub(super) login: Option<Login>,
     pub(super) name: Vec<u8>,
-    pub(super) link: Link<Peer>,
+    pub(super) link: Link<LinkHandler>,
     pub(super) changing: Option<Changing>,
     pub(super) asking: Option<Asking>,
     /// What the session is to become once all is answered.
@@ -127,7 +127,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(worker: Rc<Worker>, session: Present, outbox: Rc<Outbox>) -> Self {
+    pub(super) fn new(worker: Rc<Worker>, session: Present, queue: Rc<ReplyQueue>) -> Self {
         let shared = worker.shared.clone();
         let ident = worker.default_ident(Protocol::Resp2);
         let login = shared.settings.login.clone();
@@ -138,7 +138,7 @@ impl Core {
             now: shared.now(),
             worker,
             shared,
-            outbox,
+            queue,
             id: session.id,
             session,
             ident,
@@ -201,11 +201,11 @@ impl Core {
         }
         let mut done = self.poll_changing(cx) | self.poll_asking(table);
         self.unsettled = self.link.client().front.is_unsettled(self.now);
-        if self.unsettled && !self.settle(false) && self.outbox.has_joined() {
+        if self.unsettled && !self.settle(false) && self.queue.has_joined() {
             // What was released waits until it is known which way to go.
             return done;
         }
-        while let Some((slot, request)) = self.outbox.next_released() {
+        while let Some((slot, request)) = self.queue.next_released() {
             super::read::read_again(self, table, slot, &request);
             done = true;
         }
@@ -239,9 +239,9 @@ impl Core {
 
     /// What is to be done with a request of this row; `None` if it has to wait for the replies before it.
     #[inline]
-    pub(super) fn admit<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Plan<'t>> {
+    pub(super) fn admit<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Admission<'t>> {
         if row.is_some_and(|row| row.is_plain_read(request)) && self.is_free(request) {
-            return Some(Plan { row, act: Act::Read });
+            return Some(Admission { row, action: Action::Read });
         }
         self.admit_any(row, request)
     }
@@ -256,12 +256,12 @@ impl Core {
             && self.barrier.get().is_none()
             && self.ident.user.is_none()
             && request.raw().len() <= ALWAYS_TAKEN
-            && !self.outbox.has_joined()
+            && !self.queue.has_joined()
     }
 
-    fn admit_any<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Plan<'t>> {
+    fn admit_any<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Admission<'t>> {
         if self.locked && !row.is_some_and(|row| gate::allows(row) && row.takes(request.len())) {
-            return Some(Plan { row, act: Act::Refuse });
+            return Some(Admission { row, action: Action::Refuse });
         }
         let valid = row.is_none_or(|row| row.takes(request.len()));
         // Without a row it may be anything under another name, MULTI even: not on a link that others use.
@@ -274,51 +274,53 @@ impl Core {
         if self.unsettled && matches!(self.mode, Mode::Shared) && !self.settle(way::is_paused(row)) {
             return None;
         }
-        let idle = || self.outbox.waiting() == 0;
+        let idle = || self.queue.waiting() == 0;
         let now = self.now;
         let kind = match &self.mode {
             Mode::Dedicated(dedicated) => dedicated.kind_here(row, kind),
             Mode::Shared => kind,
         };
-        let act = match (&mut self.mode, kind) {
+        let action = match (&mut self.mode, kind) {
             (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
                 let done = local != Local::Reset || dedicated.is_done(now);
-                (idle() && done).then_some(Act::Local(local))?
+                (idle() && done).then_some(Action::Local(local))?
             }
-            (_, Kind::Tunnel) => idle().then_some(Act::Tunnel)?,
+            (_, Kind::Tunnel) => idle().then_some(Action::Tunnel)?,
             (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(row, kind) && !idle() => return None,
-            (Mode::Dedicated(_), kind) => Act::Dedicated(kind),
+            (Mode::Dedicated(_), kind) => Action::Dedicated(kind),
             (Mode::Shared, kind) if is_heavy(request) && !kind.is_answered_here() => {
-                idle().then_some(Act::Dedicated(kind))?
+                idle().then_some(Action::Dedicated(kind))?
             }
             // Wrong in any case: the upstream says how.
-            (Mode::Shared, _) if !valid => Act::Forward,
+            (Mode::Shared, _) if !valid => Action::Forward,
             (Mode::Shared, Kind::Plain) => self.admit_plain(row?, request)?,
-            (Mode::Shared, Kind::Local(local)) => idle().then_some(Act::Local(local))?,
+            (Mode::Shared, Kind::Local(local)) => idle().then_some(Action::Local(local))?,
             // Without a transaction, an error or nothing.
-            (Mode::Shared, Kind::Exec | Kind::Discard | Kind::Unwatch) => Act::Forward,
-            (Mode::Shared, kind) => idle().then_some(Act::Dedicated(kind))?,
+            (Mode::Shared, Kind::Exec | Kind::Discard | Kind::Unwatch) => Action::Forward,
+            (Mode::Shared, kind) => idle().then_some(Action::Dedicated(kind))?,
         };
-        Some(Plan { row, act })
+        Some(Admission { row, action })
     }
 
-    fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Act> {
+    fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Action> {
         let rule = row.cache(request);
-        if self.outbox.has_joined() {
+        if self.queue.has_joined() {
             // What waits for another's flight may yet be read anew, and then knows more than what overtook it. So
             // only cached reads of other keys go on.
-            let overtakes = self.is_doubtful() || self.outbox.has_joined_for(request.get(1)?);
-            return (rule == CacheRule::Single && !overtakes).then_some(Act::Read);
+            let overtakes = self.is_doubtful() || self.queue.has_joined_for(request.get(1)?);
+            return (rule == CacheRule::Single && !overtakes).then_some(Action::Read);
         }
         Some(match rule {
-            CacheRule::Single | CacheRule::Mget if self.is_doubtful() => Act::ReadPast(Reason::User),
-            CacheRule::Single | CacheRule::Mget if self.is_behind_barrier() => Act::ReadPast(Reason::Barrier),
-            CacheRule::Single => Act::Read,
-            CacheRule::Mget => Act::Mget,
-            CacheRule::Unwanted => Act::ReadPast(Reason::Unwanted),
-            CacheRule::Never if way::is_paused(Some(row)) => Act::Write,
-            CacheRule::Never if row.name == "info" => Act::Info,
-            CacheRule::Never => Act::Forward,
+            CacheRule::Single | CacheRule::Mget if self.is_doubtful() => Action::Bypass(Reason::User),
+            CacheRule::Single | CacheRule::Mget if self.is_behind_barrier() => {
+                Action::Bypass(Reason::Barrier)
+            }
+            CacheRule::Single => Action::Read,
+            CacheRule::Mget => Action::Mget,
+            CacheRule::Unwanted => Action::Bypass(Reason::Unwanted),
+            CacheRule::Never if way::is_paused(Some(row)) => Action::Write,
+            CacheRule::Never if row.name == "info" => Action::Info,
+            CacheRule::Never => Action::Forward,
         })
     }
 
@@ -327,7 +329,7 @@ impl Core {
     #[inline]
     fn is_behind_barrier(&self) -> bool {
         let Some(slot) = self.barrier.get() else { return false };
-        let is_open = self.outbox.is_open(slot);
+        let is_open = self.queue.is_open(slot);
         if !is_open {
             self.barrier.set(None);
         }
@@ -345,38 +347,38 @@ impl Core {
         !self.shared.watches_users() || !self.link.is_up() && !unreachable
     }
 
-    pub(super) fn execute(&mut self, plan: Plan<'_>, request: &Request<'_>, raw: Raw<'_>) {
+    pub(super) fn execute(&mut self, admission: Admission<'_>, request: &Request<'_>, raw: Raw<'_>) {
         self.handled += 1;
         self.looks = true;
-        match plan.act {
-            Act::Forward => {
-                if plan.row.is_some_and(|row| row.access == Access::Read) {
+        match admission.action {
+            Action::Forward => {
+                if admission.row.is_some_and(|row| row.access == Access::Read) {
                     self.shared.cache.count(Reason::Uncacheable);
                 }
-                let raw = super::local::unblocking(self, plan.row, request).map_or(raw, Raw::Own);
-                self.forward(raw, What::Relay);
+                let raw = super::local::unblocking(self, admission.row, request).map_or(raw, Raw::Own);
+                self.forward(raw, Pending::Relay);
             }
-            Act::Refuse => gate::refuse(self, plan.row, request),
-            Act::Info => super::nearside::info(self, request, raw),
-            Act::Read => self.looks = !super::read::read(self, plan.row, request, raw),
-            Act::Mget => super::mget::mget(self, request, raw),
-            Act::ReadPast(reason) => {
+            Action::Refuse => gate::refuse(self, admission.row, request),
+            Action::Info => super::nearside::info(self, request, raw),
+            Action::Read => self.looks = !super::read::read(self, admission.row, request, raw),
+            Action::Mget => super::mget::mget(self, request, raw),
+            Action::Bypass(reason) => {
                 self.shared.cache.count(reason);
-                let past = Past { keys: Self::keys_of(plan.row, request), instead: None };
-                self.forward(raw, |to| What::ReadPast(to, Box::new(past)));
+                let past = Bypass { keys: Self::keys_of(admission.row, request), instead: None };
+                self.forward(raw, |to| Pending::Bypass(to, Box::new(past)));
             }
-            Act::Write => self.write(plan.row, request, raw),
-            Act::Local(local) => {
-                self.session.note(self.now, plan.row.map(|row| row.id));
+            Action::Write => self.write(admission.row, request, raw),
+            Action::Local(local) => {
+                self.session.note(self.now, admission.row.map(|row| row.id));
                 super::local::answer(self, local, request, raw);
             }
-            Act::Dedicated(kind) => self.send_dedicated(plan.row, kind, request, raw),
-            Act::Tunnel => {
+            Action::Dedicated(kind) => self.send_dedicated(admission.row, kind, request, raw),
+            Action::Tunnel => {
                 let said = match &self.mode {
                     Mode::Dedicated(dedicated) => dedicated.said(),
                     Mode::Shared => Default::default(),
                 };
-                let writes = plan.row.is_some_and(|row| row.access != Access::None);
+                let writes = admission.row.is_some_and(|row| row.access != Access::None);
                 let request = Bytes::copy_from_slice(request.raw());
                 self.tunnel = Some(Wanted { said, request, writes });
             }
@@ -384,35 +386,35 @@ impl Core {
     }
 
     /// Sends a request on the shared link; `what` says what is done with its reply.
-    pub(super) fn forward(&mut self, raw: Raw<'_>, what: impl FnOnce(To) -> What) {
-        let slot = self.outbox.open();
-        let what = what(self.to(slot));
-        self.send(|out| raw.write(out), what);
+    pub(super) fn forward(&mut self, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
+        let slot = self.queue.open();
+        let pending = pending(self.to(slot));
+        self.send(|out| raw.write(out), pending);
     }
 
-    pub(super) fn to(&self, slot: u64) -> To {
-        To { outbox: self.outbox.clone(), slot }
+    pub(super) fn to(&self, slot: u64) -> ReplySlot {
+        ReplySlot { queue: self.queue.clone(), slot }
     }
 
     /// Sends on the shared link; if that is away, the client is told at once.
-    pub(super) fn send(&self, write: impl FnOnce(&mut Outgoing), what: What) {
-        let _ = send_on(&self.link, self.now, write, what);
+    pub(super) fn send(&self, write: impl FnOnce(&mut Outgoing), pending: Pending) {
+        let _ = send_on(&self.link, self.now, write, pending);
     }
 
     fn write(&mut self, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) {
-        let mut touched = Touched::of_one();
-        touched.add(&self.shared, row, request);
-        let to = self.to(self.outbox.open());
-        if touched.is_barrier() {
+        let mut write_set = WriteSet::of_one();
+        write_set.add(&self.shared, row, request);
+        let to = self.to(self.queue.open());
+        if write_set.is_barrier() {
             self.barrier.set(Some(to.slot));
         }
-        touched.send(&self.shared, &self.link, &self.ident, self.now, to, raw);
+        write_set.send(&self.shared, &self.link, &self.ident, self.now, to, raw);
     }
 
     /// Goes back to the shared link if nothing is left on the dedicated one.
     #[inline(always)]
     fn leave_if_idle(&mut self) {
-        if !matches!(self.mode, Mode::Shared) && self.outbox.waiting() == 0 {
+        if !matches!(self.mode, Mode::Shared) && self.queue.waiting() == 0 {
             self.leave();
         }
     }
@@ -428,7 +430,7 @@ impl Core {
 
     /// Where the session's requests go now.
     #[inline]
-    pub(super) fn present_link(&self) -> &Link<Peer> {
+    pub(super) fn present_link(&self) -> &Link<LinkHandler> {
         match &self.mode {
             Mode::Shared => &self.link,
             Mode::Dedicated(dedicated) => dedicated.link(),
@@ -461,22 +463,22 @@ fn is_heavy(request: &Request<'_>) -> bool {
 
 /// Sends on `link`; if it is away, whoever waits is told at once, and the answer is false.
 pub(super) fn send_on(
-    link: &Link<Peer>,
+    link: &Link<LinkHandler>,
     since: Micros,
     write: impl FnOnce(&mut Outgoing),
-    what: What,
+    pending: Pending,
 ) -> bool {
     let peer = link.client();
     peer.shared.metrics.upstream_requests.inc();
-    let Err((expect, loss)) = link.send(write, Expect { since, what }) else { return true };
+    let Err((expect, loss)) = link.send(write, InFlight { since, pending }) else { return true };
     peer.shared.metrics.upstream_refused.inc();
     // Its announcements were not sent: who waited for their echoes would be deaf to those of others.
-    expect.what.echoed().iter().for_each(|key| peer.shared.cache.no_echo(key, since));
+    expect.pending.echoed().iter().for_each(|key| peer.shared.cache.no_echo(key, since));
     let text = errors::lost(&peer.shared.settings.upstream.address, &loss);
-    if let What::Answers(answers) = &expect.what {
+    if let Pending::Answers(answers) = &expect.pending {
         answers.lose(&text);
     }
-    if let Some(to) = expect.what.give_up() {
+    if let Some(to) = expect.pending.give_up() {
         to.error(&text);
     }
     false

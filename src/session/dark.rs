@@ -4,14 +4,14 @@
 //! PAUSE`, a failover): it is answered when the pause is over, and whoever gave it up would fail what the server carries
 //! out. So the server is asked over another link: `CLIENT LIST ID` shows a connection that it keeps waiting as blocked.
 //!
-//! What always holds: a link is given up only when the server has said twice, a heartbeat apart, that it keeps nothing of
+//! Invariants: a link is given up only when the server has said twice, a heartbeat apart, that it keeps nothing of
 //! it waiting, or does not know it, and nothing came on the link in between: what the server answered just before the
 //! first question would have come by the second. Where it does not answer the question, `upstream-timeout` decides.
 
 use std::rc::Rc;
 
-use super::expect::{Expect, What};
-use super::peer::Peer;
+use super::expect::{InFlight, Pending};
+use super::peer::LinkHandler;
 use super::worker::Worker;
 use crate::cache::LinkId;
 use crate::resp::scanner::Kind;
@@ -55,9 +55,9 @@ impl Worker {
         let own = self.link(&self.default_ident(Protocol::Resp2), &self.shared.settings.login);
         for link in links.iter().filter(|link| own.is_up() && !link.is(&own)) {
             let Some(id) = link.client().id() else { continue };
-            let (id, what) = (id.to_string(), What::Standing(link.client().number));
+            let (id, pending) = (id.to_string(), Pending::Standing(link.client().number));
             let command: [&[u8]; 4] = [b"CLIENT", b"LIST", b"ID", id.as_bytes()];
-            let expect = Expect { since: self.shared.now(), what };
+            let expect = InFlight { since: self.shared.now(), pending };
             let _ = own.send(|out| out.with(|tail| encode::command(tail, &command)), expect);
         }
     }
@@ -74,13 +74,13 @@ impl Worker {
     }
 
     /// Closes a link that is known to be dark: what is in flight on it fails.
-    pub(super) fn give_up_dark(&self, link: &Link<Peer>) {
+    pub(super) fn give_up_dark(&self, link: &Link<LinkHandler>) {
         self.shared.metrics.dark_links.inc();
         link.close("the link gives no answer, though the upstream lives");
     }
 
     /// The shared links, and those that were replaced and still have something in flight.
-    fn links_that_stand(&self) -> Vec<Link<Peer>> {
+    fn links_that_stand(&self) -> Vec<Link<LinkHandler>> {
         let shared = self.shared_links();
         self.replaced.borrow().iter().chain(&shared).map(|(_, link)| link.clone()).collect()
     }

@@ -1,6 +1,6 @@
 //! A session whose state lives on the server: it has a connection of its own until that state is gone.
 //!
-//! What always holds:
+//! Invariants:
 //! - Every request of the session goes to that connection, so the server sees them in order. Reads go past
 //!   the cache; writes take their fences and make their announcements all the same. A transaction's are
 //!   taken and made with its `EXEC`.
@@ -16,16 +16,16 @@ use std::sync::Arc;
 
 use super::clients::{Alone, Session};
 use super::core::{Core, Raw, send_on};
-use super::expect::{Change, Changed, Past, Transaction, What, Write};
+use super::expect::{Bypass, Change, Changed, Pending, Transaction, Write};
 use super::gate::{self, Within};
-use super::outbox::To;
-use super::peer::Peer;
+use super::peer::LinkHandler;
 use super::pushes::{Awaited, Pushes};
+use super::queue::ReplySlot;
 use super::redirect::Lead;
 use super::state::{Became, DEBUG, Effect, Leaves, State, WATCH};
 use super::tunnel::Said;
 use super::worker::Worker;
-use super::write::Touched;
+use super::write::WriteSet;
 use crate::cache::{IdentId, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::encode;
@@ -46,7 +46,7 @@ enum Replies {
 
 /// See the [module](self).
 pub(super) struct Dedicated {
-    link: Link<Peer>,
+    link: Link<LinkHandler>,
     /// The open transaction.
     transaction: Option<Rc<RefCell<Transaction>>>,
     /// All else that is left on the connection.
@@ -55,7 +55,7 @@ pub(super) struct Dedicated {
     subscribes: bool,
     replies: Replies,
     /// Written while the client wants no replies.
-    unanswered: Touched,
+    unanswered: WriteSet,
     /// The newest request that waits at the server, and the newest that may do so for ever.
     waiting: Option<u64>,
     for_ever: Option<u64>,
@@ -71,7 +71,7 @@ pub(super) struct Dedicated {
 }
 
 impl Dedicated {
-    pub(super) fn new(link: Link<Peer>, session: &Arc<Session>) -> Self {
+    pub(super) fn new(link: Link<LinkHandler>, session: &Arc<Session>) -> Self {
         Self {
             alone: Alone::new(session, link.client().id()),
             lead: None,
@@ -80,7 +80,7 @@ impl Dedicated {
             state: Rc::default(),
             subscribes: false,
             replies: Replies::On,
-            unanswered: Touched::default(),
+            unanswered: WriteSet::default(),
             waiting: None,
             for_ever: None,
             let_go: None,
@@ -95,7 +95,7 @@ impl Dedicated {
         self
     }
 
-    pub(super) fn link(&self) -> &Link<Peer> {
+    pub(super) fn link(&self) -> &Link<LinkHandler> {
         &self.link
     }
 
@@ -136,8 +136,8 @@ impl Dedicated {
         if self.replies == Replies::Off {
             self.replies = Replies::On;
             let ends: &[u8] = if self.transaction.is_some() { DISCARD } else { b"" };
-            let what = What::Write(Box::new(Write::unwanted()));
-            send_on(&self.link, now, |out| out.copy(&[ends, REPLY_ON].concat()), what);
+            let pending = Pending::Write(Box::new(Write::unwanted()));
+            send_on(&self.link, now, |out| out.copy(&[ends, REPLY_ON].concat()), pending);
         }
         self.link.in_flight() == 0
     }
@@ -146,8 +146,8 @@ impl Dedicated {
     fn drop_refused(&mut self, core: &Core) {
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
         if let Some(transaction) = self.transaction.take_if(|transaction| refused(transaction)) {
-            let touched = std::mem::take(&mut transaction.borrow_mut().touched);
-            touched.announce_later(&core.worker, self.db(core));
+            let write_set = std::mem::take(&mut transaction.borrow_mut().write_set);
+            write_set.announce_later(&core.worker, self.db(core));
         }
     }
 
@@ -199,7 +199,7 @@ impl Dedicated {
     }
 
     /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
-    /// hangs on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
+    /// depends on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
     pub(super) fn holds_back(&self, row: Option<&Row>, kind: Kind) -> bool {
         if matches!(kind, Kind::Local(_)) || is_reply_command(row) || self.aside.is_some() {
             return true;
@@ -220,7 +220,7 @@ impl Dedicated {
             return;
         }
         let command: [&[u8]; 3] = [b"CLIENT", b"SETNAME", &core.name];
-        send_on(&self.link, core.now, |out| out.with(|tail| encode::command(tail, &command)), What::Name);
+        send_on(&self.link, core.now, |out| out.with(|tail| encode::command(tail, &command)), Pending::Name);
     }
 
     pub(super) fn execute(
@@ -233,7 +233,7 @@ impl Dedicated {
     ) {
         let quiet = self.replies != Replies::On || self.pushes().is_raw();
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
-        if self.transaction.as_ref().is_some_and(refused) && core.outbox.waiting() == 0 {
+        if self.transaction.as_ref().is_some_and(refused) && core.queue.waiting() == 0 {
             self.drop_refused(core);
         }
         let raw = match kind {
@@ -258,7 +258,7 @@ impl Dedicated {
         {
             let mut queued = transaction.borrow_mut();
             let place = queued.place();
-            queued.touched.add_queued(&core.shared, row, request, place);
+            queued.write_set.add_queued(&core.shared, row, request, place);
             queued.add(kind, effect.clone());
             drop(queued);
             self.count_read(core, row, request);
@@ -271,7 +271,7 @@ impl Dedicated {
                 }
                 (_, effect) if barrier.is_some() => {
                     let leaves = effect.map(|effect| Leaves::one(&self.state, effect));
-                    self.send(core, raw, |to| What::Write(Box::new(Write::queued(to, barrier, leaves))));
+                    self.send(core, raw, |to| Pending::Write(Box::new(Write::queued(to, barrier, leaves))));
                 }
                 (_, Some(effect)) => self.leave(core, effect, raw),
                 (_, None) => self.relay(core, raw),
@@ -284,15 +284,15 @@ impl Dedicated {
                 self.tell_name(core);
                 let transaction = Rc::<RefCell<Transaction>>::default();
                 self.transaction = Some(transaction.clone());
-                self.send(core, raw, |to| What::Multi(to, transaction));
+                self.send(core, raw, |to| Pending::Multi(to, transaction));
             }
             (Kind::Exec, _) => {
-                let (mut touched, effects) = match self.transaction.take() {
+                let (mut write_set, effects) = match self.transaction.take() {
                     Some(transaction) => std::mem::take(&mut *transaction.borrow_mut()).into_parts(),
                     None => Default::default(),
                 };
-                touched.leave(Leaves::exec(&self.state, effects));
-                self.write(core, touched, raw);
+                write_set.leave(Leaves::exec(&self.state, effects));
+                self.write(core, write_set, raw);
             }
             (Kind::Discard, Some(effect)) => {
                 self.transaction = None;
@@ -300,7 +300,7 @@ impl Dedicated {
             }
             (Kind::Watch | Kind::Unwatch, Some(effect)) => self.leave(core, effect, raw),
             (Kind::Subscribe | Kind::Unsubscribe, _) => self.subscribe(core, row, request, raw),
-            (Kind::Monitor, _) => self.send(core, raw, What::Monitor),
+            (Kind::Monitor, _) => self.send(core, raw, Pending::Monitor),
             (Kind::Connection, Some(effect)) if row.is_some() => {
                 if row.is_some_and(|row| matches!(&*row.name, "replconf" | "script|debug")) {
                     self.said.add(request.raw());
@@ -309,20 +309,20 @@ impl Dedicated {
                 self.leave(core, effect, raw);
             }
             (Kind::Connection, Some(effect)) => {
-                let mut touched = Touched::default();
-                touched.add(&core.shared, row, request);
-                touched.leave(Leaves::one(&self.state, effect));
-                self.write(core, touched, raw);
+                let mut write_set = WriteSet::default();
+                write_set.add(&core.shared, row, request);
+                write_set.leave(Leaves::one(&self.state, effect));
+                self.write(core, write_set, raw);
             }
             (Kind::Local(local), effect) => self.local(core, local, effect, raw),
             (Kind::Blocking, _) => {
-                self.link.client().be_patient();
-                self.note_wait(row, request, core.outbox.next());
+                self.link.client().exempt_from_timeout();
+                self.note_wait(row, request, core.queue.next());
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.
                     let _ =
-                        send_on(&self.link, core.now, |out| out.copy(b"*1\r\n$4\r\nPING\r\n"), What::Ping);
+                        send_on(&self.link, core.now, |out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Pending::Ping);
                 }
                 self.plain(core, row, kind, request, raw);
             }
@@ -333,7 +333,7 @@ impl Dedicated {
         }
     }
 
-    /// What hangs on it when the client logs in here.
+    /// What depends on it when the client logs in here.
     fn within(&self, quiet: bool) -> Within {
         match self.transaction {
             _ if quiet => Within::Silence,
@@ -349,7 +349,7 @@ impl Dedicated {
         self.subscribes = true;
         self.pushes().listen();
         let awaited = Awaited::of(row.map_or("", |row| &row.name), request.len() - 1);
-        self.send(core, raw, |to| What::Subscribe(to, awaited));
+        self.send(core, raw, |to| Pending::Subscribe(to, awaited));
     }
 
     fn plain(&mut self, core: &mut Core, row: Option<&Row>, kind: Kind, request: &Request<'_>, raw: Raw<'_>) {
@@ -357,21 +357,21 @@ impl Dedicated {
             Some(row) if row.access != Access::Write => {
                 self.count_read(core, Some(row), request);
                 if matches!(&*row.name, "client|getredir" | "client|trackinginfo") {
-                    return self.send(core, raw, |to| What::Changed(to, Changed::by(Change::Redirect)));
+                    return self.send(core, raw, |to| Pending::Changed(to, Changed::by(Change::Redirect)));
                 }
                 if row.cache(request) == CacheRule::Never {
                     return self.relay(core, raw);
                 }
                 let keys = Core::keys_of(Some(row), request);
-                self.send(core, raw, |to| What::ReadPast(to, Box::new(Past { keys, instead: None })));
+                self.send(core, raw, |to| Pending::Bypass(to, Box::new(Bypass { keys, instead: None })));
             }
             row => {
-                let mut touched = Touched::default();
-                touched.add(&core.shared, row, request);
+                let mut write_set = WriteSet::default();
+                write_set.add(&core.shared, row, request);
                 if kind == Kind::Blocking {
-                    touched.may_wait();
+                    write_set.may_wait();
                 }
-                self.write(core, touched, raw);
+                self.write(core, write_set, raw);
             }
         }
     }
@@ -393,15 +393,15 @@ impl Dedicated {
         self.state.became().ident(&core.ident).db
     }
 
-    fn write(&mut self, core: &mut Core, mut touched: Touched, raw: Raw<'_>) {
-        let to = core.to(core.outbox.open());
-        touched.db = Some(self.db(core));
-        touched.send(&core.shared, &self.link, &core.ident, core.now, to, raw);
+    fn write(&mut self, core: &mut Core, mut write_set: WriteSet, raw: Raw<'_>) {
+        let to = core.to(core.queue.open());
+        write_set.db = Some(self.db(core));
+        write_set.send(&core.shared, &self.link, &core.ident, core.now, to, raw);
     }
 
     fn relay(&mut self, core: &mut Core, raw: Raw<'_>) {
         if self.replies == Replies::On {
-            return self.send(core, raw, What::Relay);
+            return self.send(core, raw, Pending::Relay);
         }
         if self.replies == Replies::Skip {
             self.replies = Replies::On;
@@ -409,9 +409,9 @@ impl Dedicated {
         self.link.send_unanswered(|out| raw.write(out));
     }
 
-    fn send(&mut self, core: &mut Core, raw: Raw<'_>, what: impl FnOnce(To) -> What) {
-        let to = core.to(core.outbox.open());
-        let _ = send_on(&self.link, core.now, |out| raw.write(out), what(to));
+    fn send(&mut self, core: &mut Core, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
+        let to = core.to(core.queue.open());
+        let _ = send_on(&self.link, core.now, |out| raw.write(out), pending(to));
     }
 
     /// Sends what changes the connection's state if the server accepts it.
@@ -420,7 +420,7 @@ impl Dedicated {
             return self.relay(core, raw);
         }
         let leaves = Leaves::one(&self.state, effect);
-        self.send(core, raw, |to| What::Leave(to, leaves));
+        self.send(core, raw, |to| Pending::Leave(to, leaves));
     }
 
     fn local(&mut self, core: &mut Core, local: Local, effect: Option<Effect>, raw: Raw<'_>) {
@@ -433,7 +433,7 @@ impl Dedicated {
             (Local::Hello, effect) => {
                 let leaves = effect.map(|effect| Leaves::one(&self.state, effect));
                 let change = Change::HelloId(core.id, leaves);
-                self.send(core, raw, |to| What::Changed(to, Changed::by(change)));
+                self.send(core, raw, |to| Pending::Changed(to, Changed::by(change)));
             }
             (_, Some(effect)) => self.leave(core, effect, raw),
             (_, None) => self.relay(core, raw),

@@ -14,14 +14,14 @@ use super::asking::Answers;
 use super::audit::Audit;
 use super::clients::Session;
 use super::login::Asked;
-use super::mget::Gather;
-use super::outbox::To;
+use super::mget::MgetAssembly;
 use super::pushes::Awaited;
+use super::queue::ReplySlot;
 use super::read::Fill;
 use super::shared::Shared;
 use super::state::{Effect, Leaves};
-use super::write::Touched;
-use crate::cache::{CoverageId, Fence, Lease, LinkId, Micros, NO_LINK, NameBuf};
+use super::write::WriteSet;
+use crate::cache::{CoverageId, EntryKeyBuf, Fence, Lease, LinkId, Micros, NO_LINK};
 use crate::command::{Kind, Say};
 use crate::upstream::ServerId;
 
@@ -29,31 +29,31 @@ pub(super) type CacheFence = Fence<super::worker::Ticket>;
 pub(super) type CacheLease = Lease<super::worker::Ticket>;
 
 /// What one request to the upstream expects.
-pub(super) struct Expect {
+pub(super) struct InFlight {
     /// When the request was read.
     pub(super) since: Micros,
-    pub(super) what: What,
+    pub(super) pending: Pending,
 }
 
-pub(super) enum What {
+pub(super) enum Pending {
     /// One reply, passed on.
-    Relay(To),
+    Relay(ReplySlot),
     /// One reply, passed on; older entries of the keys go.
-    ReadPast(To, Box<Past>),
+    Bypass(ReplySlot, Box<Bypass>),
     Write(Box<Write>),
     Fill(Box<Fill>),
-    Gather(Box<Gather>),
+    MgetAssembly(Box<MgetAssembly>),
     /// One reply, passed on when it is whole and changed.
     /// Boxed, for it is rare: what is expected is moved for every request.
-    Changed(To, Box<Changed>),
+    Changed(ReplySlot, Box<Changed>),
     /// One reply, passed on; if it is no error, the request has left something on its connection.
-    Leave(To, Box<Leaves>),
+    Leave(ReplySlot, Box<Leaves>),
     /// Confirmations, or one reply of another kind.
-    Subscribe(To, Awaited),
+    Subscribe(ReplySlot, Awaited),
     /// `MULTI`: one reply, and if that is an error there is no transaction.
-    Multi(To, Rc<RefCell<Transaction>>),
+    Multi(ReplySlot, Rc<RefCell<Transaction>>),
     /// `MONITOR`: one reply, and from then on whatever comes.
-    Monitor(To),
+    Monitor(ReplySlot),
     /// The replies to announcements.
     Said(Box<Said>),
     Ping,
@@ -72,44 +72,49 @@ pub(super) enum What {
     Standing(LinkId),
 }
 
-impl What {
+impl Pending {
     /// Whoever waits for the reply, if it will not come because nothing was sent. What is held is let go.
-    pub(super) fn give_up(self) -> Option<To> {
+    pub(super) fn give_up(self) -> Option<ReplySlot> {
         match self {
-            What::Relay(to) | What::ReadPast(to, _) | What::Changed(to, ..) | What::Leave(to, _) => Some(to),
-            What::Subscribe(to, _) | What::Monitor(to) | What::Multi(to, _) => Some(to),
-            What::Fill(fill) => fill.into_to(),
-            What::Gather(gather) => Some(gather.into_to()),
-            What::Write(mut write) => {
+            Pending::Relay(to)
+            | Pending::Bypass(to, _)
+            | Pending::Changed(to, ..)
+            | Pending::Leave(to, _) => Some(to),
+            Pending::Subscribe(to, _) | Pending::Monitor(to) | Pending::Multi(to, _) => Some(to),
+            Pending::Fill(fill) => fill.into_to(),
+            Pending::MgetAssembly(gather) => Some(gather.into_to()),
+            Pending::Write(mut write) => {
                 write.fence = None;
                 write.to.take()
             }
-            What::Login(_) => None,
-            What::Said(_) | What::Ping | What::Audit(_) | What::Name | What::Answers(_) => None,
-            What::Server(..) | What::Arm(_) | What::Standing(_) => None,
+            Pending::Login(_) => None,
+            Pending::Said(_) | Pending::Ping | Pending::Audit(_) | Pending::Name | Pending::Answers(_) => {
+                None
+            }
+            Pending::Server(..) | Pending::Arm(_) | Pending::Standing(_) => None,
         }
     }
 
     /// Whether it is a question about the link itself: nobody misses the answer when the link is closed.
     pub(super) fn is_of_the_link(&self) -> bool {
-        matches!(self, What::Ping | What::Server(..) | What::Arm(_) | What::Standing(_))
+        matches!(self, Pending::Ping | Pending::Server(..) | Pending::Arm(_) | Pending::Standing(_))
     }
 
     /// The keys whose echoes the cache expects because of it.
     pub(super) fn echoed(&self) -> Vec<&[u8]> {
         match self {
-            What::Write(write) => write.echoed.iter().map(|key| &**key).collect(),
-            What::Said(said) => said.keys.iter().map(|(key, _)| &**key).collect(),
+            Pending::Write(write) => write.echoed.iter().map(|key| &**key).collect(),
+            Pending::Said(said) => said.keys.iter().map(|(key, _)| &**key).collect(),
             _ => Vec::new(),
         }
     }
 }
 
 /// A read past the cache.
-pub(super) struct Past {
+pub(super) struct Bypass {
     pub(super) keys: SmallVec<[Box<[u8]>; 1]>,
     /// What the cache may serve instead if the upstream proves unreachable.
-    pub(super) instead: Option<NameBuf>,
+    pub(super) instead: Option<EntryKeyBuf>,
 }
 
 /// What a request may have done to keys that are not known.
@@ -123,7 +128,7 @@ pub(super) enum Barrier {
 
 /// A write and its announcements.
 pub(super) struct Write {
-    pub(super) to: Option<To>,
+    pub(super) to: Option<ReplySlot>,
     pub(super) fence: Option<CacheFence>,
     /// Keys without a fence, which the reply invalidates.
     pub(super) popped: Vec<Box<[u8]>>,
@@ -147,7 +152,7 @@ pub(super) struct Write {
 
 impl Write {
     /// One that holds nothing and says nothing.
-    pub(super) fn new(to: Option<To>) -> Self {
+    pub(super) fn new(to: Option<ReplySlot>) -> Self {
         Self {
             to,
             fence: None,
@@ -171,7 +176,7 @@ impl Write {
 
     /// A command in a transaction that may write keys which are not known, or that nobody knows. If it was not
     /// queued, because there is no transaction, it was carried out.
-    pub(super) fn queued(to: To, barrier: Option<Barrier>, leaves: Option<Box<Leaves>>) -> Self {
+    pub(super) fn queued(to: ReplySlot, barrier: Option<Barrier>, leaves: Option<Box<Leaves>>) -> Self {
         Self { barrier, leaves, ..Self::new(Some(to)) }
     }
 }
@@ -179,7 +184,7 @@ impl Write {
 /// A transaction, from its `MULTI` on.
 #[derive(Default)]
 pub(super) struct Transaction {
-    pub(super) touched: Touched,
+    pub(super) write_set: WriteSet,
     /// The server has answered the `MULTI`.
     pub(super) answered: bool,
     /// Commands that the server has queued, or has refused and will refuse the transaction for.
@@ -206,15 +211,15 @@ impl Transaction {
         self.queued += 1;
     }
 
-    pub(super) fn into_parts(self) -> (Touched, Vec<(usize, Effect)>) {
-        (self.touched, self.effects)
+    pub(super) fn into_parts(self) -> (WriteSet, Vec<(usize, Effect)>) {
+        (self.write_set, self.effects)
     }
 
     /// The reply to `MULTI` has come; those to what came behind it are not yet delivered.
     pub(super) fn answer(&mut self, refused: bool, shared: &Shared) {
         self.answered = true;
         if refused {
-            self.refused = Some(self.touched.fence(shared, shared.now()));
+            self.refused = Some(self.write_set.fence(shared, shared.now()));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The times to live that fields of a hash have of their own (Redis 7.4, Valkey 9), which `PTTL` does not tell.
 //!
-//! What always holds: a reply to a hash read is kept only if the request behind it has proven until when it is
+//! Invariants: a reply to a hash read is kept only if the request behind it has proven until when it is
 //! good, and no longer than that.
 //! - A read that names its fields is followed by `HPTTL` of the same ones: the shortest answer bounds the entry. A
 //!   field that is gone by then must have been missing from the reply, or it ended between the two.

@@ -1,6 +1,6 @@
 //! `auth = "password"`: nearside itself asks its clients for a password, as Redis does with `requirepass`.
 //!
-//! What always holds:
+//! Invariants:
 //! - A client that has not given it is locked: nothing that it says goes upstream, and it is refused in the words
 //!   and in the order of Redis' `processCommand`. `AUTH`, `HELLO`, `QUIT` and `RESET` are allowed,
 //!   and HTTP ends the connection.
@@ -31,12 +31,12 @@ impl fmt::Debug for Password {
 }
 
 impl Password {
-    /// Promise of the caller: it is not empty.
+    /// Precondition: it is not empty.
     pub fn new(password: &[u8]) -> Self {
         Self(password.into())
     }
 
-    /// Compares in a time that hangs on the length of what was given and on nothing else.
+    /// Compares in a time that depends on the length of what was given and on nothing else.
     fn is(&self, given: &[u8]) -> bool {
         let mut different = usize::from(given.len() != self.0.len());
         for (i, byte) in given.iter().enumerate() {
@@ -65,7 +65,7 @@ pub(super) fn refuse(core: &mut Core, row: Option<&Row>, request: &Request<'_>) 
         Some(row) if !row.takes(request.len()) => errors::wrong_arity(&row.name),
         Some(_) => errors::NOAUTH.into(),
     };
-    core.outbox.reply(&errors::line(&text));
+    core.queue.reply(&errors::line(&text));
 }
 
 /// `AUTH`: says what became of it.
@@ -78,7 +78,7 @@ pub(super) fn auth(core: &mut Core, password: &Password, request: &Request<'_>) 
         Some(_) => errors::line(errors::WRONGPASS),
         None => errors::line(errors::SYNTAX),
     };
-    core.outbox.reply(&said);
+    core.queue.reply(&said);
 }
 
 /// The login that an `AUTH` of a valid length gives.
@@ -144,11 +144,11 @@ pub(super) fn on_dedicated<'a>(
         (Within::Silence, Err(_)) => Some(command(&[b"PING"])),
         (Within::Silence, Ok(_)) if is_auth => Some(command(&[b"PING"])),
         (_, Err(text)) => {
-            core.outbox.reply(&errors::line(&text));
+            core.queue.reply(&errors::line(&text));
             None
         }
         (_, Ok(_)) if is_auth => {
-            core.outbox.reply(b"+OK\r\n");
+            core.queue.reply(b"+OK\r\n");
             None
         }
         (_, Ok(hello)) => {

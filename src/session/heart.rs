@@ -1,6 +1,6 @@
 //! A worker's heartbeat: proves tracked links fresh while reads come in, and leaves those that give no answer.
 //!
-//! What always holds: what was read on a link that goes dead is void within the bound, counted from then or from
+//! Invariants: what was read on a link that goes dead is void within the bound, counted from then or from
 //! the first read thereafter. Once the feed proves that the upstream itself lives, another link takes the silent
 //! one's place; if a write is at its front, that may be paused, and the server
 //! is asked about it (see [`dark`](super::dark)); else the link is dark, and all that is in flight fails at once. A link that was only slow is tracked again when it answers.
@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::expect::{Expect, What};
-use super::peer::Peer;
+use super::expect::{InFlight, Pending};
+use super::peer::LinkHandler;
 use super::worker::{UNUSED, Worker, is_active};
 use crate::cache::{IdentId, LinkId, Micros};
 use crate::upstream::{Link, Pace};
@@ -75,7 +75,7 @@ impl Worker {
 
     /// Pings a tracked link because of a barrier that it has not passed, while reads come in. At most one `PING` is
     /// under way for that: its answer asks for the next, if that is wanted then.
-    fn pass_barrier(&self, link: &Link<Peer>) {
+    fn pass_barrier(&self, link: &Link<LinkHandler>) {
         let (peer, now) = (link.client(), self.shared.now());
         if peer.is_behind_barrier() && peer.pings.oldest().is_none() && is_active(&self.shared, now) {
             ping(link, now);
@@ -91,15 +91,15 @@ impl Worker {
 
     /// Closes replaced links on which nothing is expected any more, though idle sessions still hold them.
     fn close_replaced(&self) {
-        let over = |(_, link): &mut (IdentId, Link<Peer>)| !link.is_up() || link.in_flight() == 0;
+        let over = |(_, link): &mut (IdentId, Link<LinkHandler>)| !link.is_up() || link.in_flight() == 0;
         let over: Vec<_> = self.replaced.borrow_mut().extract_if(.., over).collect();
         for (_, link) in over.iter().filter(|(_, link)| link.is_up()) {
             link.close("another link has taken its place");
         }
     }
 
-    fn leave_silent(self: &Rc<Self>, ident: IdentId, link: &Link<Peer>) {
-        link.client().fall_silent();
+    fn leave_silent(self: &Rc<Self>, ident: IdentId, link: &Link<LinkHandler>) {
+        link.client().mark_unresponsive();
         let coverages = self.shared.cache.coverages();
         let proven = coverages.current(&self.shared.feed).map(|feed| coverages.watermark(feed));
         let lives = proven > link.client().pings.oldest();
@@ -125,7 +125,7 @@ impl Worker {
     }
 }
 
-pub(super) fn ping(link: &Link<Peer>, now: Micros) {
+pub(super) fn ping(link: &Link<LinkHandler>, now: Micros) {
     link.client().pings.sent(now);
-    let _ = link.send(|out| out.copy(PING), Expect { since: now, what: What::Ping });
+    let _ = link.send(|out| out.copy(PING), InFlight { since: now, pending: Pending::Ping });
 }

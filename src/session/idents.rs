@@ -1,6 +1,6 @@
 //! Identities: for whom a reply is read, and the number by which the cache knows them.
 //!
-//! What always holds: a number is never given twice, so what was cached for one identity is never another's, however many
+//! Invariants: a number is never given twice, so what was cached for one identity is never another's, however many
 //! there were in between. As many are known as were lately in use, up to a bound; one that was forgotten gets a new number
 //! when it comes back, and what is cached under its old one is found by nobody and makes room like any entry.
 

@@ -1,6 +1,6 @@
 //! The links that sessions share: one for each identity in use on the worker.
 //!
-//! What always holds:
+//! Invariants:
 //! - An identity has a number, a link among these and a place for its coverage only once the upstream has taken it. What
 //!   it refuses (a database that does not exist, a login) takes nothing.
 //! - They are at most `max-links`, those aside on which a reply is awaited: for a new one, the idle one that was least
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::idents::Ident;
-use super::peer::Peer;
+use super::peer::LinkHandler;
 use super::worker::{SharedLink, UNUSED, Worker};
 use crate::cache::{IdentId, LinkId};
 use crate::resp::Protocol;
@@ -30,7 +30,7 @@ const MAX_TRIED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const MAX_REPLACED: usize = 8;
 
 /// Links of identities that the upstream has not taken yet.
-pub(super) struct Trying(LruCache<Ident, (Option<Login>, Link<Peer>)>);
+pub(super) struct Trying(LruCache<Ident, (Option<Login>, Link<LinkHandler>)>);
 
 impl Default for Trying {
     fn default() -> Self {
@@ -49,11 +49,11 @@ impl Trying {
         self.0.clear();
     }
 
-    fn get(&mut self, ident: &Ident, login: &Option<Login>) -> Option<Link<Peer>> {
+    fn get(&mut self, ident: &Ident, login: &Option<Login>) -> Option<Link<LinkHandler>> {
         self.0.get(ident).filter(|(known, _)| known == login).map(|(_, link)| link.clone())
     }
 
-    fn forget(&mut self, link: &Link<Peer>) {
+    fn forget(&mut self, link: &Link<LinkHandler>) {
         let known = self.0.iter().find(|(_, (_, known))| known.is(link)).map(|(ident, _)| ident.clone());
         known.and_then(|ident| self.0.pop(&ident));
     }
@@ -70,7 +70,7 @@ impl Trying {
 impl Worker {
     /// The shared link of an identity that the upstream has taken: this is the one place where the upstream of a request
     /// is chosen.
-    pub(super) fn link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+    pub(super) fn link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<LinkHandler> {
         let number = self.shared.idents.number(ident);
         if let Some(link) = self.shared_link(number, login) {
             return link;
@@ -82,7 +82,7 @@ impl Worker {
 
     /// The link on which it is found out whether the upstream takes an identity: its shared one if it has, else one that is
     /// nobody's yet, but that of all who ask for the same at the time.
-    pub(super) fn candidate(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+    pub(super) fn candidate(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<LinkHandler> {
         let number = self.shared.idents.known(ident);
         if let Some(link) = number.and_then(|number| self.shared_link(number, login)) {
             return link;
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// The upstream has taken the identity, on this link: it is the identity's from now on, unless that has one that stands.
-    pub(super) fn settle(&self, ident: &Ident, login: &Option<Login>, link: &Link<Peer>) {
+    pub(super) fn settle(&self, ident: &Ident, login: &Option<Login>, link: &Link<LinkHandler>) {
         self.trying.borrow_mut().forget(link);
         self.fresh.borrow_mut().retain(|fresh| !fresh.is(link));
         let number = self.shared.idents.number(ident);
@@ -107,7 +107,7 @@ impl Worker {
         }
     }
 
-    fn shared_link(&self, ident: IdentId, login: &Option<Login>) -> Option<Link<Peer>> {
+    fn shared_link(&self, ident: IdentId, login: &Option<Login>) -> Option<Link<LinkHandler>> {
         let links = self.links.borrow();
         let known = links.iter().find(|known| known.ident == ident && known.login == *login)?;
         known.used.set(Instant::now());
@@ -115,7 +115,7 @@ impl Worker {
     }
 
     /// A shared link of an identity that is in use on this worker; if its user has several passwords, one that stands.
-    pub(super) fn known_link(&self, ident: IdentId) -> Option<Link<Peer>> {
+    pub(super) fn known_link(&self, ident: IdentId) -> Option<Link<LinkHandler>> {
         let links = self.links.borrow();
         let mut known = links.iter().filter(|known| known.ident == ident).map(|known| &known.link);
         let up = known.clone().find(|link| link.is_up());
@@ -129,13 +129,13 @@ impl Worker {
     }
 
     /// A shared link that nobody shares yet.
-    pub(super) fn new_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
-        self.connect(Peer::new(self, LinkId::next(), None, ident.protocol), ident, login)
+    pub(super) fn new_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<LinkHandler> {
+        self.connect(LinkHandler::new(self, LinkId::next(), None, ident.protocol), ident, login)
     }
 
     /// Makes `link` the one that sessions of this identity and login share from now on. Those that have another go to it when
     /// nothing is expected on theirs, which is closed then.
-    pub(super) fn adopt(&self, ident: IdentId, login: &Option<Login>, link: &Link<Peer>) {
+    pub(super) fn adopt(&self, ident: IdentId, login: &Option<Login>, link: &Link<LinkHandler>) {
         let mut links = self.links.borrow_mut();
         let same = |known: &SharedLink| known.ident == ident && known.login == *login;
         if links.iter().any(|known| same(known) && known.link.is(link)) {
@@ -205,7 +205,7 @@ impl Worker {
     }
 
     /// Closes idle links while there are too many, the newest aside: those that no session holds first.
-    fn keep_to_bound(&self, newest: Option<&Link<Peer>>) {
+    fn keep_to_bound(&self, newest: Option<&Link<LinkHandler>>) {
         let max = self.shared.settings.max_links;
         if self.links.borrow().len() <= max {
             return;
@@ -214,7 +214,7 @@ impl Worker {
         let mut links = self.links.borrow_mut();
         while links.len() > max {
             let idle = links.iter().enumerate().filter(|(_, known)| {
-                !known.link.awaits(|expect| !expect.what.is_of_the_link())
+                !known.link.awaits(|expect| !expect.pending.is_of_the_link())
                     && !newest.is_some_and(|newest| known.link.is(newest))
                     && !defaults.contains(&Some(known.ident))
             });

@@ -1,7 +1,7 @@
 //! The lines of `CLIENT LIST` and `INFO`: the upstream's own, with sessions in the place of the connections that are
 //! nearside's.
 //!
-//! What always holds: a session's line has the fields that the upstream's lines have, in their order. If the
+//! Invariants: a session's line has the fields that the upstream's lines have, in their order. If the
 //! session has a connection of its own, what that one's line says of subscriptions, transactions and the like is
 //! said of the session.
 

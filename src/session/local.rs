@@ -1,6 +1,6 @@
 //! Commands that nearside answers: who the session is, and what it is called.
 //!
-//! What always holds: each is executed when all earlier replies are in, and no request behind it is looked
+//! Invariants: each is executed when all earlier replies are in, and no request behind it is looked
 //! at before it is done. A login is checked by the upstream each time (see [`login`](super::login)), and what the
 //! upstream says is passed on; unless nearside asks for a password itself (see [`gate`]).
 
@@ -15,12 +15,12 @@ use super::asking;
 use super::clients::{Who, upstream_id};
 use super::core::{Core, Raw};
 use super::errors;
-use super::expect::{Change, Changed, What};
+use super::expect::{Change, Changed, Pending};
 use super::gate;
 use super::idents::Ident;
 use super::login::{Answer, Asked, ask, user_of};
-use super::outbox::To;
-use super::peer::Peer;
+use super::peer::LinkHandler;
+use super::queue::ReplySlot;
 use super::state::Became;
 use crate::command::{Local, Row};
 use crate::resp::request::Request;
@@ -29,12 +29,12 @@ use crate::upstream::{Link, Login};
 
 /// The session is about to be somebody else, once that one's link stands.
 pub(super) struct Changing {
-    link: Link<Peer>,
+    link: Link<LinkHandler>,
     /// The upstream is asked first whether the login is right.
     asked: Option<Rc<Asked>>,
     ident: Ident,
     login: Option<Login>,
-    to: To,
+    to: ReplySlot,
     then: Then,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
     match local {
         Local::Quit => {
             if !core.is_silent() {
-                core.outbox.reply(b"+OK\r\n");
+                core.queue.reply(b"+OK\r\n");
             }
             core.quit = true;
         }
@@ -59,13 +59,13 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
             core.name.clear();
             core.publish();
             core.lock();
-            core.outbox.reply(b"+RESET\r\n");
+            core.queue.reply(b"+RESET\r\n");
         }
-        Local::ClientId => core.outbox.reply_with(|out| encode::integer(out, core.id as i64)),
+        Local::ClientId => core.queue.reply_with(|out| encode::integer(out, core.id as i64)),
         Local::ClientInfo => asking::info(core, raw),
         Local::ClientList => asking::list(core, request, raw),
         Local::ClientKill => asking::kill(core, request),
-        Local::ClientGetName => core.outbox.reply_with(|out| match core.name.is_empty() {
+        Local::ClientGetName => core.queue.reply_with(|out| match core.name.is_empty() {
             true => encode::null(out, core.ident.protocol),
             false => encode::bulk(out, &core.name),
         }),
@@ -73,15 +73,15 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
             true => {
                 core.name = request.arg(2).to_vec();
                 core.publish();
-                core.outbox.reply(b"+OK\r\n");
+                core.queue.reply(b"+OK\r\n");
             }
-            false => core.outbox.reply(&errors::line(errors::BAD_NAME)),
+            false => core.queue.reply(&errors::line(errors::BAD_NAME)),
         },
         // That the upstream knows it, and finds nothing wrong with the value, is its own to say.
         Local::ClientSetInfo => {
             let (attribute, value) = (request.arg(2).to_vec(), request.arg(3).to_vec());
             let change = Change::Library((*core.session).clone(), attribute, value);
-            core.forward(raw, |to| What::Changed(to, Changed::by(change)));
+            core.forward(raw, |to| Pending::Changed(to, Changed::by(change)));
         }
         Local::Select => match number(request.arg(1)) {
             Some(db) => {
@@ -89,13 +89,13 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
                 change(core, ident, Then::Ok);
             }
             // No server takes it; ours says why.
-            None => core.forward(raw, What::Relay),
+            None => core.forward(raw, Pending::Relay),
         },
         Local::Auth => match (core.password(), gate::login_of(request)) {
             (Some(password), _) => gate::auth(core, &password, request),
             (None, Some(login)) => log_in(core, login, core.ident.protocol, Then::Ok),
             // Too many arguments: an error on any link.
-            (None, None) => core.forward(raw, What::Relay),
+            (None, None) => core.forward(raw, Pending::Relay),
         },
         Local::Hello => hello(core, request),
         Local::Nearside => super::nearside::answer(core, request),
@@ -107,7 +107,7 @@ pub(super) fn answer(core: &mut Core, local: Local, request: &Request<'_>, raw: 
 fn turn_away(core: &mut Core) {
     core.quit = true;
     // As from Redis, not even what is only just answered.
-    core.outbox.cut();
+    core.queue.cut();
     core.shared.metrics.clients_http.inc();
     if let Some(untold) = core.shared.metrics.http_told.now() {
         tracing::warn!(
@@ -157,7 +157,7 @@ pub(super) fn parse_hello(request: &Request<'_>) -> Result<Hello, Cow<'static, s
 }
 
 fn hello(core: &mut Core, request: &Request<'_>) {
-    let refuse = |core: &Core, text: &str| core.outbox.reply(&errors::line(text));
+    let refuse = |core: &Core, text: &str| core.queue.reply(&errors::line(text));
     let Hello { protocol, mut login, name } = match parse_hello(request) {
         Ok(hello) => hello,
         Err(text) => return refuse(core, &text),
@@ -183,24 +183,24 @@ fn log_in(core: &mut Core, login: Login, protocol: Protocol, then: Then) {
     let ident = Ident { db: core.ident.db, protocol, user };
     let (link, asked) = match core.worker.link_to_ask(&ident, &new) {
         Some(link) => {
-            let asked = ask(&link, &login, &core.outbox, core.now);
+            let asked = ask(&link, &login, &core.queue, core.now);
             (link, Some(asked))
         }
         None => (core.worker.fresh_link(&ident, &new), None),
     };
-    let to = core.to(core.outbox.open());
+    let to = core.to(core.queue.open());
     core.changing = Some(Changing { link, asked, ident, login: new, to, then });
     // Taken up by the session's next turn.
-    core.outbox.wake();
+    core.queue.wake();
 }
 
 /// Becomes another of the same user.
 fn change(core: &mut Core, ident: Ident, then: Then) {
     let login = core.login.clone();
     let link = core.worker.candidate(&ident, &login);
-    let to = core.to(core.outbox.open());
+    let to = core.to(core.queue.open());
     core.changing = Some(Changing { link, asked: None, ident, login, to, then });
-    core.outbox.wake();
+    core.queue.wake();
 }
 
 impl Core {
@@ -278,8 +278,8 @@ impl Core {
                 self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
                 self.publish();
                 let version = version(self.ident.protocol);
-                let what = What::Changed(to, Changed::by(Change::HelloId(self.id, None)));
-                self.send(|out| out.with(|tail| encode::command(tail, &[b"HELLO", version])), what);
+                let pending = Pending::Changed(to, Changed::by(Change::HelloId(self.id, None)));
+                self.send(|out| out.with(|tail| encode::command(tail, &[b"HELLO", version])), pending);
             }
         }
         true

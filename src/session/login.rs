@@ -1,6 +1,6 @@
 //! Logging in: the upstream is asked each time, on a link that is that user's already if there is one.
 //!
-//! What always holds: `AUTH` of a user on a link of that user changes nothing there, whatever it says: accepted it is
+//! Invariants: `AUTH` of a user on a link of that user changes nothing there, whatever it says: accepted it is
 //! who it was, and refused as well. So the other sessions on it are not touched. And a link that has just logged in is
 //! the one that those with this login use from then on, unless the one that they have stands: a link that was refused
 //! once (the user was deleted, say, and made anew) is no reason to refuse those whom the upstream lets in. Sessions
@@ -13,10 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::send_on;
-use super::expect::What;
+use super::expect::Pending;
 use super::idents::Ident;
-use super::outbox::Outbox;
-use super::peer::Peer;
+use super::peer::LinkHandler;
+use super::queue::ReplyQueue;
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::cache::Micros;
@@ -41,7 +41,7 @@ pub(super) struct Asked {
     answer: RefCell<Option<Answer>>,
     answered: Cell<bool>,
     /// The session that waits for it.
-    outbox: Rc<Outbox>,
+    queue: Rc<ReplyQueue>,
 }
 
 impl Asked {
@@ -53,7 +53,7 @@ impl Asked {
     pub(super) fn answer(&self, answer: Answer) {
         if !self.answered.replace(true) {
             self.answer.replace(Some(answer));
-            self.outbox.wake();
+            self.queue.wake();
         }
     }
 
@@ -67,9 +67,9 @@ impl Asked {
 }
 
 /// Asks on `link`, which is of the same user, whether this login is right.
-pub(super) fn ask(link: &Link<Peer>, login: &Login, outbox: &Rc<Outbox>, now: Micros) -> Rc<Asked> {
+pub(super) fn ask(link: &Link<LinkHandler>, login: &Login, queue: &Rc<ReplyQueue>, now: Micros) -> Rc<Asked> {
     let asked =
-        Rc::new(Asked { answer: RefCell::default(), answered: Cell::default(), outbox: outbox.clone() });
+        Rc::new(Asked { answer: RefCell::default(), answered: Cell::default(), queue: queue.clone() });
     let mut command: Vec<&[u8]> = vec![b"AUTH"];
     command.extend(login.user.as_deref());
     command.push(&login.password);
@@ -78,8 +78,12 @@ pub(super) fn ask(link: &Link<Peer>, login: &Login, outbox: &Rc<Outbox>, now: Mi
         tokio::time::sleep(PATIENCE).await;
         waits.answer(Answer::Lost);
     });
-    if !send_on(link, now, |out| out.with(|tail| encode::command(tail, &command)), What::Login(asked.clone()))
-    {
+    if !send_on(
+        link,
+        now,
+        |out| out.with(|tail| encode::command(tail, &command)),
+        Pending::Login(asked.clone()),
+    ) {
         asked.answer(Answer::Lost);
     }
     asked
@@ -105,11 +109,11 @@ pub(super) fn user_of(shared: &Shared, login: Login) -> (Option<Vec<u8>>, Option
 pub(super) struct Fresh {
     ident: Ident,
     login: Option<Login>,
-    link: Link<Peer>,
+    link: Link<LinkHandler>,
 }
 
 impl Fresh {
-    pub(super) fn is(&self, link: &Link<Peer>) -> bool {
+    pub(super) fn is(&self, link: &Link<LinkHandler>) -> bool {
         self.link.is(link)
     }
 
@@ -122,7 +126,7 @@ impl Fresh {
 impl Worker {
     /// A link on which this login can be asked for: one of the same user that stands, or one that is logging in with
     /// the very same.
-    pub(super) fn link_to_ask(&self, ident: &Ident, login: &Option<Login>) -> Option<Link<Peer>> {
+    pub(super) fn link_to_ask(&self, ident: &Ident, login: &Option<Login>) -> Option<Link<LinkHandler>> {
         let links = self.links.borrow();
         let mut known = links.iter().filter(|known| {
             // One without a login may not be logged in at all.
@@ -143,7 +147,7 @@ impl Worker {
     }
 
     /// For a login that was accepted: the identity's link if it stands and has it; else one that logs in with it now.
-    pub(super) fn link_of_login(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+    pub(super) fn link_of_login(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<LinkHandler> {
         let number = self.shared.idents.known(ident);
         match number.is_some_and(|number| self.has_link(number, login)) {
             true => self.link(ident, login),
@@ -152,7 +156,7 @@ impl Worker {
     }
 
     /// A link that logs in with this login now.
-    pub(super) fn fresh_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+    pub(super) fn fresh_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Link<LinkHandler> {
         let mut fresh = self.fresh.borrow_mut();
         fresh.retain(|fresh| fresh.link.is_shared());
         let same = |fresh: &&Fresh| fresh.ident == *ident && fresh.login == *login && !fresh.link.is_down();

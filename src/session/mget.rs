@@ -1,6 +1,6 @@
 //! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`.
 //!
-//! What always holds: the reply has the upstream's bytes, element by element. An element is kept as the reply to
+//! Invariants: the reply has the upstream's bytes, element by element. An element is kept as the reply to
 //! `GET`, with the knowledge that it was had by `MGET` ([`By`]). One that `GET` would answer with an error (nil because of
 //! another type) is never kept.
 
@@ -12,11 +12,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::core::{Core, Raw};
 use super::errors;
-use super::expect::{CacheLease, What};
-use super::outbox::{Outbox, To};
-use super::peer::Peer;
-use super::read::{life, not_kept};
-use crate::cache::{By, Lookup, Micros, Name, Reason};
+use super::expect::{CacheLease, Pending};
+use super::peer::LinkHandler;
+use super::queue::{ReplyQueue, ReplySlot};
+use super::read::{expiry, not_kept};
+use crate::cache::{By, EntryKey, Lookup, Micros, Reason};
 use crate::resp::encode;
 use crate::resp::request::Request;
 use crate::resp::scanner::{Kind, elements};
@@ -43,7 +43,7 @@ pub(super) struct Rest {
 }
 
 /// A window's fetch; the session is woken at its end, whichever that is.
-struct Fetch(Rc<Outbox>);
+struct Fetch(Rc<ReplyQueue>);
 
 impl Drop for Fetch {
     fn drop(&mut self) {
@@ -70,7 +70,7 @@ impl<'a> Iterator for Keys<'a> {
 pub(super) fn mget(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
     let elements = request.len() - 1;
     // As long as all are there, they go straight to where the client's replies are gathered.
-    let first = core.outbox.reply_unless(|out| {
+    let first = core.queue.reply_unless(|out| {
         encode::array(out, elements);
         let start = out.len();
         (1..=elements).find_map(|i| {
@@ -90,12 +90,12 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
         Raw::Own(whole) => whole.slice_ref(request.raw_after(at - 1)),
         Raw::Copy(_) => Bytes::copy_from_slice(request.raw_after(at - 1)),
     };
-    let (left, slot) = (elements + 1 - at, core.outbox.open());
+    let (left, slot) = (elements + 1 - at, core.queue.open());
     let mut rest = Rest { keys, left, slot, all_hit: true, fetch: Weak::new() };
     window(core, &mut rest, Some(elements), found, held);
     if rest.left > 0 {
         core.rest = Some(Box::new(rest));
-        core.outbox.wake();
+        core.queue.wake();
     }
 }
 
@@ -103,9 +103,9 @@ pub(super) fn mget(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
 pub(super) fn go_on(core: &mut Core) -> bool {
     let Some(mut rest) = core.rest.take() else { return false };
     let mut windows = 0;
-    while rest.left > 0 && core.outbox.is_unanswered(rest.slot) {
-        // The outbox wakes when there is room, the fetch at its end.
-        if core.outbox.is_full() || rest.fetch.strong_count() > 0 {
+    while rest.left > 0 && core.queue.is_unanswered(rest.slot) {
+        // The queue wakes when there is room, the fetch at its end.
+        if core.queue.is_full() || rest.fetch.strong_count() > 0 {
             core.rest = Some(rest);
             return windows > 0;
         }
@@ -162,7 +162,7 @@ fn window(
         return assemble(&to, elements, &parts, &held, (&[], &Bytes::new()), last);
     }
     rest.all_hit = false;
-    let fetch = Rc::new(Fetch(core.outbox.clone()));
+    let fetch = Rc::new(Fetch(core.queue.clone()));
     rest.fetch = Rc::downgrade(&fetch);
     let mut out = BytesMut::new();
     out.put_slice(format!("*{}\r\n$4\r\nMGET\r\n", missing.len() + 1).as_bytes());
@@ -170,7 +170,7 @@ fn window(
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
-    let gather = Gather {
+    let gather = MgetAssembly {
         to,
         elements,
         last,
@@ -182,12 +182,12 @@ fn window(
         next: 0,
         _fetch: fetch,
     };
-    core.send(|to: &mut Outgoing| to.append(out.freeze()), What::Gather(Box::new(gather)));
+    core.send(|to: &mut Outgoing| to.append(out.freeze()), Pending::MgetAssembly(Box::new(gather)));
 }
 
 /// Hands a window's elements over in order: small ones together, large ones as they are.
 fn assemble(
-    to: &To,
+    to: &ReplySlot,
     elements: Option<usize>,
     parts: &[Part],
     held: &Bytes,
@@ -217,7 +217,7 @@ fn assemble(
 }
 
 fn lookup(core: &Core, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<super::worker::Ticket> {
-    let name = Name { key, ident: core.number, command: core.shared.get, rest: b"", by: By::MGET };
+    let name = EntryKey { key, ident: core.number, command: core.shared.get, args: b"", by: By::MGET };
     let namespace = core.shared.namespaces.find(key);
     let bounds = core.bounds(namespace);
     let cover = || core.link.client().cover(namespace);
@@ -241,8 +241,8 @@ struct Missing {
 }
 
 /// An `MGET` of the missing keys, and their `PTTL`s, in flight.
-pub(super) struct Gather {
-    to: To,
+pub(super) struct MgetAssembly {
+    to: ReplySlot,
     /// Of the whole reply, if this is its first window.
     elements: Option<usize>,
     /// Nothing comes behind it.
@@ -258,21 +258,26 @@ pub(super) struct Gather {
     _fetch: Rc<Fetch>,
 }
 
-impl Gather {
-    pub(super) fn to(&self) -> &To {
+impl MgetAssembly {
+    pub(super) fn to(&self) -> &ReplySlot {
         &self.to
     }
 
     /// What it fetches.
-    pub(super) fn names(&self) -> impl Iterator<Item = Name<'_>> {
+    pub(super) fn names(&self) -> impl Iterator<Item = EntryKey<'_>> {
         self.missing.iter().filter_map(|missing| missing.lease.as_ref()).map(CacheLease::name)
     }
 
-    pub(super) fn into_to(self) -> To {
+    pub(super) fn into_to(self) -> ReplySlot {
         self.to
     }
 
-    pub(super) fn reply(mut self: Box<Self>, peer: &Peer, chunk: Chunk<'_>, at: At) -> Option<Box<Self>> {
+    pub(super) fn reply(
+        mut self: Box<Self>,
+        peer: &LinkHandler,
+        chunk: Chunk<'_>,
+        at: At,
+    ) -> Option<Box<Self>> {
         if !self.is_read {
             self.fetched.extend_from_slice(&chunk);
             self.is_read = at.last;
@@ -312,7 +317,7 @@ impl Gather {
     }
 
     /// Takes the next `PTTL`.
-    fn keep(&mut self, peer: &Peer, ttl: &[u8]) {
+    fn keep(&mut self, peer: &LinkHandler, ttl: &[u8]) {
         let Some(missing) = self.missing.get_mut(self.next) else { return };
         self.next += 1;
         let Some(mut lease) = missing.lease.take() else { return };
@@ -330,13 +335,13 @@ impl Gather {
         if lease.stands() {
             lease.share(peer.shared.shared_by(lease.name().ident, By::MGET));
         }
-        match life(ttl, reply, opened, max_age) {
-            Some(life) if fits => drop(lease.fill(reply, life, now, max_staleness)),
+        match expiry(ttl, reply, opened, max_age) {
+            Some(expiry) if fits => drop(lease.fill(reply, expiry, now, max_staleness)),
             _ => drop(lease.give_up(not_kept(&peer.shared, ttl), now)),
         }
     }
 
-    fn deliver(self, peer: &Peer) {
+    fn deliver(self, peer: &LinkHandler) {
         let now = peer.shared.now();
         // A key that is named twice was read at once: what it has just filled is not older.
         let filled: HashSet<&[u8]> = match self.missing.iter().any(|missing| missing.past) {

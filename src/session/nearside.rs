@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::core::{Core, Raw};
 use super::errors;
-use super::expect::{Change, Changed, What};
+use super::expect::{Change, Changed, Pending};
 use super::idents::Ident;
 use super::shared::Shared;
 use crate::cache::{Description, IdentId, Micros, Reason, Stats};
@@ -19,13 +19,13 @@ use crate::resp::{Protocol, encode};
 const HELP: &[&str] = &[
     "NEARSIDE <subcommand> [<arg> ...]. Subcommands are:",
     "STATS",
-    "    What the cache and the links have done so far, as INFO shows it.",
+    "    Pending the cache and the links have done so far, as INFO shows it.",
     "KEYS [pattern] [COUNT n]",
     "    Keys that are cached now, at most n (default 1000), in no particular order.",
     "WHY <key>",
     "    Whether the key is cached, since when and by which coverage; if not, why.",
     "FLUSH [key ...]",
-    "    Forget these keys, or everything. The upstream is not touched.",
+    "    Forget these keys, or everything. The upstream is not write_set.",
     "CONFIG",
     "    Every setting that is in effect.",
     "HELP",
@@ -39,19 +39,19 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
     let subcommand = request.get(1).unwrap_or(b"HELP").to_ascii_uppercase();
     let protocol = core.ident.protocol;
     let lines = |lines: &[String]| {
-        core.outbox.reply_with(|out| {
+        core.queue.reply_with(|out| {
             encode::array(out, lines.len());
             lines.iter().for_each(|line| encode::bulk(out, line.as_bytes()));
         });
     };
     match (&*subcommand, request.len()) {
-        (b"HELP", ..=2) => core.outbox.reply_with(|out| {
+        (b"HELP", ..=2) => core.queue.reply_with(|out| {
             encode::array(out, HELP.len());
             HELP.iter().for_each(|line| encode::simple(out, line.as_bytes()));
         }),
         (b"STATS", 2) => {
             let section = section(&core.shared);
-            core.outbox.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
+            core.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
         }
         (b"KEYS", _) => match keys_wanted(request) {
             Some((pattern, count)) => {
@@ -59,12 +59,12 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
                 let matches =
                     |key: &[u8], ident| pattern.is_none_or(|pattern| glob(pattern, key)) && theirs.has(ident);
                 let keys = core.shared.cache.keys(count, core.shared.now(), matches);
-                core.outbox.reply_with(|out| {
+                core.queue.reply_with(|out| {
                     encode::array(out, keys.len());
                     keys.iter().for_each(|key| encode::bulk(out, key));
                 });
             }
-            None => core.outbox.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]")),
+            None => core.queue.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]")),
         },
         (b"WHY", 3) => {
             let mut known = why(&core.shared, request.arg(2), core.ident.user.as_deref());
@@ -77,7 +77,7 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
                 None => cache.flush(Reason::Flushed),
                 Some(_) => cache.forget_all_of(Reason::Flushed, now, |ident| Theirs::of(core).has(ident)),
             }
-            core.outbox.reply(b"+OK\r\n");
+            core.queue.reply(b"+OK\r\n");
         }
         (b"FLUSH", 3..) => {
             let now = core.shared.now();
@@ -90,11 +90,11 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
                     }
                 }
             }
-            core.outbox.reply(b"+OK\r\n");
+            core.queue.reply(b"+OK\r\n");
         }
         (b"CONFIG", 2) => {
             let all = &core.shared.settings.described;
-            core.outbox.reply_with(|out| {
+            core.queue.reply_with(|out| {
                 encode::map(out, protocol, all.len());
                 for (name, value) in all {
                     encode::bulk(out, name.as_bytes());
@@ -107,7 +107,7 @@ pub(super) fn answer(core: &mut Core, request: &Request<'_>) {
                 "ERR unknown subcommand or wrong number of arguments for '{}'. Try NEARSIDE HELP.",
                 String::from_utf8_lossy(&subcommand)
             );
-            core.outbox.reply(&errors::line(&text));
+            core.queue.reply(&errors::line(&text));
         }
     }
 }
@@ -172,7 +172,7 @@ pub(super) fn why(shared: &Shared, key: &[u8], user: Option<&[u8]>) -> Vec<Strin
     let table = shared.table();
     for reply in served {
         let row = table.row(reply.command).map_or("?", |row| &row.name).to_ascii_uppercase();
-        let rest = String::from_utf8_lossy(&reply.rest).replace("\r\n", " ");
+        let rest = String::from_utf8_lossy(&reply.args).replace("\r\n", " ");
         let coverage = if reply.tracked { "tracking" } else { "channels" };
         let mut line = format!(
             "reply: {row}{}{rest}, {} bytes, {}, filled {} ago, coverage {coverage}, proven fresh {} ago",
@@ -247,15 +247,15 @@ pub(super) fn info(core: &mut Core, request: &Request<'_>, raw: Raw<'_>) {
     if request.len() == 2 && wants(b"nearside") {
         let section = section(&core.shared);
         let protocol = core.ident.protocol;
-        if core.outbox.waiting() == 0 {
-            return core.outbox.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
+        if core.queue.waiting() == 0 {
+            return core.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
         }
     }
     let ours =
         request.len() == 1 || [&b"default"[..], b"all", b"everything", b"nearside"].into_iter().any(wants);
     match ours {
-        true => core.forward(raw, |to| What::Changed(to, Changed::by(Change::Info))),
-        false => core.forward(raw, What::Relay),
+        true => core.forward(raw, |to| Pending::Changed(to, Changed::by(Change::Info))),
+        false => core.forward(raw, Pending::Relay),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The client of a link, shared or dedicated: meets each upstream reply and does what is expected with it.
 //!
-//! What always holds: a write's fence is released, and what a read past the cache may have overtaken is
+//! Invariants: a write's fence is released, and what a read past the cache may have overtaken is
 //! dropped, just *before* the reply is handed to its slot. From then on the client may act on it.
 
 mod cover;
@@ -23,20 +23,20 @@ use place::Place;
 
 use super::dark::Standing;
 use super::errors;
-use super::expect::{Expect, What};
+use super::expect::{InFlight, Pending};
 use super::login::Answer;
-use super::outbox::{Outbox, To};
 use super::pushes::Pushes;
+use super::queue::{ReplyQueue, ReplySlot};
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::cache::{CoverageSlot, LinkId, Micros, NO_LINK};
 use crate::resp::Protocol;
 use crate::resp::pubsub::message_word;
 use crate::resp::scanner::Kind;
-use crate::upstream::{At, Chunk, Client, ConnectError, Loss, Pings};
+use crate::upstream::{At, Chunk, ConnectError, Loss, Pings, ReplyHandler};
 
 /// The client of shared and dedicated links.
-pub(super) struct Peer {
+pub(super) struct LinkHandler {
     pub(super) shared: Arc<Shared>,
     pub(super) worker: Weak<Worker>,
     /// The link's number; its order is known to itself. [`NO_LINK`] for a dedicated link.
@@ -44,7 +44,7 @@ pub(super) struct Peer {
     /// The coverage of what is read on the link, from when it first stands; none for a dedicated link.
     pub(super) coverage: RefCell<Option<CoverageSlot>>,
     /// The session of a dedicated link.
-    owner: RefCell<Option<Rc<Outbox>>>,
+    owner: RefCell<Option<Rc<ReplyQueue>>>,
     /// What comes unasked on a dedicated link.
     pub(super) pushes: Pushes,
     /// What the upstream calls the connection, if it told.
@@ -82,11 +82,11 @@ pub(super) struct Peer {
     pub(super) own: bool,
 }
 
-impl Peer {
+impl LinkHandler {
     pub(super) fn new(
         worker: &Rc<Worker>,
         number: LinkId,
-        owner: Option<Rc<Outbox>>,
+        owner: Option<Rc<ReplyQueue>>,
         protocol: Protocol,
     ) -> Self {
         let shared = worker.shared.clone();
@@ -119,15 +119,15 @@ impl Peer {
 
     /// A reply for `key` was read past the cache on this link.
     pub(super) fn past(&self, key: &[u8], now: Micros) {
-        self.shared.cache.read_past(key, self.number, now);
+        self.shared.cache.note_bypass(key, self.number, now);
     }
 
     /// From now on a reply may be long in coming.
-    pub(super) fn be_patient(&self) {
+    pub(super) fn exempt_from_timeout(&self) {
         self.patient.set(true);
     }
 
-    pub(super) fn own(&self, owner: &Rc<Outbox>) {
+    pub(super) fn own(&self, owner: &Rc<ReplyQueue>) {
         self.patient.set(false);
         self.place.change_hands();
         self.owner.replace(Some(owner.clone()));
@@ -151,17 +151,17 @@ impl Peer {
     }
 
     /// What the cache may serve, by `stale-if-error`, for a read that was lost with its link.
-    fn instead<'e>(&self, what: &'e What) -> Option<(&'e To, Bytes)> {
+    fn instead<'e>(&self, pending: &'e Pending) -> Option<(&'e ReplySlot, Bytes)> {
         if !self.shared.settings.stale_if_error {
             return None;
         }
-        let (to, name) = match what {
-            What::ReadPast(to, past) => (to, past.instead.as_ref()?.borrow()),
-            What::Fill(fill) => (fill.to()?, fill.name()?),
+        let (to, name) = match pending {
+            Pending::Bypass(to, past) => (to, past.instead.as_ref()?.borrow()),
+            Pending::Fill(fill) => (fill.to()?, fill.name()?),
             _ => return None,
         };
         // Part of the upstream's reply may have been passed on.
-        let untouched = !to.outbox.has_begun(to.slot);
+        let untouched = !to.queue.has_begun(to.slot);
         let reply = self.shared.cache.stale(&name, self.shared.now()).filter(|_| untouched)?;
         Some((to, reply))
     }
@@ -185,7 +185,7 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for LinkHandler {
     fn drop(&mut self) {
         if self.up.get() {
             // Closed from our side.
@@ -195,14 +195,14 @@ impl Drop for Peer {
     }
 }
 
-impl Client for Peer {
-    type Expect = Expect;
+impl ReplyHandler for LinkHandler {
+    type InFlight = InFlight;
 
     fn heard(&self) {
         self.heard.set(self.shared.now());
     }
 
-    fn front(&self, front: Option<&Expect>) {
+    fn front(&self, front: Option<&InFlight>) {
         let sent = front.map_or(0, |expect| expect.since);
         if self.front.is_stuck(self.heard.get()) {
             // It is not any more: who waits for another way can take this one.
@@ -211,12 +211,12 @@ impl Client for Peer {
         self.front.is(front, sent.max(self.heard.get()));
     }
 
-    fn is_push(&self, front: Option<&Expect>, kind: Kind, start: &[u8]) -> bool {
+    fn is_push(&self, front: Option<&InFlight>, kind: Kind, start: &[u8]) -> bool {
         if self.number != NO_LINK {
             return kind == Kind::Push;
         }
         let awaited = match front {
-            Some(Expect { what: What::Subscribe(_, awaited), .. }) => Some(awaited),
+            Some(InFlight { pending: Pending::Subscribe(_, awaited), .. }) => Some(awaited),
             _ => None,
         };
         self.pushes.is_push(awaited, kind, start)
@@ -237,90 +237,90 @@ impl Client for Peer {
         }
     }
 
-    fn reply(&self, expect: Expect, chunk: Chunk<'_>, at: At) -> Option<Expect> {
+    fn reply(&self, expect: InFlight, chunk: Chunk<'_>, at: At) -> Option<InFlight> {
         if at.first {
             self.front.answered(at.kind == Kind::Error && chunk.starts_with(b"-BUSY"), self.heard.get());
             if at.kind == Kind::Error {
                 self.note_refusal(&chunk);
             }
         }
-        let Expect { since, what } = expect;
-        let again = |what| Some(Expect { since, what });
-        match what {
-            What::Relay(to) => self.relay(to, since, chunk, at).and_then(|to| again(What::Relay(to))),
-            What::ReadPast(to, past) => {
+        let InFlight { since, pending } = expect;
+        let again = |pending| Some(InFlight { since, pending });
+        match pending {
+            Pending::Relay(to) => self.relay(to, since, chunk, at).and_then(|to| again(Pending::Relay(to))),
+            Pending::Bypass(to, past) => {
                 if at.last {
                     let now = self.shared.now();
                     past.keys.iter().for_each(|key| self.past(key, now));
                 }
-                self.relay(to, since, chunk, at).and_then(|to| again(What::ReadPast(to, past)))
+                self.relay(to, since, chunk, at).and_then(|to| again(Pending::Bypass(to, past)))
             }
-            What::Write(write) => self.write_reply(write, since, chunk, at).and_then(again),
-            What::Fill(fill) => {
-                let more = fill.reply(self, chunk, at).map(What::Fill);
+            Pending::Write(write) => self.write_reply(write, since, chunk, at).and_then(again),
+            Pending::Fill(fill) => {
+                let more = fill.reply(self, chunk, at).map(Pending::Fill);
                 if more.is_none() {
                     self.proven(since);
                     self.observe(since);
                 }
                 more.and_then(again)
             }
-            What::Gather(gather) => {
-                let more = gather.reply(self, chunk, at).map(What::Gather);
+            Pending::MgetAssembly(gather) => {
+                let more = gather.reply(self, chunk, at).map(Pending::MgetAssembly);
                 if more.is_none() {
                     self.proven(since);
                     self.observe(since);
                 }
                 more.and_then(again)
             }
-            What::Changed(to, mut changed) => {
+            Pending::Changed(to, mut changed) => {
                 changed.held.extend_from_slice(&chunk);
                 if !at.last {
-                    return again(What::Changed(to, changed));
+                    return again(Pending::Changed(to, changed));
                 }
                 self.observe(since);
                 self.change(&to, changed.held, at.kind, changed.change);
                 None
             }
-            What::Leave(to, mut leaves) => {
+            Pending::Leave(to, mut leaves) => {
                 leaves.reply(&chunk, at, &self.pushes);
-                self.relay(to, since, chunk, at).and_then(|to| again(What::Leave(to, leaves)))
+                self.relay(to, since, chunk, at).and_then(|to| again(Pending::Leave(to, leaves)))
             }
-            What::Subscribe(to, awaited) => {
+            Pending::Subscribe(to, awaited) => {
                 // An error, or `QUEUED` in a transaction: that is all that comes.
                 if !matches!(at.kind, Kind::Push | Kind::Aggregate) {
                     return self
                         .relay(to, since, chunk, at)
-                        .and_then(|to| again(What::Subscribe(to, awaited)));
+                        .and_then(|to| again(Pending::Subscribe(to, awaited)));
                 }
                 if !at.last {
                     to.piece(chunk.into_bytes(), false);
-                    return again(What::Subscribe(to, awaited));
+                    return again(Pending::Subscribe(to, awaited));
                 }
                 let left = self.pushes.confirmed(awaited, &chunk);
                 to.piece(chunk.into_bytes(), left.is_none());
-                left.and_then(|left| again(What::Subscribe(to, left)))
+                left.and_then(|left| again(Pending::Subscribe(to, left)))
             }
-            What::Multi(to, transaction) => {
+            Pending::Multi(to, transaction) => {
                 if at.first {
                     transaction.borrow_mut().answer(at.kind == Kind::Error, &self.shared);
                 }
-                self.relay(to, since, chunk, at).and_then(|to| again(What::Multi(to, transaction)))
+                self.relay(to, since, chunk, at).and_then(|to| again(Pending::Multi(to, transaction)))
             }
-            What::Monitor(to) => {
+            Pending::Monitor(to) => {
                 if at.kind != Kind::Error {
                     self.pushes.be_raw();
                 }
-                self.relay(to, since, chunk, at).and_then(|to| again(What::Monitor(to)))
+                self.relay(to, since, chunk, at).and_then(|to| again(Pending::Monitor(to)))
             }
-            What::Said(said) => self.said(said, &chunk, at).and_then(again),
-            What::Ping => {
+            Pending::Said(said) => self.said(said, &chunk, at).and_then(again),
+            Pending::Ping => {
                 self.front.took(self.heard.get().saturating_sub(since));
                 self.proven(since);
                 self.answered();
                 None
             }
-            What::Audit(audit) => audit.reply(&self.shared, chunk, at).map(What::Audit).and_then(again),
-            What::Login(asked) => {
+            Pending::Audit(audit) => audit.reply(&self.shared, chunk, at).map(Pending::Audit).and_then(again),
+            Pending::Login(asked) => {
                 // An error's text is short, and comes whole.
                 asked.answer(match at.kind {
                     Kind::Error => Answer::Refused(chunk.into_bytes()),
@@ -328,35 +328,35 @@ impl Client for Peer {
                 });
                 None
             }
-            What::Name => {
+            Pending::Name => {
                 if at.kind == Kind::Error {
                     self.name.replace(None);
                 }
                 None
             }
-            What::Answers(answers) => match answers.take(&chunk, at) {
+            Pending::Answers(answers) => match answers.take(&chunk, at) {
                 true => None,
-                false => again(What::Answers(answers)),
+                false => again(Pending::Answers(answers)),
             },
-            What::Server(feed, server) => {
+            Pending::Server(feed, server) => {
                 self.front.took(self.heard.get().saturating_sub(since));
                 self.read.borrow_mut().extend_from_slice(&chunk);
                 if !at.last {
-                    return again(What::Server(feed, server));
+                    return again(Pending::Server(feed, server));
                 }
                 let reply = self.read.take();
                 self.leads(feed, server, &reply, at.kind);
                 None
             }
-            What::Arm(feed) => {
+            Pending::Arm(feed) => {
                 self.front.took(self.heard.get().saturating_sub(since));
                 self.armed(feed, since, &chunk, at.kind);
                 None
             }
-            What::Standing(number) => {
+            Pending::Standing(number) => {
                 self.read.borrow_mut().extend_from_slice(&chunk);
                 if !at.last {
-                    return again(What::Standing(number));
+                    return again(Pending::Standing(number));
                 }
                 let standing = Standing::of(at.kind, &self.read.take());
                 if let (Some(standing), Some(worker)) = (standing, self.worker.upgrade()) {
@@ -367,19 +367,19 @@ impl Client for Peer {
         }
     }
 
-    fn lost(&self, mut expect: Expect, loss: &Loss) {
-        self.written_or_not(&mut expect.what, loss.sent);
-        if let What::Login(asked) = &expect.what {
+    fn lost(&self, mut expect: InFlight, loss: &Loss) {
+        self.written_or_not(&mut expect.pending, loss.sent);
+        if let Pending::Login(asked) = &expect.pending {
             return asked.lost(loss);
         }
-        if let Some((to, reply)) = self.instead(&expect.what) {
+        if let Some((to, reply)) = self.instead(&expect.pending) {
             return to.piece(reply, true);
         }
-        if let What::Answers(answers) = &expect.what {
+        if let Pending::Answers(answers) = &expect.pending {
             self.shared.metrics.upstream_lost.inc();
             return answers.lose(&errors::lost(&self.shared.settings.upstream.address, loss));
         }
-        if let Some(to) = expect.what.give_up() {
+        if let Some(to) = expect.pending.give_up() {
             self.shared.metrics.upstream_lost.inc();
             to.error(&errors::lost(&self.shared.settings.upstream.address, loss));
         }
@@ -444,7 +444,7 @@ impl Client for Peer {
         }
     }
 
-    fn has_room(&self, front: Option<&Expect>, cx: &mut Context<'_>) -> bool {
+    fn has_room(&self, front: Option<&InFlight>, cx: &mut Context<'_>) -> bool {
         let room = self.room(front, cx);
         self.held_up.set(!room);
         room
@@ -454,21 +454,21 @@ impl Client for Peer {
         self.number != NO_LINK
     }
 
-    fn may_wait(&self, _expect: &Expect) -> bool {
+    fn may_wait(&self, _expect: &InFlight) -> bool {
         self.patient.get()
     }
 }
 
-impl Peer {
-    fn room(&self, front: Option<&Expect>, cx: &mut Context<'_>) -> bool {
+impl LinkHandler {
+    fn room(&self, front: Option<&InFlight>, cx: &mut Context<'_>) -> bool {
         if let Some(owner) = &*self.owner.borrow() {
             return owner.has_room(cx);
         }
-        match front.map(|expect| &expect.what) {
-            Some(What::Relay(to) | What::ReadPast(to, _)) => to.outbox.has_shared_room(cx),
-            Some(What::Fill(fill)) => fill.to().is_none_or(|to| to.outbox.has_shared_room(cx)),
-            Some(What::Gather(gather)) => gather.to().outbox.has_shared_room(cx),
-            Some(What::Write(write)) => write.to.as_ref().is_none_or(|to| to.outbox.has_shared_room(cx)),
+        match front.map(|expect| &expect.pending) {
+            Some(Pending::Relay(to) | Pending::Bypass(to, _)) => to.queue.has_shared_room(cx),
+            Some(Pending::Fill(fill)) => fill.to().is_none_or(|to| to.queue.has_shared_room(cx)),
+            Some(Pending::MgetAssembly(gather)) => gather.to().queue.has_shared_room(cx),
+            Some(Pending::Write(write)) => write.to.as_ref().is_none_or(|to| to.queue.has_shared_room(cx)),
             _ => true,
         }
     }

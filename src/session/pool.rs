@@ -1,6 +1,6 @@
 //! Connections that were a session's own, kept ready for the next that needs one.
 //!
-//! What always holds: there are never more than were in use at once lately, for one that is not used for a while is
+//! Invariants: there are never more than were in use at once lately, for one that is not used for a while is
 //! closed, and what was used last is used first.
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Which frames of a session's own connection answer no request.
 //!
-//! What always holds: in RESP3 a push is told by its marker, and nothing else is one. In RESP2 messages are arrays as
+//! Invariants: in RESP3 a push is told by its marker, and nothing else is one. In RESP2 messages are arrays as
 //! replies are; they are told by the connection's state, as the stream itself tells it frame by frame: a subscriber
 //! may say nothing that is answered by such an array, and to anybody else no message comes.
 

@@ -5,13 +5,13 @@ use smallvec::smallvec;
 use tracing::warn;
 
 use super::core::{Core, Raw, send_on};
-use super::expect::{CacheLease, Past, What};
+use super::expect::{Bypass, CacheLease, Pending};
 use super::fields;
-use super::outbox::To;
-use super::peer::Peer;
+use super::peer::LinkHandler;
+use super::queue::ReplySlot;
 use super::shared::Shared;
 use super::worker::Ticket;
-use crate::cache::{By, Life, Lookup, Micros, Name, NameBuf, Reason};
+use crate::cache::{By, EntryKey, EntryKeyBuf, Expiry, Lookup, Micros, Reason};
 use crate::command::{Fields, Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
@@ -22,7 +22,7 @@ use crate::upstream::{At, Chunk, Link, Outgoing, Said};
 /// Answers a read from the cache, or lets it fill the cache. Says whether it was a hit.
 pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) -> bool {
     let Some(row) = row else {
-        core.forward(raw, What::Relay);
+        core.forward(raw, Pending::Relay);
         return false;
     };
     match lookup(core, row.id, request, None) {
@@ -31,15 +31,15 @@ pub(super) fn read(core: &mut Core, row: Option<&Row>, request: &Request<'_>, ra
             return true;
         }
         Lookup::Joined => {
-            core.outbox.open_joined(request.raw(), request.arg(1));
+            core.queue.open_joined(request.raw(), request.arg(1));
         }
         Lookup::Miss(lease) => {
-            let to = core.to(core.outbox.open());
+            let to = core.to(core.queue.open());
             fetch(core, row, request, raw, to, lease);
         }
-        Lookup::Past(_) => {
+        Lookup::Bypass(_) => {
             let past = past(core, row.id, request);
-            core.forward(raw, |to| What::ReadPast(to, past));
+            core.forward(raw, |to| Pending::Bypass(to, past));
         }
     }
     false
@@ -53,13 +53,13 @@ pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u
     let Some(row) = table.lookup(&parsed) else { return };
     match lookup(core, row.id, &parsed, Some(slot)) {
         Lookup::Hit => core.count_hit(),
-        Lookup::Joined => core.outbox.join(slot, request.into(), parsed.arg(1)),
+        Lookup::Joined => core.queue.join(slot, request.into(), parsed.arg(1)),
         Lookup::Miss(lease) => {
             fetch(core, row, &parsed, Raw::Copy(request), core.to(slot), lease);
         }
-        Lookup::Past(_) => {
-            let what = What::ReadPast(core.to(slot), past(core, row.id, &parsed));
-            core.send(|out| out.copy(request), what);
+        Lookup::Bypass(_) => {
+            let pending = Pending::Bypass(core.to(slot), past(core, row.id, &parsed));
+            core.send(|out| out.copy(request), pending);
         }
     }
 }
@@ -68,7 +68,8 @@ pub(super) fn read_again(core: &mut Core, table: &Table, slot: u64, request: &[u
 #[inline]
 fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -> Lookup<Ticket> {
     let key = request.arg(1);
-    let name = Name { key, ident: core.number, command, rest: request.raw_after(1), by: by(core, command) };
+    let name =
+        EntryKey { key, ident: core.number, command, args: request.raw_after(1), by: by(core, command) };
     let namespace = core.shared.namespaces.find(key);
     core.shared.cache.lookup(
         &name,
@@ -78,15 +79,15 @@ fn lookup(core: &Core, command: u16, request: &Request<'_>, slot: Option<u64>) -
         |behind_write| {
             // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
             // released join another refill: of a key that is written all the time, readers would wait for ever.
-            if behind_write && core.outbox.waiting() > 0 {
+            if behind_write && core.queue.waiting() > 0 {
                 return None;
             }
-            let slot = slot.unwrap_or_else(|| core.outbox.next());
+            let slot = slot.unwrap_or_else(|| core.queue.next());
             Some(Ticket { inbox: core.worker.inbox.clone(), session: core.id, slot })
         },
         |reply| match slot {
             Some(slot) => core.to(slot).whole(reply),
-            None => core.outbox.reply(reply),
+            None => core.queue.reply(reply),
         },
     )
 }
@@ -97,22 +98,23 @@ fn by(core: &Core, command: u16) -> By {
     if command == core.shared.get { By::GET } else { By::ITSELF }
 }
 
-fn past(core: &Core, command: u16, request: &Request<'_>) -> Box<Past> {
+fn past(core: &Core, command: u16, request: &Request<'_>) -> Box<Bypass> {
     core.shared.cache.touch(core.now);
     let key = request.arg(1);
-    let name = Name { key, ident: core.number, command, rest: request.raw_after(1), by: by(core, command) };
-    let instead = core.shared.settings.stale_if_error.then(|| NameBuf::new(&name));
-    Box::new(Past { keys: smallvec![key.into()], instead })
+    let name =
+        EntryKey { key, ident: core.number, command, args: request.raw_after(1), by: by(core, command) };
+    let instead = core.shared.settings.stale_if_error.then(|| EntryKeyBuf::new(&name));
+    Box::new(Bypass { keys: smallvec![key.into()], instead })
 }
 
-fn fetch(core: &Core, row: &Row, request: &Request<'_>, raw: Raw<'_>, to: To, lease: CacheLease) {
+fn fetch(core: &Core, row: &Row, request: &Request<'_>, raw: Raw<'_>, to: ReplySlot, lease: CacheLease) {
     core.shared.cache.touch(core.now);
     let fill = Fill::new(&core.shared, Some(to), lease, row.fields);
     let write = |out: &mut Outgoing| {
         raw.write(out);
         out.with(|tail| ask_times(tail, row.fields, request.arg(1), request.raw_after(1)));
     };
-    core.send(write, What::Fill(Box::new(fill)));
+    core.send(write, Pending::Fill(Box::new(fill)));
 }
 
 /// Writes what is asked behind a read, so that it is known until when its reply is good.
@@ -123,26 +125,31 @@ fn ask_times(out: &mut BytesMut, fields: Fields, key: &[u8], rest: &[u8]) {
 
 /// Reads what is leased into the cache, though no client has asked for it. False if its command is not known any
 /// more: then nothing is sent.
-pub(super) fn fetch_unasked(shared: &Shared, link: &Link<Peer>, lease: CacheLease, now: Micros) -> bool {
+pub(super) fn fetch_unasked(
+    shared: &Shared,
+    link: &Link<LinkHandler>,
+    lease: CacheLease,
+    now: Micros,
+) -> bool {
     let (table, name) = (shared.table(), lease.name());
     let mut request = BytesMut::new();
     let fields = table.row(name.command).map_or(Fields::None, |row| row.fields);
     if !write_request(&mut request, &table, &name) {
         return false;
     }
-    ask_times(&mut request, fields, name.key, name.rest);
-    let what = What::Fill(Box::new(Fill::new(shared, None, lease, fields)));
-    let _ = send_on(link, now, |out: &mut Outgoing| out.append(request.freeze()), what);
+    ask_times(&mut request, fields, name.key, name.args);
+    let pending = Pending::Fill(Box::new(Fill::new(shared, None, lease, fields)));
+    let _ = send_on(link, now, |out: &mut Outgoing| out.append(request.freeze()), pending);
     true
 }
 
 /// Writes the request that a cached reply answers; false if its command is not known any more.
-pub(super) fn write_request(out: &mut BytesMut, table: &Table, name: &Name<'_>) -> bool {
+pub(super) fn write_request(out: &mut BytesMut, table: &Table, name: &EntryKey<'_>) -> bool {
     let Some(row) = table.row(name.command) else { return false };
-    out.extend_from_slice(format!("*{}\r\n", 2 + arguments(name.rest)).as_bytes());
+    out.extend_from_slice(format!("*{}\r\n", 2 + arguments(name.args)).as_bytes());
     encode::bulk(out, row.name.as_bytes());
     encode::bulk(out, name.key);
-    out.extend_from_slice(name.rest);
+    out.extend_from_slice(name.args);
     true
 }
 
@@ -161,7 +168,7 @@ pub(super) fn arguments(mut raw: &[u8]) -> usize {
 /// A read and the questions for its end in flight.
 pub(super) struct Fill {
     /// `None` if nobody asked: a refresh.
-    to: Option<To>,
+    to: Option<ReplySlot>,
     /// Gone once the reply is known not to be kept; then it is passed on as it comes.
     lease: Option<CacheLease>,
     /// The reply, while it may be kept.
@@ -177,7 +184,7 @@ pub(super) struct Fill {
 }
 
 impl Fill {
-    pub(super) fn new(shared: &Shared, to: Option<To>, lease: CacheLease, fields: Fields) -> Self {
+    pub(super) fn new(shared: &Shared, to: Option<ReplySlot>, lease: CacheLease, fields: Fields) -> Self {
         let namespace = shared.namespaces.find(lease.name().key);
         let (max_age, max_staleness) = (shared.max_age(namespace), shared.max_staleness(namespace));
         Self {
@@ -192,19 +199,24 @@ impl Fill {
         }
     }
 
-    pub(super) fn to(&self) -> Option<&To> {
+    pub(super) fn to(&self) -> Option<&ReplySlot> {
         self.to.as_ref()
     }
 
-    pub(super) fn name(&self) -> Option<Name<'_>> {
+    pub(super) fn name(&self) -> Option<EntryKey<'_>> {
         self.lease.as_ref().map(CacheLease::name)
     }
 
-    pub(super) fn into_to(self) -> Option<To> {
+    pub(super) fn into_to(self) -> Option<ReplySlot> {
         self.to
     }
 
-    pub(super) fn reply(mut self: Box<Self>, peer: &Peer, chunk: Chunk<'_>, at: At) -> Option<Box<Self>> {
+    pub(super) fn reply(
+        mut self: Box<Self>,
+        peer: &LinkHandler,
+        chunk: Chunk<'_>,
+        at: At,
+    ) -> Option<Box<Self>> {
         if self.read {
             if !at.last {
                 // Far longer than any answer that proves something.
@@ -243,13 +255,13 @@ impl Fill {
         Some(self)
     }
 
-    fn give_up(&mut self, peer: &Peer, reason: Reason) {
+    fn give_up(&mut self, peer: &LinkHandler, reason: Reason) {
         if let Some(lease) = self.lease.take() {
             lease.give_up(reason, peer.shared.now());
         }
     }
 
-    fn finish(mut self, peer: &Peer, ttl: &[u8]) {
+    fn finish(mut self, peer: &LinkHandler, ttl: &[u8]) {
         let Some(mut lease) = self.lease.take() else { return };
         // Nobody asked for a refresh, so nobody said it; but its reply is one to `GET` all the same.
         if lease.stands() {
@@ -259,11 +271,11 @@ impl Fill {
         let reply = self.held.freeze();
         let again = if self.to.is_none() { lease.end_refresh() } else { None };
         let again = again.map(|wanted| (Box::<[u8]>::from(lease.name().key), wanted));
-        let life = life(ttl, &reply, lease.opened(), self.max_age);
-        match (life, self.fields_last) {
-            (Some(life), Some(last)) => {
-                let life = life.at_most(lease.opened().saturating_add(last));
-                let _ = lease.fill(&reply, life, now, self.max_staleness);
+        let expiry = expiry(ttl, &reply, lease.opened(), self.max_age);
+        match (expiry, self.fields_last) {
+            (Some(expiry), Some(last)) => {
+                let expiry = expiry.at_most(lease.opened().saturating_add(last));
+                let _ = lease.fill(&reply, expiry, now, self.max_staleness);
             }
             (None, _) => drop(lease.pass_on(&reply, not_kept(&peer.shared, ttl), now, self.max_staleness)),
             (_, None) => drop(lease.pass_on(&reply, Reason::FieldTtl, now, self.max_staleness)),
@@ -298,7 +310,7 @@ pub(super) fn not_kept(shared: &Shared, ttl: &[u8]) -> Reason {
 ///
 /// `None` if that is not known: an error, or the key is gone though the reply does not look like it.
 /// The server's clock is not ours: it answered after `opened`, so its end is not before `opened` + PTTL.
-pub(super) fn life(ttl: &[u8], reply: &[u8], opened: Micros, max_age: Micros) -> Option<Life> {
+pub(super) fn expiry(ttl: &[u8], reply: &[u8], opened: Micros, max_age: Micros) -> Option<Expiry> {
     let digits = ttl.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
     let millis: i64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     let expires = match millis {
@@ -308,7 +320,7 @@ pub(super) fn life(ttl: &[u8], reply: &[u8], opened: Micros, max_age: Micros) ->
         _ => return None,
     };
     let aged = opened.saturating_add(max_age);
-    Some(Life { expires: expires.min(aged), aged: aged < expires })
+    Some(Expiry { expires: expires.min(aged), aged: aged < expires })
 }
 
 /// Whether a read of a key that does not exist may be answered so.
@@ -343,7 +355,7 @@ mod tests {
     #[test]
     fn the_end_is_counted_from_before_the_read() {
         let some =
-            |ttl: &[u8], reply: &[u8]| life(ttl, reply, 1_000, 60_000_000).map(|l| (l.expires, l.aged));
+            |ttl: &[u8], reply: &[u8]| expiry(ttl, reply, 1_000, 60_000_000).map(|l| (l.expires, l.aged));
         assert_eq!(some(b":5\r\n", b"$1\r\nv\r\n"), Some((6_000, false)));
         assert_eq!(some(b":-1\r\n", b"$1\r\nv\r\n"), Some((60_001_000, true)));
         assert_eq!(some(b":100000\r\n", b"$1\r\nv\r\n"), Some((60_001_000, true)));

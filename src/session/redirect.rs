@@ -1,7 +1,7 @@
 //! `CLIENT TRACKING … REDIRECT id` with the id of a session: what the upstream is told is the id of that session's own
 //! connection, which the session gets for it, and keeps as long as anybody's tracking leads there.
 //!
-//! What always holds: the id that is told was confirmed by the session's own thread while the caller's [`Lead`] stood,
+//! Invariants: the id that is told was confirmed by the session's own thread while the caller's [`Lead`] stood,
 //! so the connection does not become another session's. An id of a connection of nearside's own that is no
 //! session's is one that nobody has: the feed hears nothing for clients.
 
@@ -138,10 +138,10 @@ impl Core {
     pub(super) fn obey(&mut self, cx: &mut Context<'_>) {
         if self.session.is_killed() {
             self.quit = true;
-            self.outbox.cut_off();
+            self.queue.cut_off();
             return;
         }
-        if self.is_shared() && (self.outbox.waiting() > 0 || self.changing.is_some()) {
+        if self.is_shared() && (self.queue.waiting() > 0 || self.changing.is_some()) {
             // It is woken when these are done.
             return;
         }

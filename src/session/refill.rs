@@ -1,16 +1,16 @@
 //! `refill-on-write`: a write's own read, pipelined behind it, so that the next read is a hit.
 //!
-//! What always holds: the read is sent behind the write and its announcement on the same link, under a lease
+//! Invariants: the read is sent behind the write and its announcement on the same link, under a lease
 //! that was opened while the write's fence is held. Nothing of it is delivered to anybody but the cache and
 //! whoever waits for the same reply. The announcement's echo does not void it; another write does.
 
 use super::expect::CacheLease;
 use super::idents::Ident;
-use super::peer::Peer;
+use super::peer::LinkHandler;
 use super::read::fetch_unasked;
 use super::shared::Shared;
-use super::write::Touched;
-use crate::cache::{By, CachedReply, Micros, NO_LINK, Name, NameBuf};
+use super::write::WriteSet;
+use crate::cache::{By, CachedReply, EntryKey, EntryKeyBuf, Micros, NO_LINK};
 use crate::command::Row;
 use crate::upstream::Link;
 
@@ -46,50 +46,56 @@ pub(super) fn is_string_write(command: &str) -> bool {
 /// gives. Asked before the fence, which drops them.
 pub(super) fn wanted(
     shared: &Shared,
-    link: &Link<Peer>,
+    link: &Link<LinkHandler>,
     ident: &Ident,
-    touched: &Touched,
+    write_set: &WriteSet,
     now: Micros,
-) -> Vec<NameBuf> {
+) -> Vec<EntryKeyBuf> {
     let mut wanted = Vec::new();
     let refills =
         |key: &[u8]| shared.namespaces.find(key).is_some_and(|namespace| namespace.rules.refill_on_write);
-    if ident.user.is_some() || link.client().number == NO_LINK || touched.keys.len() > MAX_KEYS {
+    if ident.user.is_some() || link.client().number == NO_LINK || write_set.keys.len() > MAX_KEYS {
         return wanted;
     }
-    if !touched.keys.iter().any(|key| refills(key)) {
+    if !write_set.keys.iter().any(|key| refills(key)) {
         return wanted;
     }
     let number = shared.idents.number(ident);
-    let string = touched.string && shared.table().row(shared.get).is_some_and(Row::is_cached);
-    for key in touched.keys.iter().filter(|key| refills(key)) {
+    let string = write_set.string && shared.table().row(shared.get).is_some_and(Row::is_cached);
+    for key in write_set.keys.iter().filter(|key| refills(key)) {
         let described = shared.cache.describe(key, now);
         let had = |reply: &&CachedReply| reply.stands && reply.ident == number && reply.command == shared.get;
         let by = described.replies.iter().find(had).map_or(By::GET, |reply| reply.by.and(By::GET));
-        let get = Name { key, ident: number, command: shared.get, rest: b"", by };
+        let get = EntryKey { key, ident: number, command: shared.get, args: b"", by };
         let replies = described
             .replies
             .iter()
             .filter(|reply| reply.ident == number && reply.read && reply.by.is_by_name());
-        let names = replies.map(|reply| Name {
+        let names = replies.map(|reply| EntryKey {
             key,
             ident: number,
             command: reply.command,
-            rest: &reply.rest,
+            args: &reply.args,
             by: reply.by,
         });
-        wanted
-            .extend(names.filter(|name| !string || *name != get).take(MAX_REPLIES).map(|n| NameBuf::new(&n)));
+        wanted.extend(
+            names.filter(|name| !string || *name != get).take(MAX_REPLIES).map(|n| EntryKeyBuf::new(&n)),
+        );
         if string {
-            wanted.push(NameBuf::new(&get));
+            wanted.push(EntryKeyBuf::new(&get));
         }
     }
     wanted
 }
 
 /// Opens the leases; the fence is held.
-pub(super) fn lease(shared: &Shared, link: &Link<Peer>, wanted: &[NameBuf], now: Micros) -> Vec<CacheLease> {
-    let lease = |name: &NameBuf| {
+pub(super) fn lease(
+    shared: &Shared,
+    link: &Link<LinkHandler>,
+    wanted: &[EntryKeyBuf],
+    now: Micros,
+) -> Vec<CacheLease> {
+    let lease = |name: &EntryKeyBuf| {
         let name = name.borrow();
         let cover = || link.client().cover(shared.namespaces.find(name.key));
         shared.cache.lease_behind_write(&name, now, cover)
@@ -98,7 +104,7 @@ pub(super) fn lease(shared: &Shared, link: &Link<Peer>, wanted: &[NameBuf], now:
 }
 
 /// Sends the reads, right behind the write.
-pub(super) fn send(shared: &Shared, link: &Link<Peer>, leases: Vec<CacheLease>, now: Micros) {
+pub(super) fn send(shared: &Shared, link: &Link<LinkHandler>, leases: Vec<CacheLease>, now: Micros) {
     for lease in leases {
         fetch_unasked(shared, link, lease, now);
     }

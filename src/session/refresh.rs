@@ -1,6 +1,6 @@
 //! `on-update = "refresh"`: fetches a reply that was dropped because of an announced update.
 //!
-//! What always holds: nobody waits for it, and it obeys leases and fences as any other fill. One that an update has
+//! Invariants: nobody waits for it, and it obeys leases and fences as any other fill. One that an update has
 //! overtaken is followed by another; see `cache`.
 
 use std::rc::Rc;

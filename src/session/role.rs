@@ -1,6 +1,6 @@
 //! A server that takes no writes any more: all connections to it are left, once new ones lead to one that does.
 //!
-//! What always holds:
+//! Invariants:
 //! - Where new connections lead is asked before anything is left, so a replica that is used on purpose keeps its links and
 //!   what is cached, whatever is written to it. It is asked a while on, for the address may be given to the new primary
 //!   some time after the old one was demoted; and seldom.

@@ -1,6 +1,6 @@
 //! Which of an identity's links a request goes on: the first, or while that is stuck a spare one.
 //!
-//! What always holds:
+//! Invariants:
 //! - An identity has at most one spare link on a worker. It is tracked, asked for life signs and counted like the first,
 //!   and closed when it was not used for a while.
 //! - A session changes its link only while nothing of it is open on one ([`Core::settle`](super::core::Core)), so its
@@ -15,17 +15,17 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use super::expect::What;
+use super::expect::Pending;
 use super::heart::ping;
 use super::idents::Ident;
-use super::peer::Peer;
+use super::peer::LinkHandler;
 use super::worker::{SharedLink, UNUSED, Worker};
-use crate::cache::{IdentId, Micros, Name};
+use crate::cache::{EntryKey, IdentId, Micros};
 use crate::upstream::{Link, Login};
 
 impl Worker {
     /// All shared links, spare ones too.
-    pub(super) fn shared_links(&self) -> Vec<(IdentId, Link<Peer>)> {
+    pub(super) fn shared_links(&self) -> Vec<(IdentId, Link<LinkHandler>)> {
         let (links, spares) = (self.links.borrow(), self.spares.borrow());
         links.iter().chain(&*spares).map(|known| (known.ident, known.link.clone())).collect()
     }
@@ -39,7 +39,7 @@ impl Worker {
         login: &Option<Login>,
         writes: bool,
         now: Micros,
-    ) -> Option<Link<Peer>> {
+    ) -> Option<Link<LinkHandler>> {
         let first = self.link(ident, login);
         if !is_stuck(&first, now) {
             return Some(first);
@@ -72,21 +72,21 @@ impl Worker {
         Some(spare)
     }
 
-    fn ask_whether_busy(&self, spare: &Link<Peer>, now: Micros) {
+    fn ask_whether_busy(&self, spare: &Link<LinkHandler>, now: Micros) {
         if spare.client().pings.oldest().is_none() {
             ping(spare, now);
         }
     }
 
     /// Whether a write must not go on `link`, a spare one, because it would be paused there.
-    pub(super) fn keeps_writes_off(&self, ident: IdentId, link: &Link<Peer>, now: Micros) -> bool {
-        let number = |link: &Link<Peer>| link.client().number;
+    pub(super) fn keeps_writes_off(&self, ident: IdentId, link: &Link<LinkHandler>, now: Micros) -> bool {
+        let number = |link: &Link<LinkHandler>| link.client().number;
         let is_spare = self.spares.borrow().iter().any(|spare| number(&spare.link) == number(link));
         let first = self.known_link(ident).filter(|_| is_spare);
         first.is_some_and(|first| is_stuck(&first, now) && first.client().front.is_write())
     }
 
-    fn spare_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Option<Link<Peer>> {
+    fn spare_link(self: &Rc<Self>, ident: &Ident, login: &Option<Login>) -> Option<Link<LinkHandler>> {
         let number = self.shared.idents.number(ident);
         let mut spares = self.spares.borrow_mut();
         if let Some(known) = spares.iter().find(|spare| spare.ident == number && spare.login == *login) {
@@ -108,17 +108,17 @@ impl Worker {
 
     /// Lets go those who wait for a read that is stuck behind the front of `link`. For the front itself they wait on: it
     /// is what the server is working at, and they would make it do that once more.
-    pub(super) fn let_go(&self, link: &Link<Peer>, now: Micros) {
+    pub(super) fn let_go(&self, link: &Link<LinkHandler>, now: Micros) {
         if !link.client().front.lets_go(now) {
             return;
         }
-        let front = link.with_front(|expect| match &expect.what {
-            What::Fill(fill) => fill.name().map(|name| vec![owned(&name)]).unwrap_or_default(),
-            What::Gather(gather) => gather.names().map(|name| owned(&name)).collect(),
+        let front = link.with_front(|expect| match &expect.pending {
+            Pending::Fill(fill) => fill.name().map(|name| vec![owned(&name)]).unwrap_or_default(),
+            Pending::MgetAssembly(gather) => gather.names().map(|name| owned(&name)).collect(),
             _ => Vec::new(),
         });
         let front = front.unwrap_or_default();
-        let is_front = |name: &Name<'_>| front.iter().any(|known| known.borrow() == *name);
+        let is_front = |name: &EntryKey<'_>| front.iter().any(|known| known.borrow() == *name);
         self.shared.cache.let_go(link.client().number, is_front);
     }
 
@@ -152,11 +152,11 @@ impl Worker {
     }
 }
 
-fn owned(name: &Name<'_>) -> crate::cache::NameBuf {
-    crate::cache::NameBuf::new(name)
+fn owned(name: &EntryKey<'_>) -> crate::cache::EntryKeyBuf {
+    crate::cache::EntryKeyBuf::new(name)
 }
 
 /// Not while it connects: that is no reason to make another connection.
-fn is_stuck(link: &Link<Peer>, now: Micros) -> bool {
+fn is_stuck(link: &Link<LinkHandler>, now: Micros) -> bool {
     link.client().front.is_stuck(now) && link.is_up()
 }

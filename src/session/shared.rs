@@ -14,7 +14,7 @@ use super::gate::Password;
 use super::idents::{Ident, Idents};
 use super::role::Role;
 use super::worker::Ticket;
-use crate::cache::{By, Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, Seen};
+use crate::cache::{By, Cache, CoverageId, CoverageSlot, IdentId, Micros, Reason, ValidUnder};
 use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking};
@@ -72,7 +72,7 @@ pub struct Shared {
     pub idents: Idents,
     /// The feed's coverage.
     pub feed: CoverageSlot,
-    /// The coverage of what is announced only: it hangs on the feed, and is told of nothing else.
+    /// The coverage of what is announced only: it depends on the feed, and is told of nothing else.
     pub announced: CoverageSlot,
     pub feed_up: watch::Sender<Option<FeedUp>>,
     /// Why the upstream does not track what is read with nearside's own login, if it does not.
@@ -86,8 +86,8 @@ pub struct Shared {
     /// The number of `GET` in the command table.
     pub get: u16,
     /// Nearside's own login was given a reply to `GET`, and to `MGET`; and was refused one of them.
-    said: [Seen; 2],
-    refused: Seen,
+    said: [ValidUnder; 2],
+    refused: ValidUnder,
     table: Arc<ArcSwap<Table>>,
     origin: Instant,
     pub clients: Clients,
@@ -116,7 +116,7 @@ impl Shared {
             unwatched_told: AtomicBool::new(false),
             get,
             said: Default::default(),
-            refused: Seen::default(),
+            refused: ValidUnder::default(),
             origin: Instant::now(),
             clients: Clients::default(),
             role: Role::default(),

@@ -1,6 +1,6 @@
 //! What a session leaves on a connection of its own, as the server's replies tell.
 //!
-//! What always holds: state counts from when the request that may leave it is sent, and for good only if the server
+//! Invariants: state counts from when the request that may leave it is sent, and for good only if the server
 //! has accepted that. What the server refuses leaves nothing; what it takes away again is gone. So a session stays on
 //! its own connection just as long as something is there.
 

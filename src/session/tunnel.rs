@@ -1,7 +1,7 @@
 //! Replication and the Lua debugger: from the accepted `SYNC`, `PSYNC`, or script under `SCRIPT DEBUG` on, what the
 //! server says is no sequence of replies any more, and the session becomes a plain tunnel.
 //!
-//! What always holds: all earlier replies are delivered, and the tunnel is a connection of its own. If the server
+//! Invariants: all earlier replies are delivered, and the tunnel is a connection of its own. If the server
 //! refuses, the client is told and the session goes on as it was. With the tunnel the session ends. What a debugged
 //! script may have written is void in the cache.
 
@@ -101,7 +101,7 @@ pub(super) async fn join(
 async fn until_sent_away<T>(core: &Core, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        core.outbox.set_waker(cx);
+        core.queue.set_waker(cx);
         match core.worker.is_draining() || core.session.is_killed() {
             true => Poll::Ready(None),
             false => future.as_mut().poll(cx).map(Some),

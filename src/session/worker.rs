@@ -1,6 +1,6 @@
 //! One thread's part of the process: its sessions, its links and its inbox.
 //!
-//! What always holds: sessions and links of a worker live on its thread and share nothing with other
+//! Invariants: sessions and links of a worker live on its thread and share nothing with other
 //! workers but the cache; whatever comes from elsewhere comes through the inbox.
 
 mod seat;
@@ -23,9 +23,9 @@ use super::connection;
 use super::idents::Ident;
 use super::links::Trying;
 use super::login::Fresh;
-use super::outbox::Outbox;
-use super::peer::Peer;
+use super::peer::LinkHandler;
 use super::pool::Pool;
+use super::queue::ReplyQueue;
 use super::shared::{CachedTable, Shared};
 use crate::cache::{IdentId, LinkId, Micros, NO_LINK, Waiter, Wanted};
 use crate::resp::Protocol;
@@ -132,7 +132,7 @@ impl Waiter for Ticket {
 pub(super) struct SharedLink {
     pub(super) ident: IdentId,
     pub(super) login: Option<Login>,
-    pub(super) link: Link<Peer>,
+    pub(super) link: Link<LinkHandler>,
     pub(super) used: Cell<Instant>,
 }
 
@@ -150,13 +150,13 @@ pub struct Worker {
     pub(super) undecided: RefCell<HashSet<u64>>,
     /// Links that gave no answer and were replaced: they end with what is in flight on them. A few of
     /// an identity at most.
-    pub(super) replaced: RefCell<Vec<(IdentId, Link<Peer>)>>,
+    pub(super) replaced: RefCell<Vec<(IdentId, Link<LinkHandler>)>>,
     /// Links by which it is found out whether the upstream takes an identity.
     pub(super) trying: RefCell<Trying>,
     /// Links that log in for a session.
     pub(super) fresh: RefCell<Vec<Fresh>>,
-    pub(super) pool: RefCell<Pool<PoolKey, Link<Peer>>>,
-    sessions: RefCell<HashMap<u64, Rc<Outbox>>>,
+    pub(super) pool: RefCell<Pool<PoolKey, Link<LinkHandler>>>,
+    sessions: RefCell<HashMap<u64, Rc<ReplyQueue>>>,
     /// The read buffer of whichever session is reading, so that idle sessions need none.
     pub(super) scratch: RefCell<BytesMut>,
     /// Likewise for replies: the buffer of whichever session answers.
@@ -242,24 +242,24 @@ impl Worker {
                 self.accept(stream, gone);
             }
             Message::Served { session, slot, reply } => {
-                if let Some(outbox) = self.sessions.borrow().get(&session) {
-                    outbox.served(slot, reply);
+                if let Some(queue) = self.sessions.borrow().get(&session) {
+                    queue.served(slot, reply);
                 }
             }
             Message::Released { session, slot } => {
-                if let Some(outbox) = self.sessions.borrow().get(&session) {
-                    outbox.release(slot);
+                if let Some(queue) = self.sessions.borrow().get(&session) {
+                    queue.release(slot);
                 }
             }
             Message::Wake { session } => {
-                if let Some(outbox) = self.sessions.borrow().get(&session) {
-                    outbox.wake();
+                if let Some(queue) = self.sessions.borrow().get(&session) {
+                    queue.wake();
                 }
             }
             Message::Refresh { key, wanted } => super::refresh::refresh(self, &key, &wanted),
             Message::Drain => {
                 self.draining.set(true);
-                self.sessions.borrow().values().for_each(|outbox| outbox.wake());
+                self.sessions.borrow().values().for_each(|queue| queue.wake());
             }
         }
     }
@@ -275,11 +275,11 @@ impl Worker {
         };
         let session = self.shared.clients.enter(stream.ends(), self.inbox.clone(), self.shared.now());
         let (id, present) = (session.id, Present::new(self.shared.clone(), session.clone()));
-        let outbox = Rc::new(Outbox::new(self.shared.settings.output_limit, session));
-        self.sessions.borrow_mut().insert(id, outbox.clone());
-        let seat = Seat { worker: self.clone(), id, outbox, gone: gone.clone() };
+        let queue = Rc::new(ReplyQueue::new(self.shared.settings.output_limit, session));
+        self.sessions.borrow_mut().insert(id, queue.clone());
+        let seat = Seat { worker: self.clone(), id, queue, gone: gone.clone() };
         tokio::task::spawn_local(async move {
-            connection::serve(seat.worker.clone(), present, seat.outbox.clone(), stream).await;
+            connection::serve(seat.worker.clone(), present, seat.queue.clone(), stream).await;
             drop(seat);
         });
     }
@@ -292,7 +292,7 @@ impl Worker {
     pub(super) fn wake_undecided(&self) {
         let undecided = std::mem::take(&mut *self.undecided.borrow_mut());
         let sessions = self.sessions.borrow();
-        undecided.iter().filter_map(|id| sessions.get(id)).for_each(|outbox| outbox.wake());
+        undecided.iter().filter_map(|id| sessions.get(id)).for_each(|queue| queue.wake());
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -305,7 +305,7 @@ impl Worker {
     }
 
     /// Of nearside's own login.
-    pub(super) fn own_link(self: &Rc<Self>) -> Link<Peer> {
+    pub(super) fn own_link(self: &Rc<Self>) -> Link<LinkHandler> {
         let ident = self.default_ident(Protocol::Resp2);
         self.link(&ident, &self.shared.settings.login)
     }
@@ -315,8 +315,8 @@ impl Worker {
         self: &Rc<Self>,
         ident: &Ident,
         login: &Option<Login>,
-        owner: &Rc<Outbox>,
-    ) -> Link<Peer> {
+        owner: &Rc<ReplyQueue>,
+    ) -> Link<LinkHandler> {
         let number = self.shared.idents.number(ident);
         while let Some(link) = self.pooled(&(number, login.clone())) {
             if link.is_up() {
@@ -324,11 +324,11 @@ impl Worker {
                 return link;
             }
         }
-        self.connect(Peer::new(self, NO_LINK, Some(owner.clone()), ident.protocol), ident, login)
+        self.connect(LinkHandler::new(self, NO_LINK, Some(owner.clone()), ident.protocol), ident, login)
     }
 
     /// Takes back a dedicated connection that holds no state of its session.
-    pub(super) fn give_back(&self, ident: IdentId, login: &Option<Login>, link: Link<Peer>) {
+    pub(super) fn give_back(&self, ident: IdentId, login: &Option<Login>, link: Link<LinkHandler>) {
         // Where one leads whose server takes no writes, new ones may not, though the links and the feed are where they do.
         let peer = link.client();
         let is_wrong = || self.shared.role.leads_to_primary() || link.lived() >= RENEWED;
@@ -345,11 +345,16 @@ impl Worker {
         drop(expired);
     }
 
-    fn pooled(&self, of: &PoolKey) -> Option<Link<Peer>> {
+    fn pooled(&self, of: &PoolKey) -> Option<Link<LinkHandler>> {
         self.pool.borrow_mut().take(of)
     }
 
-    pub(super) fn connect(&self, mut peer: Peer, ident: &Ident, login: &Option<Login>) -> Link<Peer> {
+    pub(super) fn connect(
+        &self,
+        mut peer: LinkHandler,
+        ident: &Ident,
+        login: &Option<Login>,
+    ) -> Link<LinkHandler> {
         peer.own = ident.user.is_none();
         let identity = Identity { login: login.clone(), db: ident.db, protocol: ident.protocol };
         let settings = &self.shared.settings.upstream;

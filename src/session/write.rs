@@ -1,6 +1,6 @@
 //! Writes: the keys that a request touches, their fence and their announcements.
 //!
-//! What always holds: the fence is taken before the write is sent. What is to be announced whatever the reply says follows
+//! Invariants: the fence is taken before the write is sent. What is to be announced whatever the reply says follows
 //! the write on the same connection in the same packet; the rest is decided by the reply, and sent when it comes. A
 //! session with a login of its own announces over nearside's own link, when its write is answered: it may be allowed
 //! to write and not to publish.
@@ -11,10 +11,10 @@ use bytes::BytesMut;
 
 use super::announce::{self, Saying};
 use super::core::{Raw, send_on};
-use super::expect::{Barrier, CacheFence, What, Write};
+use super::expect::{Barrier, CacheFence, Pending, Write};
 use super::idents::Ident;
-use super::outbox::To;
-use super::peer::Peer;
+use super::peer::LinkHandler;
+use super::queue::ReplySlot;
 use super::refill;
 use super::shared::Shared;
 use super::state::Leaves;
@@ -29,7 +29,7 @@ const MAX_KEYS: usize = 1 << 16;
 
 /// The keys that are written, or read past the cache, by one request or one transaction.
 #[derive(Default)]
-pub(super) struct Touched {
+pub(super) struct WriteSet {
     pub(super) keys: Vec<Box<[u8]>>,
     /// A write of a string: `GET` reads what it leaves behind.
     pub(super) string: bool,
@@ -48,7 +48,7 @@ pub(super) struct Touched {
     leaves: Option<Box<Leaves>>,
 }
 
-impl Touched {
+impl WriteSet {
     /// For a request that is likely to write one key.
     pub(super) fn of_one() -> Self {
         Self { keys: Vec::with_capacity(1), ..Self::default() }
@@ -122,7 +122,7 @@ impl Touched {
     }
 
     /// Takes in the keys of `other`, without its announcements.
-    pub(super) fn add_keys(&mut self, other: &Touched) {
+    pub(super) fn add_keys(&mut self, other: &WriteSet) {
         self.barrier = self.barrier.max(other.barrier);
         self.all |= other.all || self.keys.len() + other.keys.len() > MAX_KEYS;
         match self.all {
@@ -168,10 +168,10 @@ impl Touched {
     pub(super) fn send(
         mut self,
         shared: &Shared,
-        link: &Link<Peer>,
+        link: &Link<LinkHandler>,
         ident: &Ident,
         now: Micros,
-        to: To,
+        to: ReplySlot,
         raw: Raw<'_>,
     ) {
         let peer = link.client();
@@ -201,7 +201,7 @@ impl Touched {
             }
         };
         let leases = refill::lease(shared, link, &refills, now);
-        let what = What::Write(Box::new(Write {
+        let pending = Pending::Write(Box::new(Write {
             fence,
             popped,
             barrier: self.barrier,
@@ -214,7 +214,7 @@ impl Touched {
             leaves: self.leaves,
             ..Write::new(Some(to))
         }));
-        if send_on(link, now, write, what) {
+        if send_on(link, now, write, pending) {
             refill::send(shared, link, leases, now);
         }
     }
@@ -234,7 +234,7 @@ impl Touched {
     pub(super) fn send_skipped(
         mut self,
         shared: &Shared,
-        link: &Link<Peer>,
+        link: &Link<LinkHandler>,
         ident: &Ident,
         now: Micros,
         raw: Raw<'_>,
@@ -245,7 +245,7 @@ impl Touched {
         }
         let mut sayings = self.sayings;
         sayings.iter_mut().for_each(|saying| (saying.tells, saying.place) = (Tells::Open, None));
-        let what = What::Write(Box::new(Write {
+        let pending = Pending::Write(Box::new(Write {
             fence,
             popped,
             barrier: self.barrier,
@@ -258,7 +258,7 @@ impl Touched {
             raw.write(out);
             out.copy(b"*1\r\n$4\r\nPING\r\n");
         };
-        let _ = send_on(link, now, write, what);
+        let _ = send_on(link, now, write, pending);
     }
 
     /// Sends a write on a connection whose client wants no replies, with announcements that have none
@@ -268,7 +268,7 @@ impl Touched {
     pub(super) fn send_unanswered(
         mut self,
         shared: &Shared,
-        link: &Link<Peer>,
+        link: &Link<LinkHandler>,
         ident: &Ident,
         now: Micros,
         raw: Raw<'_>,

@@ -1,6 +1,6 @@
 //! How soon a connection that was lost, or came to nothing, is made anew, and how often that is told.
 //!
-//! What always holds: whatever the other side does (it refuses, it accepts and closes, it answers and closes), the
+//! Invariants: whatever the other side does (it refuses, it accepts and closes, it answers and closes), the
 //! attempts of one link come at most so often as the longest delay allows, but for a few at the beginning.
 
 use std::time::Duration;

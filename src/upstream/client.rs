@@ -11,29 +11,29 @@ use crate::resp::scanner::Kind;
 
 /// What a link does with what arrives. Called on the link's thread, never while the link is borrowed, so a
 /// client may send on any link, this one included.
-pub trait Client: 'static {
+pub trait ReplyHandler: 'static {
     /// What is expected in answer to one call of [`Link::send`]: one reply or several.
-    type Expect;
+    type InFlight;
 
     /// Bytes came; the frames in them are handed over next.
     fn heard(&self) {}
 
     /// From now on this request is the one that is answered next; there is none, or an answer has come, too, if it is the
     /// same.
-    fn front(&self, _front: Option<&Self::Expect>) {}
+    fn front(&self, _front: Option<&Self::InFlight>) {}
 
     /// Whether this frame answers no request. `start` holds at least the frame's beginning.
-    fn is_push(&self, front: Option<&Self::Expect>, kind: Kind, start: &[u8]) -> bool;
+    fn is_push(&self, front: Option<&Self::InFlight>, kind: Kind, start: &[u8]) -> bool;
 
     /// A frame that answers no request, or a piece of it.
     fn push(&self, chunk: Chunk<'_>, at: At);
 
     /// A reply, or a piece of it. Gives back what is still expected after it; a reply in pieces goes on
     /// with what is given back.
-    fn reply(&self, expect: Self::Expect, chunk: Chunk<'_>, at: At) -> Option<Self::Expect>;
+    fn reply(&self, expect: Self::InFlight, chunk: Chunk<'_>, at: At) -> Option<Self::InFlight>;
 
     /// The link was lost before all replies came.
-    fn lost(&self, expect: Self::Expect, loss: &Loss);
+    fn lost(&self, expect: Self::InFlight, loss: &Loss);
 
     /// A connection is about to be made.
     fn attempt(&self) {}
@@ -45,7 +45,7 @@ pub trait Client: 'static {
     fn down(&self, _was_up: bool, _loss: &Loss) {}
 
     /// Whether the reader of the front request's reply can take more now; if not, it keeps the waker.
-    fn has_room(&self, _front: Option<&Self::Expect>, _cx: &mut Context<'_>) -> bool {
+    fn has_room(&self, _front: Option<&Self::InFlight>, _cx: &mut Context<'_>) -> bool {
         true
     }
 
@@ -55,7 +55,7 @@ pub trait Client: 'static {
     }
 
     /// Whether the reply may be long in coming, as that of a blocking command.
-    fn may_wait(&self, _expect: &Self::Expect) -> bool {
+    fn may_wait(&self, _expect: &Self::InFlight) -> bool {
         false
     }
 }

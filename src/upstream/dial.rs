@@ -1,6 +1,6 @@
 //! Reaching a server by a name that may have several addresses, some of which may be dead.
 //!
-//! What always holds: an address that swallows what is sent to it holds up the others for [`STAGGER`] only; the one that
+//! Invariants: an address that swallows what is sent to it holds up the others for [`STAGGER`] only; the one that
 //! worked last comes first. So connections lead to one server as long as it is there, whatever order the names come in.
 
 use std::io;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::{Backoff, LIVED};
-use super::client::{Client, Loss};
+use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Identity, Settings, connect};
 use super::outgoing::Outgoing;
 use super::reader::Reader;
@@ -35,15 +35,15 @@ const KEPT: usize = 16 << 10;
 const CONGESTED: usize = 8 << 20;
 
 /// A handle of a link. The connection is closed when the last handle is dropped.
-pub struct Link<C: Client>(Rc<Inner<C>>);
+pub struct Link<C: ReplyHandler>(Rc<Inner<C>>);
 
-impl<C: Client> Clone for Link<C> {
+impl<C: ReplyHandler> Clone for Link<C> {
     fn clone(&self) -> Self {
         Link(self.0.clone())
     }
 }
 
-pub(super) struct Inner<C: Client> {
+pub(super) struct Inner<C: ReplyHandler> {
     pub(super) client: C,
     identity: Identity,
     settings: Rc<Settings>,
@@ -61,13 +61,13 @@ pub(super) struct Inner<C: Client> {
 /// Counts the connections of a link; a task whose number is not the present one ends.
 type Epoch = Rc<Cell<u64>>;
 
-pub(super) struct State<C: Client> {
+pub(super) struct State<C: ReplyHandler> {
     phase: Phase,
     out: Outgoing,
     /// Bytes queued and written in the present connection.
     queued: u64,
     written: u64,
-    pub(super) in_flight: VecDeque<InFlight<C::Expect>>,
+    pub(super) in_flight: VecDeque<Queued<C::InFlight>>,
     backoff: Backoff,
     /// When the present connection was made.
     since: Instant,
@@ -75,7 +75,7 @@ pub(super) struct State<C: Client> {
     waiting: Vec<Waker>,
 }
 
-pub(super) struct InFlight<E> {
+pub(super) struct Queued<E> {
     /// Where in the connection's stream the request begins.
     pub(super) start: u64,
     pub(super) expect: E,
@@ -88,7 +88,7 @@ enum Phase {
     Down { until: Instant, cause: ConnectError },
 }
 
-impl<C: Client> Link<C> {
+impl<C: ReplyHandler> Link<C> {
     pub fn new(client: C, identity: Identity, settings: Rc<Settings>) -> Self {
         let state = State {
             phase: Phase::Idle,
@@ -122,8 +122,8 @@ impl<C: Client> Link<C> {
     pub fn send(
         &self,
         write: impl FnOnce(&mut Outgoing),
-        expect: C::Expect,
-    ) -> Result<(), (C::Expect, Loss)> {
+        expect: C::InFlight,
+    ) -> Result<(), (C::InFlight, Loss)> {
         if let Err(cause) = self.begin() {
             return Err((expect, Loss { sent: false, cause }));
         }
@@ -136,7 +136,7 @@ impl<C: Client> Link<C> {
             self.0.awaited.set(Instant::now());
             self.0.client.front(Some(&expect));
         }
-        state.in_flight.push_back(InFlight { start, expect });
+        state.in_flight.push_back(Queued { start, expect });
         drop(state);
         wake(&self.0.task);
         Ok(())
@@ -279,7 +279,7 @@ impl<C: Client> Link<C> {
     }
 
     /// Looks at what is expected in answer to the oldest request.
-    pub fn with_front<T>(&self, look: impl FnOnce(&C::Expect) -> T) -> Option<T> {
+    pub fn with_front<T>(&self, look: impl FnOnce(&C::InFlight) -> T) -> Option<T> {
         self.0.state.borrow().in_flight.front().map(|front| look(&front.expect))
     }
 
@@ -289,7 +289,7 @@ impl<C: Client> Link<C> {
     }
 
     /// Whether any request in flight is of a kind.
-    pub fn awaits(&self, kind: impl Fn(&C::Expect) -> bool) -> bool {
+    pub fn awaits(&self, kind: impl Fn(&C::InFlight) -> bool) -> bool {
         self.0.state.borrow().in_flight.iter().any(|request| kind(&request.expect))
     }
 
@@ -330,7 +330,7 @@ impl<C: Client> Link<C> {
     }
 }
 
-impl<C: Client> Drop for Inner<C> {
+impl<C: ReplyHandler> Drop for Inner<C> {
     fn drop(&mut self) {
         self.epoch.set(self.epoch.get() + 1);
         wake(&self.task);
@@ -342,9 +342,9 @@ impl<C: Client> Drop for Inner<C> {
 }
 
 /// If the connection's task panics, the link is given up, or it would look as if it stood and nobody read it.
-struct Fall<C: Client>(Weak<Inner<C>>);
+struct Fall<C: ReplyHandler>(Weak<Inner<C>>);
 
-impl<C: Client> Drop for Fall<C> {
+impl<C: ReplyHandler> Drop for Fall<C> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
@@ -392,7 +392,7 @@ impl Current {
 }
 
 /// Serves one connection until it is lost; says why, or `None` if it was closed from our side.
-async fn run<C: Client>(
+async fn run<C: ReplyHandler>(
     mut stream: Stream,
     id: Option<i64>,
     weak: &Weak<Inner<C>>,
@@ -438,7 +438,7 @@ async fn run<C: Client>(
     .await
 }
 
-impl<C: Client> Inner<C> {
+impl<C: ReplyHandler> Inner<C> {
     pub(super) fn tell_front(&self) {
         let state = self.state.borrow();
         self.client.front(state.in_flight.front().map(|front| &front.expect));

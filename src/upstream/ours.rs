@@ -1,6 +1,6 @@
 //! Which of the upstream's clients are this process's own connections.
 //!
-//! What always holds: a connection is known by its address before anything is said on it, and by its id, if the
+//! Invariants: a connection is known by its address before anything is said on it, and by its id, if the
 //! upstream tells that, before it is used; it is forgotten when it is closed.
 
 use std::collections::HashSet;

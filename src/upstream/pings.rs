@@ -1,6 +1,6 @@
 //! Whether a connection still answers: how often it is asked, and until when it must have answered.
 //!
-//! What always holds: a connection that goes dead is known to be dead within the bound. It was asked for the
+//! Invariants: a connection that goes dead is known to be dead within the bound. It was asked for the
 //! first time thereafter at most [`Pace::every`] later, and [`Pace::patience`] after that it is given up; the
 //! two are shorter than the bound by what it takes to wake a task.
 

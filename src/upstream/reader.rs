@@ -8,9 +8,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 
-use super::client::{At, Chunk, Client};
+use super::client::{At, Chunk, ReplyHandler};
 use super::connect::ConnectError;
-use super::link::{InFlight, Inner};
+use super::link::{Inner, Queued};
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 
 /// How much of an unfinished reply is gathered before it is handed over in pieces.
@@ -36,7 +36,7 @@ const READ: usize = 64 << 10;
 const READS: usize = 16;
 
 impl Reader {
-    pub(super) fn poll<C: Client>(
+    pub(super) fn poll<C: ReplyHandler>(
         &mut self,
         inner: &Inner<C>,
         stream: &mut (impl AsyncRead + Unpin),
@@ -73,7 +73,7 @@ impl Reader {
     }
 
     /// Hands over every whole frame, and the beginning of a long one.
-    fn handle<C: Client>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
+    fn handle<C: ReplyHandler>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
         inner.awaited.set(Instant::now());
         inner.client.heard();
         let mut answered = false;
@@ -100,7 +100,7 @@ impl Reader {
         Ok(())
     }
 
-    fn deliver<C: Client>(
+    fn deliver<C: ReplyHandler>(
         &mut self,
         inner: &Inner<C>,
         len: usize,
@@ -131,9 +131,9 @@ impl Reader {
             inner.answered.set(true);
         }
         drop(state);
-        let InFlight { start, expect } = request;
+        let Queued { start, expect } = request;
         if let Some(expect) = inner.client.reply(expect, chunk, at) {
-            inner.state.borrow_mut().in_flight.push_front(InFlight { start, expect });
+            inner.state.borrow_mut().in_flight.push_front(Queued { start, expect });
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A connection on which no requests and replies are told apart any more: bytes both ways, as they come.
 //!
-//! What always holds: neither side is read faster than the other takes, so nothing is gathered but a piece each way;
+//! Invariants: neither side is read faster than the other takes, so nothing is gathered but a piece each way;
 //! and the end of either side is the end of both.
 
 use std::io;

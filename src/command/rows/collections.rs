@@ -51,7 +51,7 @@ pub(super) const ROWS: &[Spec] = &[
     read("hgetall", 2).of_fields(Fields::All),
     write("hgetdel", -5),
     write("hgetex", -5),
-    write("himport", -2).keys(UNTOLD).kind(Kind::Connection),
+    write("himport", -2).keys(UNKNOWN).kind(Kind::Connection),
     plain("himport|discard", 3).kind(Kind::Connection),
     plain("himport|discardall", 2).kind(Kind::Connection),
     plain("himport|prepare", -4).kind(Kind::Connection),

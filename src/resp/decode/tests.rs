@@ -41,7 +41,7 @@ fn every_type() {
     for (bytes, value) in cases {
         assert_eq!(decode(bytes.as_bytes(), 3), Ok(value), "{bytes:?}");
         for end in 0..bytes.len() {
-            assert_eq!(decode(&bytes.as_bytes()[..end], 3), Err(Garbage::Truncated), "{bytes:?} to {end}");
+            assert_eq!(decode(&bytes.as_bytes()[..end], 3), Err(ReplyError::Truncated), "{bytes:?} to {end}");
         }
     }
 }
@@ -49,19 +49,19 @@ fn every_type() {
 #[test]
 fn garbage() {
     let cases = [
-        ("x\r\n", Garbage::Type(b'x')),
-        ("+a\r\n+b\r\n", Garbage::Trailing(4)),
-        (":\r\n", Garbage::Header(b':', vec![])),
-        (":9223372036854775808\r\n", Garbage::Header(b':', b"9223372036854775808".to_vec())),
-        ("$-2\r\n", Garbage::Header(b'$', b"-2".to_vec())),
-        ("$01\r\na\r\n", Garbage::Header(b'$', b"01".to_vec())),
-        ("*1?\r\n", Garbage::Header(b'*', b"1?".to_vec())),
-        ("#x\r\n", Garbage::Header(b'#', b"x".to_vec())),
-        (",x\r\n", Garbage::Header(b',', b"x".to_vec())),
-        ("=3\r\ntxt\r\n", Garbage::Header(b'=', b"3".to_vec())),
-        ("$1\r\nab\r\n", Garbage::BulkEnd(b'b')),
-        ("$1\r\na\rb", Garbage::BulkEnd(b'b')),
-        ("*9223372036854775807\r\n", Garbage::Truncated),
+        ("x\r\n", ReplyError::Type(b'x')),
+        ("+a\r\n+b\r\n", ReplyError::Trailing(4)),
+        (":\r\n", ReplyError::Header(b':', vec![])),
+        (":9223372036854775808\r\n", ReplyError::Header(b':', b"9223372036854775808".to_vec())),
+        ("$-2\r\n", ReplyError::Header(b'$', b"-2".to_vec())),
+        ("$01\r\na\r\n", ReplyError::Header(b'$', b"01".to_vec())),
+        ("*1?\r\n", ReplyError::Header(b'*', b"1?".to_vec())),
+        ("#x\r\n", ReplyError::Header(b'#', b"x".to_vec())),
+        (",x\r\n", ReplyError::Header(b',', b"x".to_vec())),
+        ("=3\r\ntxt\r\n", ReplyError::Header(b'=', b"3".to_vec())),
+        ("$1\r\nab\r\n", ReplyError::BulkEnd(b'b')),
+        ("$1\r\na\rb", ReplyError::BulkEnd(b'b')),
+        ("*9223372036854775807\r\n", ReplyError::Truncated),
     ];
     for (bytes, error) in cases {
         assert_eq!(decode(bytes.as_bytes(), 3), Err(error), "{bytes:?}");
@@ -72,10 +72,10 @@ fn garbage() {
 fn depth_is_bounded() {
     let nested = |levels: usize| ["*1\r\n".repeat(levels), ":1\r\n".into()].concat().into_bytes();
     assert!(decode(&nested(5), 5).is_ok());
-    assert_eq!(decode(&nested(6), 5), Err(Garbage::TooDeep(5)));
-    assert_eq!(decode(&nested(1_000_000), 64), Err(Garbage::TooDeep(64)));
+    assert_eq!(decode(&nested(6), 5), Err(ReplyError::TooDeep(5)));
+    assert_eq!(decode(&nested(1_000_000), 64), Err(ReplyError::TooDeep(64)));
     let attributes = ["|1\r\n".repeat(1_000_000), ":1\r\n".into()].concat();
-    assert_eq!(decode(attributes.as_bytes(), 64), Err(Garbage::TooDeep(64)));
+    assert_eq!(decode(attributes.as_bytes(), 64), Err(ReplyError::TooDeep(64)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The head of the last request: pipelines say the same before each key.
 //!
-//! What always holds: a request that begins with the kept head has the arguments of the one that it was kept of, at
+//! Invariants: a request that begins with the kept head has the arguments of the one that it was kept of, at
 //! the same places, if it also ends like it. So it need not be read byte by byte; nor its command looked up, if its
 //! name alone tells the command. The second argument may be a subcommand.
 

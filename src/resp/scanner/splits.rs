@@ -2,7 +2,7 @@
 //!
 //! The fuzz target includes this file, hence `super::`.
 
-use super::{Garbage, Kind, ReplyScanner, Scan};
+use super::{Kind, ReplyError, ReplyScanner, Scan};
 
 /// What the scanner made of some bytes.
 #[derive(Debug, Default, PartialEq)]
@@ -11,7 +11,7 @@ pub struct Scanned {
     pub replies: Vec<(usize, Kind)>,
     /// What is known of the reply that has begun; `None` between replies.
     pub begun: Option<(Option<Kind>, usize)>,
-    pub error: Option<Garbage>,
+    pub error: Option<ReplyError>,
 }
 
 /// Feeds `bytes` in chunks of `more()`, each seen once.

@@ -18,7 +18,7 @@ impl Core {
     /// Whether nobody can be served any more once the client has closed its side: what is open may never
     /// be answered.
     pub(in crate::session) fn ends_with_client(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_never_end(&self.outbox))
+        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_never_end(&self.queue))
     }
 
     /// Lets go what waits at the server: as if its time was over, or with an error if the process stops.
@@ -42,12 +42,12 @@ impl Core {
 
     /// Whether the state that the session had upstream is gone.
     pub(in crate::session) fn is_lost(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if self.outbox.link_is_lost() && dedicated.has_state())
+        matches!(&self.mode, Mode::Dedicated(dedicated) if self.queue.link_is_lost() && dedicated.has_state())
     }
 
     /// Drops the dedicated connection with all its state.
     pub(in crate::session) fn drop_dedicated(&mut self) {
         self.mode = Mode::Shared;
-        self.outbox.forget_lost_link();
+        self.queue.forget_lost_link();
     }
 }

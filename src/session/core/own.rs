@@ -12,7 +12,7 @@ impl Core {
     /// From now on the session has a connection of its own.
     pub(in crate::session) fn dedicate(&mut self) {
         if matches!(self.mode, Mode::Shared) {
-            let link = self.worker.dedicated(&self.ident, &self.login, &self.outbox);
+            let link = self.worker.dedicated(&self.ident, &self.login, &self.queue);
             self.mode = Mode::Dedicated(Box::new(Dedicated::new(link, &self.session)));
         }
     }
@@ -21,7 +21,7 @@ impl Core {
     fn go_aside(&mut self) {
         if matches!(self.mode, Mode::Shared) {
             let ident = Ident { db: 0, ..self.ident.clone() };
-            let link = self.worker.dedicated(&ident, &self.login, &self.outbox);
+            let link = self.worker.dedicated(&ident, &self.login, &self.queue);
             let number = self.shared.idents.number(&ident);
             self.mode = Mode::Dedicated(Box::new(Dedicated::new(link, &self.session).aside(number)));
         }
@@ -81,7 +81,7 @@ impl Core {
             self.follow(dedicated.became());
             dedicated.end(&self.worker, self.number, &self.login);
         }
-        self.outbox.forget_lost_link();
+        self.queue.forget_lost_link();
     }
 
     /// Whether the client wants no reply.

@@ -22,7 +22,7 @@ impl Core {
         if self.looks {
             self.looks = self.is_held_up(cx);
         }
-        !self.looks && self.outbox.may_open()
+        !self.looks && self.queue.may_open()
     }
 
     /// Whether anything but the replies that are open holds the session up. Within a batch only its own requests can

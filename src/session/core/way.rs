@@ -11,7 +11,7 @@ impl Core {
         if self.changing.is_some() {
             return true;
         }
-        if self.outbox.has_sent() {
+        if self.queue.has_sent() {
             let kept_off = || writes && self.worker.keeps_writes_off(self.number, &self.link, self.now);
             return !self.link.client().is_replaced() && !kept_off();
         }

@@ -1,6 +1,6 @@
 //! `CLIENT REPLY OFF|SKIP`: requests to which the server says nothing.
 //!
-//! What always holds: nobody tells what became of them, so what one may leave behind counts as left, and what it may
+//! Invariants: nobody tells what became of them, so what one may leave behind counts as left, and what it may
 //! take away as still there. Messages and confirmations come all the same.
 
 use std::rc::Rc;
@@ -26,7 +26,7 @@ impl Dedicated {
             self.transaction = Some(Rc::default());
             return self.relay(core, raw);
         }
-        let (mut touched, effects) = match self.transaction.take() {
+        let (mut write_set, effects) = match self.transaction.take() {
             Some(transaction) if kind == Kind::Exec => {
                 std::mem::take(&mut *transaction.borrow_mut()).into_parts()
             }
@@ -40,21 +40,21 @@ impl Dedicated {
             }
         }
         if row.is_none_or(|row| row.access == Access::Write) {
-            touched.add(&core.shared, row, request);
+            write_set.add(&core.shared, row, request);
             if kind == Kind::Blocking {
-                touched.may_wait();
+                write_set.may_wait();
             }
         }
         self.count_read(core, row, request);
         match std::mem::replace(&mut self.replies, Replies::On) {
             Replies::Skip => {
-                touched.db = Some(self.db(core));
-                touched.send_skipped(&core.shared, &self.link, &core.ident, core.now, raw);
+                write_set.db = Some(self.db(core));
+                write_set.send_skipped(&core.shared, &self.link, &core.ident, core.now, raw);
             }
             replies => {
                 self.replies = replies;
-                self.unanswered.add_keys(&touched);
-                touched.send_unanswered(&core.shared, &self.link, &core.ident, core.now, raw);
+                self.unanswered.add_keys(&write_set);
+                write_set.send_unanswered(&core.shared, &self.link, &core.ident, core.now, raw);
             }
         }
     }
@@ -74,8 +74,8 @@ impl Dedicated {
         if request.len() == 3 && is(b"on") {
             self.replies = Replies::On;
             // Its reply says that what was written before is done.
-            let touched = std::mem::take(&mut self.unanswered);
-            return self.write(core, touched, raw);
+            let write_set = std::mem::take(&mut self.unanswered);
+            return self.write(core, write_set, raw);
         }
         let skip = is(b"skip");
         if request.len() != 3 || !(is(b"off") || skip) {

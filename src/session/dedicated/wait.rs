@@ -1,6 +1,6 @@
 //! Commands that wait at the server: for how long, and how they are let go before.
 //!
-//! What always holds: nobody waits for a client that has gone, nor for a process that is to stop. Where the server can
+//! Invariants: nobody waits for a client that has gone, nor for a process that is to stop. Where the server can
 //! be asked to (`CLIENT UNBLOCK`) it ends the wait itself, so what a pop has taken in the last moment is still handed
 //! over, and nothing is taken afterwards.
 
@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::super::core::{Core, send_on};
-use super::super::expect::{What, Write};
-use super::super::outbox::Outbox;
-use super::super::peer::Peer;
+use super::super::expect::{Pending, Write};
+use super::super::peer::LinkHandler;
+use super::super::queue::ReplyQueue;
 use super::super::worker::Worker;
 use super::Dedicated;
 use crate::command::Row;
@@ -70,20 +70,20 @@ impl Dedicated {
     }
 
     /// Whether what is open here may never be answered.
-    pub(in crate::session) fn may_never_end(&self, outbox: &Outbox) -> bool {
-        self.pushes().is_raw() || self.for_ever.is_some_and(|slot| outbox.is_awaited(slot))
+    pub(in crate::session) fn may_never_end(&self, queue: &ReplyQueue) -> bool {
+        self.pushes().is_raw() || self.for_ever.is_some_and(|slot| queue.is_awaited(slot))
     }
 
     /// Lets what waits at the server go: as if its time was over, or with an error if the process stops.
     pub(in crate::session) fn let_go(&mut self, core: &Core, stops: bool) {
-        let Some(slot) = self.waiting.filter(|slot| core.outbox.is_awaited(*slot)) else { return };
+        let Some(slot) = self.waiting.filter(|slot| core.queue.is_awaited(*slot)) else { return };
         if self.let_go.replace((slot, stops)) == Some((slot, stops)) {
             return;
         }
-        let (worker, outbox, link) = (core.worker.clone(), core.outbox.clone(), self.link.clone());
+        let (worker, queue, link) = (core.worker.clone(), core.queue.clone(), self.link.clone());
         let how: &[u8] = if stops { b"ERROR" } else { b"TIMEOUT" };
         tokio::task::spawn_local(async move {
-            let unblocking = unblock(&worker, &link, &outbox, slot, how);
+            let unblocking = unblock(&worker, &link, &queue, slot, how);
             if !stops {
                 return unblocking.await;
             }
@@ -95,16 +95,22 @@ impl Dedicated {
 }
 
 /// Asks until the slot is answered: what is to wait may not have reached the server yet, and another may stand behind.
-async fn unblock(worker: &Rc<Worker>, link: &Link<Peer>, outbox: &Rc<Outbox>, slot: u64, how: &[u8]) {
+async fn unblock(
+    worker: &Rc<Worker>,
+    link: &Link<LinkHandler>,
+    queue: &Rc<ReplyQueue>,
+    slot: u64,
+    how: &[u8],
+) {
     let mut pause = PAUSE.0;
-    while outbox.is_awaited(slot) {
+    while queue.is_awaited(slot) {
         // Known once the connection stands.
         if let Some(id) = link.client().id() {
             let id = id.to_string();
             let mut command = BytesMut::new();
             encode::command(&mut command, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), how]);
-            let what = What::Write(Box::new(Write::unwanted()));
-            let _ = send_on(&worker.own_link(), worker.shared.now(), |out| out.copy(&command), what);
+            let pending = Pending::Write(Box::new(Write::unwanted()));
+            let _ = send_on(&worker.own_link(), worker.shared.now(), |out| out.copy(&command), pending);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);

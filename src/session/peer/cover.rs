@@ -1,4 +1,4 @@
-//! What a shared link's coverage hangs on: its tracking, the feed, and whether it answers.
+//! What a shared link's coverage depends on: its tracking, the feed, and whether it answers.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::super::dark::Standing;
-use super::Peer;
+use super::LinkHandler;
 use crate::cache::{CoverageId, LinkId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
 use crate::resp::scanner::Kind;
@@ -32,7 +32,7 @@ pub(super) struct Arming {
     due: Cell<bool>,
 }
 
-impl Peer {
+impl LinkHandler {
     /// The coverage under which a read on this link would be filled now, and the link's number. Where the upstream does
     /// not track, it is that of the channels, which is for namespaces only.
     pub(in crate::session) fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, LinkId)> {
@@ -86,7 +86,7 @@ impl Peer {
     }
 
     /// No answer came in time: what was read on the link is void.
-    pub(in crate::session) fn fall_silent(&self) {
+    pub(in crate::session) fn mark_unresponsive(&self) {
         if !self.silent.replace(true) {
             warn!(
                 link = self.number.0,

@@ -1,11 +1,11 @@
 //! Whether the request at the front of a shared link is stuck, so that others had better go another way.
 //!
-//! What always holds: a request that is sent, and a reply that comes, cost a store each; whoever asks compares with its
+//! Invariants: a request that is sent, and a reply that comes, cost a store each; whoever asks compares with its
 //! clock. A link that is far away is not taken for a stuck one: the time that answers take there is known by then.
 
 use std::cell::Cell;
 
-use super::super::expect::{Expect, What};
+use super::super::expect::{InFlight, Pending};
 use crate::cache::Micros;
 
 /// A request that has been at the front for so long is stuck, if answers do not take longer here: one that writes (a
@@ -62,8 +62,8 @@ impl Default for Front {
 
 impl Front {
     /// This request is at the front since `since`.
-    pub(super) fn is(&self, request: Option<&Expect>, since: Micros) {
-        let writes = matches!(request, Some(Expect { what: What::Write(_) | What::Said(_), .. }));
+    pub(super) fn is(&self, request: Option<&InFlight>, since: Micros) {
+        let writes = matches!(request, Some(InFlight { pending: Pending::Write(_) | Pending::Said(_), .. }));
         let patience = match (self.usual.get(), writes) {
             (0, _) => UNKNOWN,
             (usual, true) => PATIENCE.0.max(TIMES * usual),
@@ -146,8 +146,8 @@ impl Front {
 mod tests {
     use super::*;
 
-    fn ping(since: Micros) -> Expect {
-        Expect { since, what: What::Ping }
+    fn ping(since: Micros) -> InFlight {
+        InFlight { since, pending: Pending::Ping }
     }
 
     #[test]

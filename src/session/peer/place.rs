@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::super::role;
 use super::super::shared::FeedUp;
-use super::Peer;
+use super::LinkHandler;
 use crate::cache::{CoverageId, Micros};
 use crate::namespace::Tracking;
 use crate::resp::scanner::Kind;
@@ -39,7 +39,7 @@ impl Place {
     }
 }
 
-impl Peer {
+impl LinkHandler {
     /// Its server was left since the connection was begun.
     pub(in crate::session) fn is_of_old(&self) -> bool {
         self.place.era.get() != self.shared.role.era()

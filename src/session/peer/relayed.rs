@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 
 use super::super::expect::Change;
-use super::super::outbox::To;
-use super::Peer;
+use super::super::queue::ReplySlot;
+use super::LinkHandler;
 use crate::cache::{Micros, Reason};
 use crate::namespace::Event;
 use crate::resp::decode::decode;
@@ -12,7 +12,7 @@ use crate::resp::pubsub::{is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, LARGE};
 
-impl Peer {
+impl LinkHandler {
     /// A subscriber is told of a change: when it reads the key here, it must not see what was before, even
     /// if it has heard sooner than the feed.
     pub(super) fn note_announcement(&self, frame: &[u8]) {
@@ -29,7 +29,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn relay(&self, to: To, since: Micros, chunk: Chunk<'_>, at: At) -> Option<To> {
+    pub(super) fn relay(&self, to: ReplySlot, since: Micros, chunk: Chunk<'_>, at: At) -> Option<ReplySlot> {
         if at.last {
             self.observe(since);
         }
@@ -41,7 +41,7 @@ impl Peer {
         (!at.last).then_some(to)
     }
 
-    pub(super) fn change(&self, to: &To, mut reply: BytesMut, kind: Kind, change: Change) {
+    pub(super) fn change(&self, to: &ReplySlot, mut reply: BytesMut, kind: Kind, change: Change) {
         match change {
             Change::Info if kind != Kind::Error => {
                 reply = super::super::nearside::with_section(&self.shared, reply);
@@ -50,7 +50,7 @@ impl Peer {
                 session.is_made_with(&attribute, value);
             }
             Change::Redirect if kind != Kind::Error => {
-                reply = super::super::clients::redirected(&to.outbox.session().who(), reply);
+                reply = super::super::clients::redirected(&to.queue.session().who(), reply);
             }
             Change::Info | Change::Library(..) | Change::Redirect => {}
             Change::HelloId(id, leaves) => {

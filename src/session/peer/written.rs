@@ -1,21 +1,21 @@
 //! The reply to a write: what it does to the cache before it is delivered.
 
-use super::Peer;
+use super::LinkHandler;
 use crate::cache::{Micros, Reason};
 use crate::command::{Say, Tells};
 use crate::resp::scanner::Kind;
 use crate::session::announce::{Key, Saying, decide};
-use crate::session::expect::{Barrier, What, Write};
+use crate::session::expect::{Barrier, Pending, Write};
 use crate::upstream::{At, Chunk};
 
-impl Peer {
+impl LinkHandler {
     pub(super) fn write_reply(
         &self,
         mut write: Box<Write>,
         since: Micros,
         chunk: Chunk<'_>,
         at: At,
-    ) -> Option<What> {
+    ) -> Option<Pending> {
         if let Some(to) = write.to.take() {
             if at.first {
                 self.raise_barrier(&mut write, &chunk, at);
@@ -34,7 +34,7 @@ impl Peer {
                 self.say(&mut write);
             }
             write.to = self.relay(to, since, chunk, at);
-            return (write.to.is_some() || write.announced > 0).then_some(What::Write(write));
+            return (write.to.is_some() || write.announced > 0).then_some(Pending::Write(write));
         }
         self.raise_barrier(&mut write, &chunk, at);
         if !write.popped.is_empty() {
@@ -56,7 +56,7 @@ impl Peer {
             // It may wait until all is done here.
             owner.wake();
         }
-        (write.announced > 0).then_some(What::Write(write))
+        (write.announced > 0).then_some(Pending::Write(write))
     }
 
     /// The reply to a write begins: what is to be said of its keys.
@@ -104,10 +104,10 @@ impl Peer {
     }
 
     /// What was sent may have been carried out though no reply comes, and its announcements are lost in any case.
-    pub(super) fn written_or_not(&self, what: &mut What, sent: bool) {
+    pub(super) fn written_or_not(&self, pending: &mut Pending, sent: bool) {
         let mut keys: Vec<Key> = Vec::new();
-        match what {
-            What::Write(write) => {
+        match pending {
+            Pending::Write(write) => {
                 self.invalidate(write.popped.drain(..));
                 if write.barrier.take().is_some() {
                     self.shared.cache.raise_barrier(self.shared.now(), true);
@@ -120,7 +120,7 @@ impl Peer {
                 let sayings = write.sayings.drain(..).flat_map(|saying| saying.keys);
                 keys.extend(sayings.map(|(key, _)| key).chain(write.said.drain(..).map(|(key, _)| key)));
             }
-            What::Said(said) => keys.extend(said.keys.drain(..).map(|(key, _)| key)),
+            Pending::Said(said) => keys.extend(said.keys.drain(..).map(|(key, _)| key)),
             _ => return,
         }
         if let Some(worker) = self.worker.upgrade().filter(|_| !keys.is_empty()) {

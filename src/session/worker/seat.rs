@@ -5,13 +5,13 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use super::Worker;
-use crate::session::outbox::Outbox;
+use crate::session::queue::ReplyQueue;
 
 /// See the [module](self).
 pub(super) struct Seat {
     pub(super) worker: Rc<Worker>,
     pub(super) id: u64,
-    pub(super) outbox: Rc<Outbox>,
+    pub(super) queue: Rc<ReplyQueue>,
     /// Told when it is given up.
     pub(super) gone: Rc<Notify>,
 }
@@ -21,7 +21,7 @@ impl Drop for Seat {
         if std::thread::panicking() {
             tracing::error!(client = self.id, "closed: a fault in nearside has ended this client's session");
         }
-        self.outbox.close();
+        self.queue.close();
         self.worker.sessions.borrow_mut().remove(&self.id);
         self.worker.inbox.client_left(&self.worker.shared);
         self.gone.notify_one();
@@ -81,9 +81,9 @@ mod tests {
                 shared.metrics.clients.inc();
                 inbox.clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let session = shared.clients.enter(Ends::default(), Arc::default(), 1);
-                let outbox = Rc::new(Outbox::new(1000, session));
-                worker.sessions.borrow_mut().insert(id, outbox.clone());
-                Seat { worker: worker.clone(), id, outbox, gone: gone.clone() }
+                let queue = Rc::new(ReplyQueue::new(1000, session));
+                worker.sessions.borrow_mut().insert(id, queue.clone());
+                Seat { worker: worker.clone(), id, queue, gone: gone.clone() }
             };
             let (faulty, other) = (sit(1), sit(2));
             let ended = tokio::task::spawn_local(async move {

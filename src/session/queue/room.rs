@@ -1,6 +1,6 @@
 //! Backpressure: how long those who bring replies wait for a client that leaves them untaken.
 //!
-//! What always holds: a link that one session has for itself waits as long as its client does. One that others share
+//! Invariants: a link that one session has for itself waits as long as its client does. One that others share
 //! waits only while the client takes what it has; then what is under way is kept beyond the limit, and with too much
 //! of it the client is sent away.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Inner, Outbox};
+use super::{Inner, ReplyQueue};
 
 /// How long a shared link waits for a client, which keeps its other clients waiting too; anew whenever the
 /// client has taken a fair piece.
@@ -28,7 +28,7 @@ pub(super) struct Hold {
     written: u64,
 }
 
-impl Outbox {
+impl ReplyQueue {
     /// Whether there is room for what a dedicated link brings; if not, `cx` is woken when there is.
     ///
     /// What is held in slots does not count: it may be held because of the very reply that the link brings.
@@ -36,12 +36,12 @@ impl Outbox {
         let mut inner = self.0.borrow_mut();
         let full = inner.is_crowded();
         if full {
-            inner.crowded.push(cx.waker().clone());
+            inner.blocked_links.push(cx.waker().clone());
         }
         !full
     }
 
-    /// Like [`Outbox::has_room`], for a link that others wait for too. It is held up only while the client
+    /// Like [`ReplyQueue::has_room`], for a link that others wait for too. It is held up only while the client
     /// takes what it has; then what is under way is kept beyond the limit, and if that is too much, the
     /// client is sent away.
     pub fn has_shared_room(self: &Rc<Self>, cx: &mut Context<'_>) -> bool {
@@ -70,10 +70,10 @@ impl Outbox {
             let this = self.clone();
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(HOLD).await;
-                this.0.borrow_mut().crowded.drain(..).for_each(Waker::wake);
+                this.0.borrow_mut().blocked_links.drain(..).for_each(Waker::wake);
             });
         }
-        inner.crowded.push(cx.waker().clone());
+        inner.blocked_links.push(cx.waker().clone());
         false
     }
 }

@@ -4,34 +4,34 @@
 //! may be allowed to say only one of them, of some keys even. So an entry knows by which of both its user has got it
 //! from the upstream; whoever asks by the other goes there once. A change of users voids all entries.
 
-use super::{IdentId, MAX_KEY, MAX_REST, NO_IDENT};
+use super::{IdentId, MAX_ARGS, MAX_KEY, NO_IDENT};
 
 /// Names a reply: the exact request, and for whom. Two names of one reply are equal, whatever it is asked `by`.
 #[derive(Clone, Copy, Debug)]
-pub struct Name<'a> {
+pub struct EntryKey<'a> {
     pub key: &'a [u8],
     /// The (user, database, protocol) of the session, as a number.
     pub ident: IdentId,
     /// The command, as a number.
     pub command: u16,
-    /// What stands behind the key in the request, raw, with its argument boundaries; at most [`MAX_REST`].
-    pub rest: &'a [u8],
+    /// What stands behind the key in the request, raw, with its argument boundaries; at most [`MAX_ARGS`].
+    pub args: &'a [u8],
     pub by: By,
 }
 
-impl PartialEq for Name<'_> {
+impl PartialEq for EntryKey<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.ident == other.ident
             && self.command == other.command
             && self.key == other.key
-            && self.rest == other.rest
+            && self.args == other.args
     }
 }
 
-impl Name<'_> {
+impl EntryKey<'_> {
     /// Whether no reply is kept under it.
     pub(super) fn is_too_long(&self) -> bool {
-        self.key.len() > MAX_KEY || self.rest.len() > MAX_REST || self.ident == NO_IDENT
+        self.key.len() > MAX_KEY || self.args.len() > MAX_ARGS || self.ident == NO_IDENT
     }
 }
 

@@ -1,6 +1,6 @@
 //! A session's replies on their way to its client.
 //!
-//! What always holds: replies leave in the order of their requests. Each request that is not answered at
+//! Invariants: replies leave in the order of their requests. Each request that is not answered at
 //! once opens a slot; the done prefix of the slots is moved to `out`, and the front slot's reply goes there
 //! as it comes, piece by piece.
 //!
@@ -24,36 +24,36 @@ use crate::upstream::{Outgoing, Stream};
 use room::Hold;
 
 /// Where one request's reply goes.
-pub struct To {
-    pub outbox: Rc<Outbox>,
+pub struct ReplySlot {
+    pub queue: Rc<ReplyQueue>,
     pub slot: u64,
 }
 
 /// A reply that a fault has lost never comes: better closed than waited for.
-impl Drop for To {
+impl Drop for ReplySlot {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.outbox.cut();
-            self.outbox.wake();
+            self.queue.cut();
+            self.queue.wake();
         }
     }
 }
 
-impl To {
+impl ReplySlot {
     /// Adds a piece of the reply; `last` completes it.
     pub fn piece(&self, bytes: Bytes, last: bool) {
-        self.outbox.piece(self.slot, bytes, last);
+        self.queue.piece(self.slot, bytes, last);
     }
 
     /// The reply as a whole, copied from `bytes`.
     pub fn whole(&self, bytes: &[u8]) {
-        self.outbox.whole(self.slot, bytes);
+        self.queue.whole(self.slot, bytes);
     }
 
     /// The reply is an error, worded by us. If a piece of the upstream's reply was passed on already,
     /// nothing can be said any more but by closing the connection.
     pub fn error(&self, text: &str) {
-        let mut inner = self.outbox.0.borrow_mut();
+        let mut inner = self.queue.0.borrow_mut();
         if inner.slot(self.slot).is_none_or(|slot| slot.done) {
             // Answered already, only not yet passed on.
             return;
@@ -69,7 +69,7 @@ impl To {
 }
 
 /// See the [module](self).
-pub struct Outbox(RefCell<Inner>, Arc<Session>);
+pub struct ReplyQueue(RefCell<Inner>, Arc<Session>);
 
 struct Inner {
     out: Outgoing,
@@ -86,7 +86,7 @@ struct Inner {
     /// The session's task.
     waker: Option<Waker>,
     /// Links that wait for room.
-    crowded: Vec<Waker>,
+    blocked_links: Vec<Waker>,
     /// How large this client's replies are lately, in bytes: the base of how many may be open.
     usual: usize,
     /// While a shared link waits for room.
@@ -102,8 +102,8 @@ struct Inner {
     written: u64,
 }
 
-/// How it stands after a [write](Outbox::write).
-pub(super) struct Left {
+/// How it stands after a [write](ReplyQueue::write).
+pub(super) struct WriteOutcome {
     /// The client takes no more now.
     pub pending: bool,
     /// More than the limit is left.
@@ -138,8 +138,8 @@ struct Slot {
     joined: Option<(Box<[u8]>, u64)>,
 }
 
-impl Outbox {
-    /// An outbox that asks for no more while it holds over `limit` bytes.
+impl ReplyQueue {
+    /// A queue that asks for no more while it holds over `limit` bytes.
     pub fn new(limit: usize, session: Arc<Session>) -> Self {
         let inner = RefCell::new(Inner {
             out: Outgoing::default(),
@@ -150,7 +150,7 @@ impl Outbox {
             joined: HashMap::new(),
             released: VecDeque::new(),
             waker: None,
-            crowded: Vec::new(),
+            blocked_links: Vec::new(),
             usual: UNKNOWN,
             hold: None,
             overrun: false,
@@ -431,7 +431,7 @@ impl Outbox {
         stream: &mut Stream,
         cx: &mut Context<'_>,
         spare: &RefCell<BytesMut>,
-    ) -> std::io::Result<Left> {
+    ) -> std::io::Result<WriteOutcome> {
         let mut inner = self.0.borrow_mut();
         let was_full = inner.is_full();
         let Inner { out, written, .. } = &mut *inner;
@@ -444,11 +444,11 @@ impl Outbox {
             out.swap_empty(&mut spare.borrow_mut());
             out.trim(KEPT);
         }
-        if !inner.crowded.is_empty() && !inner.is_crowded() {
-            inner.crowded.drain(..).for_each(Waker::wake);
+        if !inner.blocked_links.is_empty() && !inner.is_crowded() {
+            inner.blocked_links.drain(..).for_each(Waker::wake);
         }
         let full = inner.is_full();
-        Ok(Left {
+        Ok(WriteOutcome {
             pending,
             full,
             made_room: was_full && !full,
@@ -502,7 +502,7 @@ impl Inner {
 
     /// Lets go of what is open, and of who waits for room.
     fn forget(&mut self) {
-        self.crowded.drain(..).for_each(Waker::wake);
+        self.blocked_links.drain(..).for_each(Waker::wake);
         self.slots.clear();
         self.released.clear();
         self.joined.clear();
