@@ -1,6 +1,6 @@
 //! nearside: a coherent near cache for Redis behind a plain Redis port.
 //!
-//! What it promises stands in the README. This page walks one request through the code.
+//! What it promises stands in docs/guarantees.md. This page walks one request through the code.
 //!
 //! # A read: `GET users/1`
 //!

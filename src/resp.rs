@@ -16,7 +16,7 @@ pub mod encode;
 mod error;
 pub mod framer;
 mod inline;
-pub mod number;
+mod number;
 pub mod pubsub;
 pub mod request;
 pub mod scanner;

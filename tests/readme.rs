@@ -1,22 +1,36 @@
-//! The README's tables against the program.
+//! README.md and the pages of `docs/` against the program, the sources and each other.
 
+#[path = "readme/commands.rs"]
+mod commands;
+#[path = "readme/pages.rs"]
+mod pages;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-const README: &str = include_str!("../README.md");
+use pages::{page, pages, quoted, root, rows};
+use support::Redis;
+use support::program::Program;
 
-/// The cells of all rows of the README's tables.
-fn rows() -> impl Iterator<Item = Vec<&'static str>> {
-    README.lines().filter(|line| line.starts_with("| `")).map(|line| line.split(" | ").collect())
-}
+/// What the newcomer reads in three minutes.
+const README_LINES: usize = 170;
 
-fn bare(cell: &str) -> &str {
-    cell.trim_matches(|c| matches!(c, '|' | ' ' | '`'))
+/// Hyphenated names that are no settings.
+const PROGRAMS: [&str; 4] = ["redis-server", "valkey-server", "redis-cli", "redis-pubsub-dict"];
+
+fn nearside(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nearside"));
+    for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("NEARSIDE_")) {
+        command.env_remove(name);
+    }
+    let output = command.args(arguments).output().unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
 /// Name and default of every setting, as `nearside --help` gives them.
 fn settings() -> Vec<(String, String)> {
-    let help = Command::new(env!("CARGO_BIN_EXE_nearside")).arg("--help").output().unwrap().stdout;
-    let help = String::from_utf8(help).unwrap();
+    let help = nearside(&["--help"]);
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let flags = words.split(" --").skip(1).filter(|flag| flag.contains("[default: "));
     flags
@@ -29,11 +43,63 @@ fn settings() -> Vec<(String, String)> {
 }
 
 #[test]
+fn the_readme_is_short_and_leads_to_every_page() {
+    let readme = page("README.md");
+    let lines = readme.text.lines().count();
+    assert!(lines < README_LINES, "{lines} lines");
+    for page in pages().iter().filter(|page| page.path != "README.md") {
+        assert!(readme.links().contains(&&*page.path), "README.md does not lead to {}", page.path);
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut followed = 0;
+    for page in pages() {
+        for link in page.links() {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, anchor) =
+                link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
+            let target = if path.is_empty() { root().join(&page.path) } else { page.folder().join(path) };
+            let target = target.canonicalize().unwrap_or_else(|_| panic!("{}: no {link}", page.path));
+            if let Some(anchor) = anchor {
+                let other = pages()
+                    .into_iter()
+                    .find(|other| root().join(&other.path).canonicalize().unwrap() == target);
+                let other = other.unwrap_or_else(|| panic!("{}: {link} is no page", page.path));
+                assert!(other.anchors().iter().any(|known| known == anchor), "{}: no {link}", page.path);
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 40, "the pages were not understood: {followed} links");
+}
+
+#[test]
+fn files_that_are_named_exist() {
+    const FOLDERS: [&str; 7] = ["src/", "tests/", "scripts/", "config/", "benches/", "fuzz/", "docs/"];
+    let mut named = 0;
+    for page in pages() {
+        // Links are followed by another test, and are seen from the page.
+        let words = page.text.split(|c: char| !c.is_ascii_alphanumeric() && !"_-./".contains(c));
+        for path in words.map(|word| word.trim_end_matches('.')) {
+            if FOLDERS.iter().any(|folder| path.starts_with(folder)) {
+                assert!(root().join(path).exists(), "{} names {path}", page.path);
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "the pages were not understood: {named} files");
+}
+
+#[test]
 fn the_table_of_settings_is_that_of_the_help() {
-    let table = README.split("\n## ").find(|section| section.starts_with("Settings")).unwrap();
-    let listed: Vec<_> = rows()
-        .filter(|cells| table.contains(&cells.join(" | ")))
-        .map(|cells| (bare(cells[0]).to_owned(), bare(cells[1]).to_owned()))
+    let configuration = page("docs/configuration.md");
+    let listed: Vec<_> = rows(configuration.section("## Settings"))
+        .iter()
+        .map(|cells| (cells[0].trim_matches('`').to_owned(), cells[1].trim_matches('`').to_owned()))
         .collect();
     let mut expected = settings();
     assert!(expected.len() > 20, "the help was not understood: {expected:?}");
@@ -45,28 +111,122 @@ fn the_table_of_settings_is_that_of_the_help() {
 }
 
 #[test]
-fn every_reason_is_in_the_readme() {
-    let listed = |name: &str| README.contains(&format!("`{name}`"));
-    let mut names = nearside::cache::Reason::ALL.iter().map(|reason| reason.name());
-    let missing: Vec<_> =
-        names.by_ref().filter(|name| !["unknown", "filled"].contains(name) && !listed(name)).collect();
-    assert_eq!(missing, [""; 0]);
+fn the_keys_of_a_namespace_are_those_that_it_has() {
+    let configuration = page("docs/configuration.md");
+    let section = configuration.section("## Namespaces");
+    let (_, table) = section.split_once("| key | without it |").expect("the table of keys");
+    let table = table.split("\n\n").next().unwrap();
+    let listed: Vec<_> = rows(table).iter().map(|cells| cells[0].trim_matches('`').to_owned()).collect();
+    let report = nearside(&["check", "--namespace", "users"]);
+    let known = report.lines().filter_map(|line| line.strip_prefix("namespace.users."));
+    let known: Vec<_> = known.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert!(known.len() > 3, "{report}");
+    assert_eq!(listed, known);
 }
 
 #[test]
-fn every_metric_is_in_the_readme() {
-    let export = include_str!("../src/admin/export.rs");
-    let (_, snapshot) = export.split_once("\n    vec![").expect("the list of metrics");
-    let (snapshot, _) = snapshot.split_once("\n}").expect("its end");
-    let mut names = 0;
-    for piece in snapshot.split(&['(', ':'][..]) {
-        let Some(name) = piece.trim().strip_prefix('"').and_then(|piece| piece.split('"').next()) else {
-            continue;
-        };
-        if name.chars().all(|c| c.is_ascii_lowercase() || c == '_') && name.contains(char::is_alphabetic) {
-            names += 1;
-            assert!(README.contains(name), "{name} is not in the README");
+fn settings_that_are_named_exist() {
+    let known: BTreeSet<_> = settings().into_iter().map(|(name, _)| name).collect();
+    let mut named = 0;
+    for page in pages() {
+        for span in page.spans() {
+            let flag = span.strip_prefix("--").map(|flag| flag.split([' ', '=']).next().unwrap());
+            let is_name = span.contains('-') && span.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            match flag.or(is_name.then_some(span)) {
+                Some("config") | None => {}
+                Some(name) if PROGRAMS.contains(&name) => {}
+                Some(name) => {
+                    assert!(known.contains(name), "{}: there is no setting `{span}`", page.path);
+                    named += 1;
+                }
+            }
         }
     }
-    assert!(names > 30, "the list of metrics was not understood: {names} names");
+    assert!(named > 40, "the pages were not understood: {named} settings");
+}
+
+#[test]
+fn the_commands_that_are_cached_are_those_that_can_be() {
+    let refused = nearside(&["check", "--cache-commands", "nope"]);
+    let (_, possible) = refused.split_once("possible are all, or ").expect("the list");
+    let possible: BTreeSet<_> = possible.trim_end().split(", ").map(str::to_uppercase).collect();
+    let commands = page("docs/commands.md");
+    let listed = rows(commands.section("## What is cached"));
+    let listed: BTreeSet<_> = listed.iter().flat_map(|row| quoted(row[1])).map(str::to_owned).collect();
+    // What `MGET` is put together with is named as itself.
+    assert_eq!(listed, possible);
+}
+
+/// The names, labels and values that `/metrics` gives, and the names of `INFO nearside`.
+struct Exported {
+    metrics: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+    info: BTreeSet<String>,
+}
+
+fn exported() -> Exported {
+    let redis = Redis::start();
+    let near = Program::start(redis.port, &[]);
+    let info = near.connect().text("NEARSIDE STATS");
+    let info =
+        info.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect();
+    let mut metrics = BTreeMap::<String, BTreeMap<_, BTreeSet<_>>>::new();
+    let mut last = String::new();
+    for line in near.page("/metrics").lines() {
+        if let Some(of) = line.strip_prefix("# TYPE ") {
+            last = of.split(' ').next().unwrap().to_owned();
+            metrics.entry(last.clone()).or_default();
+        } else if let Some((_, labels)) = line.split_once('{') {
+            for label in
+                labels.split('}').next().unwrap().split(',').filter(|label| !label.starts_with("le="))
+            {
+                let (label, value) = label.split_once('=').unwrap();
+                let values = metrics.get_mut(&last).unwrap().entry(label.to_owned()).or_default();
+                values.insert(value.trim_matches('"').to_owned());
+            }
+        }
+    }
+    assert!(metrics.len() > 30, "the metrics were not understood: {metrics:?}");
+    Exported { metrics, info }
+}
+
+#[test]
+fn the_table_of_metrics_is_what_is_exported() {
+    let exported = exported();
+    let metrics = page("docs/metrics.md");
+    let mut listed = BTreeMap::new();
+    for row in rows(metrics.section("## Metrics")) {
+        let mut labels = BTreeMap::<_, BTreeSet<_>>::new();
+        if let [label, values @ ..] = &quoted(row[1])[..] {
+            let mut values: BTreeSet<_> = values.iter().map(ToString::to_string).collect();
+            if row[1].ends_with("[below](#reasons)") {
+                values = reasons_of(&metrics, row[0]);
+            }
+            labels.insert(label.to_string(), values);
+        }
+        for name in quoted(row[0]) {
+            assert!(listed.insert(name.to_owned(), labels.clone()).is_none(), "{name} stands there twice");
+        }
+    }
+    assert_eq!(listed.keys().collect::<Vec<_>>(), exported.metrics.keys().collect::<Vec<_>>());
+    assert_eq!(listed, exported.metrics);
+}
+
+/// The reasons that are listed under the name of this metric.
+fn reasons_of(metrics: &pages::Page, name: &str) -> BTreeSet<String> {
+    let section = metrics.section("## Reasons");
+    let (_, table) =
+        section.split_once(&format!("({name}):\n\n")).unwrap_or_else(|| panic!("no reasons of {name}"));
+    rows(table.split("\n\n").next().unwrap()).iter().map(|row| row[0].trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn metrics_that_are_named_exist() {
+    let exported = exported();
+    for page in pages() {
+        let words = page.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.starts_with("nearside_")) {
+            let known = exported.metrics.contains_key(name) || exported.info.contains(name);
+            assert!(known, "{} names {name}, which is neither exported nor shown by INFO", page.path);
+        }
+    }
 }

@@ -25,7 +25,7 @@ def table(rows):
 
 
 def markdown(rows):
-    """The table for the README."""
+    """The table for docs/benchmarks.md."""
     lines = ["| what | nearside | peer | ratio | target | |", "|---|---|---|---|---|---|"]
     for row in rows:
         what, ours, peer, of, ratio, target, verdict, note = line(row)

@@ -15,7 +15,9 @@ use super::expect::{InFlight, Pending};
 use super::peer::LinkHandler;
 use super::worker::{UNUSED, Worker, is_active};
 use crate::cache::{IdentId, LinkId, Micros};
-use crate::upstream::{Link, PING, Pace};
+use crate::upstream::{Link, Pace};
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 impl Worker {
     pub(super) async fn heartbeat(self: &Rc<Self>) {

@@ -3,6 +3,7 @@
 
 pub mod chaos;
 pub mod program;
+pub mod python;
 pub mod relay;
 pub mod scripted;
 

@@ -99,11 +99,21 @@ impl Program {
 
     /// The status of an admin page; `None` if nobody answers.
     pub fn status(&self, path: &str) -> Option<u16> {
+        self.response(path)?.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// What stands on an admin page.
+    pub fn page(&self, path: &str) -> String {
+        let response = self.response(path).expect("the admin port answers");
+        response.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+
+    fn response(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
-        text.split(' ').nth(1)?.parse().ok()
+        Some(text)
     }
 }
 
