@@ -16,7 +16,7 @@ pub mod encode;
 mod error;
 pub mod framer;
 mod inline;
-mod number;
+pub mod number;
 pub mod pubsub;
 pub mod request;
 pub mod scanner;

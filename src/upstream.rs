@@ -34,7 +34,7 @@ pub use dial::Dial;
 pub use link::{Link, can_connect};
 pub use ours::Ours;
 pub use outgoing::{LARGE, Outgoing};
-pub use pings::{Pace, Pings};
+pub use pings::{PING, Pace, Pings};
 pub use reached::Reached;
 pub use said::Said;
 pub use server_id::ServerId;

@@ -5,7 +5,7 @@
 //! (`src/db.c`) and key specs (`src/commands/*.json`), and where those are looser than the command, the command.
 
 use super::streams;
-use crate::resp::request::Request;
+use crate::resp::{number::string2ll, request::Request};
 
 /// What a command does to one of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Part {
             }
             Part::Counted { at, step, usage } => {
                 let (first, step) = (usize::from(at) + 1, usize::from(step));
-                let count = req.get(usize::from(at)).and_then(number).ok_or(Malformed)?;
+                let count = req.get(usize::from(at)).and_then(count).ok_or(Malformed)?;
                 let end = count.checked_mul(step).and_then(|n| n.checked_add(first)).ok_or(Malformed)?;
                 if end > len {
                     return Err(Malformed);
@@ -184,13 +184,8 @@ fn is_any(word: &[u8], lower: &[&str]) -> bool {
     lower.iter().any(|l| is(word, l))
 }
 
-/// A count as Redis reads it (`string2ll`): digits alone, no leading zero.
-fn number(arg: &[u8]) -> Option<usize> {
-    let plain = arg == b"0" || (arg.first() != Some(&b'0') && arg.iter().all(u8::is_ascii_digit));
-    if !plain {
-        return None;
-    }
-    std::str::from_utf8(arg).ok()?.parse().ok()
+fn count(arg: &[u8]) -> Option<usize> {
+    usize::try_from(string2ll(arg)?).ok()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::questions::ask_again;
 use super::{Awaited, Feed, FeedClient, Hooks};
 use crate::cache::Waiter;
-use crate::upstream::{Link, Pace};
+use crate::upstream::{Link, PING, Pace};
 
 const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
 
@@ -41,7 +41,7 @@ fn send<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool, looks: b
             let _ = link.send(|out| out.copy(COMMAND_STATS), Awaited::Calls);
         }
     }
-    let _ = link.send(|out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Awaited::Pong { sent, arms, looks });
+    let _ = link.send(|out| out.copy(PING), Awaited::Pong { sent, arms, looks });
 }
 
 /// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time, and

@@ -1,8 +1,8 @@
-//! The decimal numbers of RESP's count and length lines.
+//! Decimal numbers: of RESP's count and length lines, and of arguments that Redis reads as strictly.
 
 /// A number as Redis reads it (`string2ll` in util.c): an optional `-`, no `+`, no leading zero, no
 /// blanks, at most 20 characters, within `i64`.
-pub(super) fn string2ll(text: &[u8]) -> Option<i64> {
+pub fn string2ll(text: &[u8]) -> Option<i64> {
     if text == b"0" {
         return Some(0);
     }

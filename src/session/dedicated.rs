@@ -30,7 +30,7 @@ use crate::cache::{IdentId, Micros, Reason};
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::encode;
 use crate::resp::request::Request;
-use crate::upstream::{Link, Login};
+use crate::upstream::{Link, Login, PING};
 
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
@@ -321,8 +321,7 @@ impl Dedicated {
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.
-                    let _ =
-                        send_on(&self.link, core.now, |out| out.copy(b"*1\r\n$4\r\nPING\r\n"), Pending::Ping);
+                    let _ = send_on(&self.link, core.now, |out| out.copy(PING), Pending::Ping);
                 }
                 self.plain(core, row, kind, request, raw);
             }

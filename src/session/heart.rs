@@ -15,9 +15,7 @@ use super::expect::{InFlight, Pending};
 use super::peer::LinkHandler;
 use super::worker::{UNUSED, Worker, is_active};
 use crate::cache::{IdentId, LinkId, Micros};
-use crate::upstream::{Link, Pace};
-
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+use crate::upstream::{Link, PING, Pace};
 
 impl Worker {
     pub(super) async fn heartbeat(self: &Rc<Self>) {

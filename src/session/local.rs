@@ -23,6 +23,7 @@ use super::peer::LinkHandler;
 use super::queue::ReplySlot;
 use super::state::Became;
 use crate::command::{Local, Row};
+use crate::resp::number::string2ll;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
 use crate::upstream::{Link, Login};
@@ -128,7 +129,7 @@ pub(super) struct Hello {
 /// `HELLO [version [AUTH user password] [SETNAME name]]`, with the checks in the order of Redis'
 /// `helloCommand`; what is wrong is an error's text.
 pub(super) fn parse_hello(request: &Request<'_>) -> Result<Hello, Cow<'static, str>> {
-    let protocol = match request.get(1).map(integer) {
+    let protocol = match request.get(1).map(string2ll) {
         None => None,
         Some(Some(2)) => Some(Protocol::Resp2),
         Some(Some(3)) => Some(Protocol::Resp3),
@@ -290,7 +291,7 @@ impl Core {
 /// request, and if the id is none of ours.
 pub(super) fn unblocking(core: &Core, row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
     row.filter(|row| row.name == "client|unblock")?;
-    let id = integer(request.get(2)?).and_then(|id| u64::try_from(id).ok())?;
+    let id = string2ll(request.get(2)?).and_then(|id| u64::try_from(id).ok())?;
     let id = upstream_id(&core.shared, id)?.to_string();
     let args: Vec<_> =
         (0..request.len()).map(|i| if i == 2 { id.as_bytes() } else { request.arg(i) }).collect();
@@ -309,15 +310,8 @@ pub(super) fn version(protocol: Protocol) -> &'static [u8] {
 
 /// A database number as Redis takes it.
 pub(super) fn number(arg: &[u8]) -> Option<u32> {
-    let number = integer(arg)?;
+    let number = string2ll(arg)?;
     u32::try_from(number).ok().filter(|number| *number <= i32::MAX as u32)
-}
-
-/// As Redis' `string2ll`: no sign but `-`, no leading zeros.
-pub(super) fn integer(arg: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(arg).ok()?;
-    let number: i64 = text.parse().ok()?;
-    (number.to_string() == text).then_some(number)
 }
 
 /// As Redis' `validateClientName`.
@@ -329,7 +323,7 @@ fn is_name(name: &[u8]) -> bool {
 pub(super) fn with_number(reply: BytesMut, field: &[u8], change: impl FnOnce(i64) -> i64) -> BytesMut {
     let Some(start) = memmem::find(&reply, field).map(|found| found + field.len()) else { return reply };
     let Some(len) = memchr::memchr(b'\r', &reply[start..]) else { return reply };
-    let Some(number) = integer(&reply[start..start + len]) else { return reply };
+    let Some(number) = string2ll(&reply[start..start + len]) else { return reply };
     let mut changed = BytesMut::with_capacity(reply.len() + 20);
     changed.extend_from_slice(&reply[..start]);
     changed.extend_from_slice(change(number).to_string().as_bytes());

@@ -14,11 +14,11 @@ use bytes::{Bytes, BytesMut};
 use super::asking::Asking;
 use super::clients::Session;
 use super::core::{Core, Raw};
-use super::local::integer;
 use super::worker::{Inbox, Message};
 use crate::command::{Row, Table};
 use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
+use crate::resp::number::string2ll;
 use crate::resp::request::Request;
 
 /// The upstream gives it to nobody.
@@ -90,7 +90,7 @@ pub(super) fn begin(core: &mut Core, row: Option<&Row>, request: &Request<'_>) -
     let Some(at) = row.filter(|row| row.name == "client|tracking").and_then(|_| place(request)) else {
         return false;
     };
-    let id = integer(request.arg(at)).and_then(|id| u64::try_from(id).ok());
+    let id = string2ll(request.arg(at)).and_then(|id| u64::try_from(id).ok());
     let Some(session) = id.and_then(|id| core.shared.clients.get(id)) else { return false };
     let lead = Lead::to(&session);
     let inbox = core.worker.inbox.clone();
@@ -108,7 +108,7 @@ pub(super) fn begin(core: &mut Core, row: Option<&Row>, request: &Request<'_>) -
 /// The request as the upstream is to have it, if it names a connection of nearside's that is no session's.
 pub(super) fn astray(core: &Core, row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
     let at = row.filter(|row| row.name == "client|tracking").and_then(|_| place(request))?;
-    integer(request.arg(at)).filter(|id| core.shared.settings.upstream.ours.has_id(*id))?;
+    string2ll(request.arg(at)).filter(|id| core.shared.settings.upstream.ours.has_id(*id))?;
     Some(rewritten(request.args().map(<[u8]>::to_vec).collect(), at, NOBODY))
 }
 

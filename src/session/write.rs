@@ -22,7 +22,7 @@ use super::worker::Worker;
 use crate::cache::{Micros, NO_LINK, Reason};
 use crate::command::{Access, KeySet, KeyUse, Row, Say, Tells};
 use crate::resp::request::Request;
-use crate::upstream::{Link, Outgoing};
+use crate::upstream::{Link, Outgoing, PING};
 
 /// Keys that one request or transaction touches, at most; with more of them everything is fenced.
 const MAX_KEYS: usize = 1 << 16;
@@ -256,7 +256,7 @@ impl WriteSet {
         }));
         let write = |out: &mut Outgoing| {
             raw.write(out);
-            out.copy(b"*1\r\n$4\r\nPING\r\n");
+            out.copy(PING);
         };
         let _ = send_on(link, now, write, pending);
     }

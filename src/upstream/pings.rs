@@ -8,6 +8,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// The request, whole: asks whether the other side lives, or for an answer that stands behind another.
+pub const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
 /// Below this bound it is of no use to hurry.
 const LEAST: Duration = Duration::from_millis(20);
 
