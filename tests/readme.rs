@@ -95,6 +95,17 @@ fn files_that_are_named_exist() {
 }
 
 #[test]
+fn the_rooms_are_those_of_the_source() {
+    let architecture = page("docs/architecture.md");
+    let listed = rows(architecture.section("## Rooms"));
+    let listed: BTreeSet<_> = listed.iter().flat_map(|row| quoted(row[0])).map(str::to_owned).collect();
+    let files = std::fs::read_dir(root().join("src")).unwrap().map(|entry| entry.unwrap().file_name());
+    let rooms = files.filter_map(|name| name.to_str().unwrap().strip_suffix(".rs").map(str::to_owned));
+    let rooms: BTreeSet<_> = rooms.filter(|room| room != "lib").collect();
+    assert_eq!(listed, rooms);
+}
+
+#[test]
 fn the_table_of_settings_is_that_of_the_help() {
     let configuration = page("docs/configuration.md");
     let listed: Vec<_> = rows(configuration.section("## Settings"))
