@@ -53,6 +53,17 @@ fn the_readme_is_short_and_leads_to_every_page() {
 }
 
 #[test]
+fn figures_of_the_readme_are_those_of_the_benchmarks() {
+    let (readme, benchmarks) = (page("README.md"), page("docs/benchmarks.md"));
+    let is_figure = |word: &&str| word.contains(',') && word.chars().all(|c| c.is_ascii_digit() || c == ',');
+    let words = |page: &pages::Page| page.text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let (named, measured) = (words(&readme), words(&benchmarks));
+    let figures: Vec<_> = named.iter().map(|word| word.trim_end_matches(',')).filter(is_figure).collect();
+    assert_eq!(figures.len(), 2, "{figures:?}");
+    figures.iter().for_each(|figure| assert!(measured.iter().any(|word| word == figure), "{figure}"));
+}
+
+#[test]
 fn links_lead_somewhere() {
     let mut followed = 0;
     for page in pages() {
