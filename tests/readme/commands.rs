@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::pages::{Block, page, pages, root, rows};
 use super::support::program::Program;
-use super::support::{Redis, SOON, eventually, python};
+use super::support::{Redis, SOON, eventually, free_port, python};
 
 /// A bound that no busy machine exceeds between two lines of a dialogue.
 const PATIENT: [&str; 2] = ["--max-staleness", "30s"];
@@ -295,4 +295,35 @@ fn subcommands_of_nearside_are_those_of_its_help() {
     known.sort();
     listed.sort();
     assert_eq!(listed, known);
+}
+
+/// The user that the page on deployment makes for nearside lacks nothing that it asks for.
+#[test]
+fn the_user_for_nearside_lacks_nothing() {
+    let deployment = page("docs/deployment.md");
+    let blocks = deployment.blocks();
+    let line = blocks.iter().flat_map(|block| block.text.lines()).find(|line| line.contains("ACL SETUSER"));
+    let scene = Scene::start();
+    assert_eq!(scene.say(line.expect("the user").trim_start_matches("$ ")), "OK\n");
+    let upstream = format!("redis://nearside:secret@127.0.0.1:{}", scene.redis.port);
+    let (port, admin) = (free_port(), free_port());
+    let (listen, pages) = (port.to_string(), admin.to_string());
+    let settings = ["--listen", &listen, "--admin", &pages, "--upstream", &upstream, "--namespace", "users"];
+    let mut near = Program::run(&settings, port, admin);
+    near.wait_for("the feed is subscribed");
+    let mut client = near.connect();
+    for line in
+        ["SET users/1 ada", "HSET users/2 a b", "HDEL users/2 a", "EVAL return(1) 0", "HGETALL elsewhere"]
+    {
+        client.cmd(line);
+    }
+    eventually("what is read is cached", || {
+        client.cmd("GET elsewhere");
+        client.text("NEARSIDE WHY elsewhere").contains("cached: yes")
+    });
+    near.terminate();
+    assert!(near.ended().success());
+    assert!(!near.seen.contains(" WARN "), "{}", near.seen);
+    let mut direct = scene.redis.connect();
+    assert_eq!(direct.text("ACL LOG"), "*0\r\n", "the upstream has refused something");
 }
