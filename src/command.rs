@@ -21,6 +21,7 @@ mod sample;
 mod streams;
 mod table;
 mod tells;
+mod word;
 
 pub use keys::{KeySet, KeyUse};
 pub use overlay::ServerCommand;

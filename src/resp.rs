@@ -17,16 +17,10 @@ mod error;
 pub mod framer;
 mod inline;
 pub mod number;
+mod protocol;
 pub mod pubsub;
 pub mod request;
 pub mod scanner;
 
 pub use error::{ProtocolError, ReplyError};
-
-/// The protocol version that a connection speaks; RESP2 until `HELLO 3`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    #[default]
-    Resp2,
-    Resp3,
-}
+pub use protocol::Protocol;

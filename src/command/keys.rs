@@ -5,6 +5,7 @@
 //! (`src/db.c`) and key specs (`src/commands/*.json`), and where those are looser than the command, the command.
 
 use super::streams;
+use super::word::{is, is_any};
 use crate::resp::{number::string2ll, request::Request};
 
 /// What a command does to one of its keys.
@@ -174,14 +175,6 @@ fn at(len: usize, i: usize, usage: KeyUse, f: &mut impl FnMut(usize, KeyUse)) {
     if i < len {
         f(i, usage);
     }
-}
-
-pub(super) fn is(word: &[u8], lower: &str) -> bool {
-    word.eq_ignore_ascii_case(lower.as_bytes())
-}
-
-fn is_any(word: &[u8], lower: &[&str]) -> bool {
-    lower.iter().any(|l| is(word, l))
 }
 
 fn count(arg: &[u8]) -> Option<usize> {

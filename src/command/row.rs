@@ -1,8 +1,9 @@
 //! One command's row, and the words in which it is said.
 
-use super::keys::{KeySet, KeyUse, Keys, Part, is};
+use super::keys::{KeySet, KeyUse, Keys, Part};
 use super::streams;
 use super::tells::Tells;
+use super::word::is;
 use crate::resp::request::Request;
 use std::borrow::Cow;
 

@@ -3,7 +3,7 @@
 //! Invariants: an option that is not known counts as blocking, because on a shared link a mistake there
 //! would stall every session.
 
-use super::keys::is;
+use super::word::is;
 use crate::resp::request::Request;
 use std::ops::Range;
 

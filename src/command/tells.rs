@@ -4,7 +4,8 @@
 //! command was carried out; where it does not, [`Say::Look`] says so. Where it proves that nothing was changed,
 //! nothing is said.
 
-use super::keys::{KeyUse, is};
+use super::keys::KeyUse;
+use super::word::is;
 use crate::resp::request::Request;
 use crate::resp::scanner::Kind;
 

@@ -2,7 +2,7 @@
 //!
 //! HIMPORT's field sets live on the connection, so all of HIMPORT does.
 
-use super::*;
+use super::spec::*;
 
 pub(super) const ROWS: &[Spec] = &[
     read("arcount", 2),

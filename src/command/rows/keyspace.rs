@@ -1,6 +1,6 @@
 //! Commands on keys of any type.
 
-use super::*;
+use super::spec::*;
 
 pub(super) const ROWS: &[Spec] = &[
     read("clusterscan", -2).keys(NO_KEYS),

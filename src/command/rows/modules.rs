@@ -2,7 +2,7 @@
 //!
 //! Search names indexes, not keys, so what writes there writes unknown keys.
 
-use super::*;
+use super::spec::*;
 
 pub(super) const ROWS: &[Spec] = &[
     write("bf.add", 3),

@@ -2,7 +2,7 @@
 //!
 //! A script counts as writing the keys that it declares, and others that it does not: of those nobody can know.
 
-use super::*;
+use super::spec::*;
 
 pub(super) const ROWS: &[Spec] = &[
     write("eval", -3).keys(SCRIPTED).tells(Tells::Script),

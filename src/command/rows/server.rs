@@ -6,7 +6,7 @@
 //! connection (`securityWarningCommand`); nearside does so itself.
 
 use super::super::row::Local;
-use super::*;
+use super::spec::*;
 
 pub(super) const ROWS: &[Spec] = &[
     plain("acl", -2),

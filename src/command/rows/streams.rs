@@ -1,6 +1,6 @@
 //! Streams.
 
-use super::*;
+use super::spec::*;
 
 pub(super) const ROWS: &[Spec] = &[
     write("xack", -4).tells(Tells::ThereIf),

@@ -3,7 +3,7 @@
 //! PFCOUNT is a write here, though the server calls it readonly: it stores the count that it found in the key, and a cached
 //! GET of that key would show the difference.
 
-use super::*;
+use super::spec::*;
 
 pub(super) const ROWS: &[Spec] = &[
     write("append", 3).tells(Tells::There),
