@@ -2,7 +2,8 @@
 
 use tracing::debug;
 
-use super::{FeedClient, Hooks, MAX_DEPTH};
+use super::client::{FeedClient, MAX_DEPTH};
+use super::hooks::Hooks;
 use crate::cache::{Micros, Reason, Waiter};
 use crate::namespace::{Event, OnUpdate};
 use crate::resp::decode::{Value, decode};

@@ -7,16 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::questions::ask_again;
-use super::{Awaited, Feed, FeedClient, Hooks};
+use super::ask::{ask_again, ping, ping_and_look};
+use super::client::FeedClient;
+use super::hooks::{Feed, Hooks};
 use crate::cache::Waiter;
-use crate::upstream::{Link, PING, Pace};
-
-const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
-
-pub(super) fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
-    send(link, arms, true);
-}
+use crate::upstream::{Link, Pace};
 
 /// Sends a `PING` because of a barrier that is not passed yet, while reads come in. At most one is under way: its
 /// answer asks for the next, if that is wanted then.
@@ -28,20 +23,7 @@ fn pass_barrier<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
         return;
     }
     // To look each time would cost the upstream too much where scripts come one after another.
-    send(link, false, cache.barrier_to_look_behind() >= client.looked.get());
-}
-
-fn send<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool, looks: bool) {
-    let client = link.client();
-    let sent = client.feed.hooks.now();
-    client.pings.sent(sent);
-    if looks {
-        client.looked.set(sent);
-        if client.questions.looks() {
-            let _ = link.send(|out| out.copy(COMMAND_STATS), Awaited::Calls);
-        }
-    }
-    let _ = link.send(|out| out.copy(PING), Awaited::Pong { sent, arms, looks });
+    ping_and_look(link, false, cache.barrier_to_look_behind() >= client.looked.get());
 }
 
 /// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time, and

@@ -1,0 +1,175 @@
+//! What becomes of each answer to the feed's questions.
+
+use std::time::Duration;
+
+use tracing::{debug, info};
+
+use super::client::{FeedClient, MAX_DEPTH};
+use super::commands::commands;
+use super::hooks::Hooks;
+use super::questions::Question;
+use super::stats::{Calls, Changes};
+use crate::cache::{Reason, Waiter};
+use crate::resp::Protocol;
+use crate::resp::decode::decode;
+use crate::resp::scanner::Kind;
+use crate::upstream::{Said, ServerId};
+
+impl<W: Waiter, H: Hooks> FeedClient<W, H> {
+    /// What is asked first. A RESP2 connection that is subscribed may say nothing but `PING`, so it subscribes last.
+    pub(super) fn at_first(&self) -> Vec<Question> {
+        let feed = &self.feed;
+        feed.hooks.metrics().feed_connects.inc();
+        let mut first = Vec::new();
+        if self.protocol == Protocol::Resp3 && feed.tracking {
+            first.push(Question::ClientId);
+        }
+        if self.protocol == Protocol::Resp3 && !feed.broadcast.is_empty() {
+            first.push(Question::Broadcast);
+        } else {
+            feed.hooks.broadcasts(false);
+        }
+        first.extend([Question::Server, Question::Commands]);
+        if self.protocol == Protocol::Resp2 {
+            // A subscriber may not ask.
+            feed.hooks.watches_users(false);
+            self.questions.blind.set(true);
+        } else if self.wants_channels() {
+            first.push(Question::Subscribe);
+        }
+        first
+    }
+
+    fn wants_channels(&self) -> bool {
+        !self.questions.subscribed.get() && self.feed.hooks.namespaces().iter().next().is_some()
+    }
+
+    /// Whether something is still to be answered before the feed can be armed; if so it is asked soon.
+    pub(super) fn ask_the_rest(&self) -> bool {
+        let questions = &self.questions;
+        if !questions.put_off.borrow().is_empty() {
+            questions.ask_soon();
+            return true;
+        }
+        if self.wants_channels() {
+            questions.put_off.borrow_mut().push(Question::Subscribe);
+            questions.ask_after(Duration::ZERO);
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn answered(&self, question: Question, frame: &[u8], kind: Kind) {
+        match Said::of(kind, frame) {
+            Said::NotNow => self.put_off(question, frame),
+            Said::Refused => self.refuse(question, frame),
+            Said::Answer => self.take_in(question, frame),
+        }
+    }
+
+    fn take_in(&self, question: Question, frame: &[u8]) {
+        let hooks = &self.feed.hooks;
+        self.feed.told.allowed(question);
+        match question {
+            Question::ClientId => self.client_id.set(decode(frame, 0).ok().and_then(|id| id.as_int())),
+            Question::Server => self.server.set(ServerId::of(frame)),
+            Question::Broadcast => hooks.broadcasts(true),
+            Question::Commands => match decode(frame, MAX_DEPTH) {
+                Ok(reply) => hooks.commands(&commands(&reply)),
+                Err(wrong) => debug!(%wrong, "the reply to COMMAND was not understood"),
+            },
+            Question::Subscribe => self.questions.subscribed.set(true),
+            Question::Calls => {}
+        }
+        if self.armed.get() && matches!(question, Question::ClientId | Question::Server) {
+            self.tell_up();
+        }
+    }
+
+    /// A reply to `INFO commandstats`.
+    pub(super) fn looked(&self, frame: &[u8], kind: Kind) {
+        let (questions, hooks) = (&self.questions, &self.feed.hooks);
+        match Said::of(kind, frame) {
+            Said::NotNow => {
+                questions.blinded.set(true);
+                return self.put_off(Question::Calls, frame);
+            }
+            Said::Refused => {
+                questions.blinded.set(false);
+                questions.blind.set(true);
+                hooks.watches_users(false);
+                return self.refuse(Question::Calls, frame);
+            }
+            Said::Answer => questions.blinded.set(false),
+        }
+        self.feed.told.allowed(Question::Calls);
+        hooks.watches_users(true);
+        let (was_blind, calls) = (questions.blind.replace(false), Calls::of(frame));
+        let before = questions.calls.replace(Some(calls));
+        let Changes { swapped, users, role } = before.map(|before| calls.since(&before)).unwrap_or_default();
+        if was_blind && before.is_none() && self.armed.get() {
+            info!(
+                "what was done upstream while INFO was not allowed is not known: everything cached is void"
+            );
+            self.void(Reason::Tracking);
+        }
+        if swapped {
+            info!("databases were swapped: everything cached is void");
+            self.void(Reason::Tracking);
+        }
+        if users {
+            info!("users or their rules were changed upstream: everything cached is void");
+            self.void(Reason::Users);
+            questions.ask_refused_now();
+            hooks.rights_changed();
+        }
+        if role {
+            hooks.role_changed();
+        }
+    }
+
+    fn void(&self, reason: Reason) {
+        self.feed.hooks.metrics().heard_flushes.inc();
+        self.feed.cache.flush(reason);
+    }
+
+    fn put_off(&self, question: Question, frame: &[u8]) {
+        self.tell_put_off(question.name(), frame);
+        let questions = &self.questions;
+        match self.armed.get() {
+            true if question == Question::Calls && !questions.blind.get() => {}
+            true => {
+                questions.refused.borrow_mut().push(question);
+                questions.ask_refused_later();
+            }
+            // It goes with the next `PING` anyhow.
+            false if question == Question::Calls => {}
+            false => questions.put_off.borrow_mut().push(question),
+        }
+    }
+
+    fn refuse(&self, question: Question, frame: &[u8]) {
+        let (hooks, reply) = (&self.feed.hooks, String::from_utf8_lossy(frame));
+        if !self.armed.get() {
+            match question {
+                Question::Server => hooks.metrics().server_unchecked.inc(),
+                Question::Calls => hooks.metrics().swaps_unchecked.inc(),
+                _ => {}
+            }
+        }
+        self.feed.told.refused(question, reply.trim_end());
+        match question {
+            Question::Broadcast => hooks.broadcasts(false),
+            Question::Commands => hooks.commands(&[]),
+            Question::Subscribe => {
+                self.turned_away.set(true);
+                self.ended.notify_one();
+            }
+            Question::ClientId | Question::Server | Question::Calls => {}
+        }
+        self.questions.refused.borrow_mut().push(question);
+        if self.armed.get() {
+            self.questions.ask_refused_later();
+        }
+    }
+}

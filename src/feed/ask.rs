@@ -1,0 +1,68 @@
+//! The feed's requests.
+
+use super::client::{Awaited, FeedClient};
+use super::hooks::Hooks;
+use super::questions::Question;
+use crate::cache::Waiter;
+use crate::namespace::Event;
+use crate::resp::encode;
+use crate::upstream::{Link, PING, server_id};
+
+const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
+
+/// Sends these questions and, if the answer to what stands behind them may arm the feed, a `PING`.
+pub(super) fn ask<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, questions: &[Question], arms: bool) {
+    let feed = &link.client().feed;
+    let send = |command: &[&[u8]], expect| {
+        let _ = link.send(|out| out.with(|tail| encode::command(tail, command)), expect);
+    };
+    for &question in questions {
+        match question {
+            Question::ClientId => send(&[b"CLIENT", b"ID"], Awaited::Asked(question)),
+            Question::Server => drop(link.send(|out| out.copy(server_id::ASK), Awaited::Asked(question))),
+            Question::Calls => send(&[b"INFO", b"commandstats"], Awaited::Calls),
+            Question::Commands => send(&[b"COMMAND"], Awaited::Asked(question)),
+            Question::Broadcast => {
+                let prefixes = feed.broadcast.iter().filter(|prefix| !prefix.is_empty());
+                let options = prefixes.flat_map(|prefix| [&b"PREFIX"[..], prefix]);
+                let on: [&[u8]; 4] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
+                send(&on.into_iter().chain(options).collect::<Vec<_>>(), Awaited::Asked(question));
+            }
+            Question::Subscribe => {
+                let namespaces = feed.hooks.namespaces().iter();
+                let channels = namespaces.flat_map(|n| [n.channel(Event::Update), n.channel(Event::Delete)]);
+                let command: Vec<&[u8]> = [&b"SUBSCRIBE"[..]].into_iter().chain(channels).collect();
+                send(&command, Awaited::Subscribed(command.len() - 1));
+            }
+        }
+    }
+    if arms {
+        ping(link, true);
+    }
+}
+
+/// Asks what is due.
+pub(super) fn ask_again<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
+    let client = link.client();
+    let armed = client.armed.get();
+    ask(link, &client.questions.take(armed), !armed);
+}
+
+/// Sends a `PING` behind a look at what nothing else reports.
+pub(super) fn ping<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool) {
+    ping_and_look(link, arms, true);
+}
+
+/// Sends a `PING`, which `arms` the feed or not; it `looks` first or not.
+pub(super) fn ping_and_look<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, arms: bool, looks: bool) {
+    let client = link.client();
+    let sent = client.feed.hooks.now();
+    client.pings.sent(sent);
+    if looks {
+        client.looked.set(sent);
+        if client.questions.looks() {
+            let _ = link.send(|out| out.copy(COMMAND_STATS), Awaited::Calls);
+        }
+    }
+    let _ = link.send(|out| out.copy(PING), Awaited::Pong { sent, arms, looks });
+}

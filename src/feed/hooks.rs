@@ -1,0 +1,93 @@
+//! What the feed works on, and how it reaches the rest of the process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::questions::Told;
+use crate::cache::{Cache, CoverageId, CoverageSlot, Micros, Waiter, Wanted};
+use crate::command::ServerCommand;
+use crate::metrics::Metrics;
+use crate::namespace::Namespaces;
+use crate::upstream::{Login, ServerId, Settings};
+
+/// How the feed reaches the rest of the process.
+pub trait Hooks: 'static {
+    fn namespaces(&self) -> &Namespaces;
+
+    fn metrics(&self) -> &Metrics;
+
+    /// The feed's coverage.
+    fn slot(&self) -> &CoverageSlot;
+
+    /// What the coverages count time in.
+    fn now(&self) -> Micros;
+
+    /// The feed is subscribed, on `server`; `client_id` is the connection to which tracking can redirect. Said again
+    /// if one of them is learnt later.
+    fn up(&self, coverage: CoverageId, client_id: Option<i64>, server: Option<ServerId>);
+
+    /// The feed's coverage has ended.
+    fn down(&self);
+
+    /// Whether the upstream tells of all changes of the keys that are tracked by prefix.
+    fn broadcasts(&self, granted: bool);
+
+    /// Users or their rules were changed: what was refused may be allowed now.
+    fn rights_changed(&self);
+
+    /// Whether changes of users and their rules are seen.
+    fn watches_users(&self, sees: bool);
+
+    /// The server was told whom to replicate, or to fail over: it may be no primary any more.
+    fn role_changed(&self);
+
+    /// Told when the upstream is left because another server has taken its place.
+    fn left(&self) -> watch::Receiver<u64>;
+
+    /// The upstream's own account of its commands.
+    fn commands(&self, commands: &[ServerCommand]);
+
+    /// These replies were in use, and an update of their key was announced.
+    fn refresh(&self, key: &[u8], wanted: Vec<Wanted>);
+
+    /// Whether reads come in, so that freshness has to be proven.
+    fn is_active(&self, now: Micros) -> bool;
+}
+
+/// What the feed works on.
+pub struct Feed<W: Waiter, H: Hooks> {
+    pub cache: Arc<Cache<W>>,
+    pub hooks: H,
+    pub login: Option<Login>,
+    pub settings: Settings,
+    /// Within what time it must be known that the connection is dead.
+    pub bound: Duration,
+    /// Whether data links are to redirect their tracking here.
+    pub tracking: bool,
+    /// Prefixes of keys of whose changes the upstream is to tell in any case; the empty one is every key's.
+    pub broadcast: Vec<Vec<u8>>,
+    /// What of the upstream's refusals was told.
+    pub told: Told,
+}
+
+impl<W: Waiter, H: Hooks> Feed<W, H> {
+    pub(super) fn tell_down(&self, what: &str, cause: &str) {
+        if let Some(untold) = self.hooks.metrics().feed_down_told.now() {
+            warn!(upstream = %self.settings.address, untold, cause, "{what}");
+        }
+    }
+
+    pub(super) fn lapse(&self) {
+        let coverages = self.cache.coverages();
+        let was_up = coverages.current(self.hooks.slot()).is_some();
+        coverages.end(self.hooks.slot(), self.hooks.now());
+        self.hooks.metrics().feed_up.set(0);
+        if was_up {
+            self.hooks.metrics().feed_lapses.inc();
+            self.hooks.down();
+        }
+    }
+}
