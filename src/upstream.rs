@@ -24,6 +24,7 @@ mod reached;
 mod reader;
 mod said;
 pub mod server_id;
+mod state;
 mod stream;
 mod tunnel;
 

@@ -18,6 +18,7 @@ use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Identity, Settings, connect};
 use super::outgoing::Outgoing;
 use super::reader::Reader;
+use super::state::{Epoch, Inner, Phase, Queued, State, wake};
 use super::stream::Stream;
 
 /// Whether a connection of this identity can be made now.
@@ -41,51 +42,6 @@ impl<C: ReplyHandler> Clone for Link<C> {
     fn clone(&self) -> Self {
         Link(self.0.clone())
     }
-}
-
-pub(super) struct Inner<C: ReplyHandler> {
-    pub(super) client: C,
-    identity: Identity,
-    settings: Rc<Settings>,
-    pub(super) state: RefCell<State<C>>,
-    /// Wakes the connection's task.
-    task: Rc<Cell<Option<Waker>>>,
-    epoch: Epoch,
-    /// From when on an answer is awaited: when the upstream last said anything, or was asked after all was answered.
-    /// What stands behind another request cannot be answered before it is, so no request needs a time of its own.
-    pub(super) awaited: Cell<Instant>,
-    /// Something was answered on the present connection, and not with an error.
-    pub(super) answered: Cell<bool>,
-}
-
-/// Counts the connections of a link; a task whose number is not the present one ends.
-type Epoch = Rc<Cell<u64>>;
-
-pub(super) struct State<C: ReplyHandler> {
-    phase: Phase,
-    out: Outgoing,
-    /// Bytes queued and written in the present connection.
-    queued: u64,
-    written: u64,
-    pub(super) in_flight: VecDeque<Queued<C::InFlight>>,
-    backoff: Backoff,
-    /// When the present connection was made.
-    since: Instant,
-    /// Who waits for the phase or the congestion to change.
-    waiting: Vec<Waker>,
-}
-
-pub(super) struct Queued<E> {
-    /// Where in the connection's stream the request begins.
-    pub(super) start: u64,
-    pub(super) expect: E,
-}
-
-enum Phase {
-    Idle,
-    Connecting,
-    Up,
-    Down { until: Instant, cause: ConnectError },
 }
 
 impl<C: ReplyHandler> Link<C> {
@@ -181,7 +137,7 @@ impl<C: ReplyHandler> Link<C> {
                 None => None,
             };
             if let (Some(cause), Some(inner)) = (cause, weak.upgrade()) {
-                Link(inner).fail(cause);
+                inner.fail(cause);
             }
         });
         Ok(())
@@ -300,44 +256,8 @@ impl<C: ReplyHandler> Link<C> {
 
     /// Closes the connection; the requests in flight are told. The next request connects again at once.
     pub fn close(&self, cause: &str) {
-        self.fail(ConnectError::Io(cause.into()));
+        self.0.fail(ConnectError::Io(cause.into()));
         self.0.state.borrow_mut().phase = Phase::Idle;
-    }
-
-    fn fail(&self, cause: ConnectError) {
-        self.0.epoch.set(self.0.epoch.get() + 1);
-        wake(&self.0.task);
-        let mut state = self.0.state.borrow_mut();
-        let was_up = matches!(state.phase, Phase::Up);
-        let answered = self.0.answered.replace(false);
-        let lived = state.since.elapsed();
-        let delay = if was_up { state.backoff.lost(answered, lived) } else { state.backoff.failed() };
-        state.phase = Phase::Down { until: Instant::now() + delay, cause: cause.clone() };
-        let written = std::mem::take(&mut state.written);
-        state.queued = 0;
-        state.out = Outgoing::default();
-        let in_flight = std::mem::take(&mut state.in_flight);
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
-        let mut loss = Loss { sent: false, cause };
-        self.0.client.down(was_up, &loss);
-        self.0.client.front(None);
-        for request in in_flight {
-            loss.sent = was_up && request.start < written;
-            self.0.client.lost(request.expect, &loss);
-        }
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl<C: ReplyHandler> Drop for Inner<C> {
-    fn drop(&mut self) {
-        self.epoch.set(self.epoch.get() + 1);
-        wake(&self.task);
-        for request in self.state.get_mut().in_flight.drain(..) {
-            let cause = ConnectError::Io("the link was closed".into());
-            self.client.lost(request.expect, &Loss { sent: true, cause });
-        }
     }
 }
 
@@ -351,15 +271,9 @@ impl<C: ReplyHandler> Drop for Fall<C> {
         }
         if let Some(inner) = self.0.upgrade() {
             tokio::task::spawn_local(async move {
-                Link(inner).fail(ConnectError::Io("a fault in nearside; see its log".into()));
+                inner.fail(ConnectError::Io("a fault in nearside; see its log".into()));
             });
         }
-    }
-}
-
-fn wake(task: &Cell<Option<Waker>>) {
-    if let Some(waker) = task.take() {
-        waker.wake();
     }
 }
 
@@ -436,23 +350,4 @@ async fn run<C: ReplyHandler>(
         Poll::Pending
     })
     .await
-}
-
-impl<C: ReplyHandler> Inner<C> {
-    pub(super) fn tell_front(&self) {
-        let state = self.state.borrow();
-        self.client.front(state.in_flight.front().map(|front| &front.expect));
-    }
-
-    fn overdue(&self) -> Option<ConnectError> {
-        let limit = self.settings.reply_timeout;
-        let state = self.state.borrow();
-        let front = state.in_flight.front()?;
-        let waited = self.awaited.get().elapsed();
-        if limit.is_zero() || waited <= limit || self.client.may_wait(&front.expect) {
-            return None;
-        }
-        let limit = humantime::format_duration(limit);
-        Some(ConnectError::Io(format!("no reply within {limit} (upstream-timeout)").into()))
-    }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::client::{At, Chunk, ReplyHandler};
 use super::connect::ConnectError;
-use super::link::{Inner, Queued};
+use super::state::{Inner, Queued};
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 
 /// How much of an unfinished reply is gathered before it is handed over in pieces.
