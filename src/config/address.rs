@@ -11,6 +11,8 @@ use std::{
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
+use crate::upstream::Address;
+
 /// A host (a name or an IP address, without brackets) and a port; port 0 lets the system choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
@@ -93,13 +95,6 @@ impl fmt::Display for Listen {
     }
 }
 
-/// How the upstream is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
-}
-
 /// The upstream server. `Display` gives its URL with the password hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
@@ -178,8 +173,7 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.username.as_deref().unwrap_or_default();
         match &self.address {
-            Address::Tcp { host, port } => {
-                let at = HostPort { host: host.clone(), port: *port };
+            at @ Address::Tcp { .. } => {
                 match &self.password {
                     Some(hidden) => write!(f, "redis://{user}:{hidden}@{at}")?,
                     None => write!(f, "redis://{at}")?,

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, ffi::OsString, fmt::Write, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{Config, ConfigError, draft::Draft, file, password, settings::settings};
+use super::draft::Draft;
+use super::error::ConfigError;
+use super::settings::{Config, settings};
+use super::{file, password};
 
 /// What nearside is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

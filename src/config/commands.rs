@@ -1,6 +1,7 @@
 //! `cache-commands`: which of the commands whose replies can be cached are.
 
-use super::value::{Kind, did_you_mean, parse_list, quoted};
+use super::text::{did_you_mean, quoted};
+use super::value::{Kind, parse_list};
 
 /// `None` is all of them.
 pub(super) const COMMANDS: Kind<Option<Vec<String>>> = Kind { metavar: "COMMAND|all", parse, show };

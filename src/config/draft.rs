@@ -5,17 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Config, Listen,
-    namespace::{self, Written},
-    password,
-    settings::Setting,
-};
+use super::address::Listen;
+use super::settings::{Config, Given, Setting};
+use super::{namespace, password};
 
 #[derive(Default)]
 pub(super) struct Draft {
-    pub config: Config,
-    pub namespaces: Vec<Written>,
+    pub given: Given,
     /// What the variable for the clients' password holds.
     pub password: Option<String>,
     /// Where the value in effect came from, by setting; a default has no entry.
@@ -27,7 +23,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Puts a value in effect, or notes why not, with `origin` (a flag, a variable, or a file's line and key).
     pub fn apply(&mut self, setting: &'static Setting, text: &str, origin: String) {
-        match (setting.set)(self, text.trim()) {
+        match (setting.set)(&mut self.given, text.trim()) {
             Ok(()) => {
                 self.origins.insert(&setting.name, origin);
             }
@@ -37,20 +33,22 @@ impl Draft {
 
     /// The validated configuration and where its values came from, or everything that is wrong.
     pub fn finish(mut self) -> Result<(Config, BTreeMap<&'static str, String>), Vec<String>> {
-        self.config.namespaces = namespace::resolve(&self.namespaces, &self.config, &mut self.problems);
-        match password::resolve(&self.config, self.password.take()) {
-            Ok(password) => self.config.password = password,
+        let Given { config, namespaces } = &mut self.given;
+        config.namespaces = namespace::resolve(namespaces, config.rules(), &mut self.problems);
+        match password::resolve(config, self.password.take()) {
+            Ok(password) => config.password = password,
             Err(why) => self.problems.push(why),
         }
         self.check_ports();
-        if self.problems.is_empty() { Ok((self.config, self.origins)) } else { Err(self.problems) }
+        if self.problems.is_empty() { Ok((self.given.config, self.origins)) } else { Err(self.problems) }
     }
 
     fn check_ports(&mut self) {
         let mut taken: Vec<Listen> = Vec::new();
-        let admin = self.config.admin.clone().map(Listen::Tcp);
+        let config = &self.given.config;
+        let admin = config.admin.clone().map(Listen::Tcp);
         for (what, listen) in
-            self.config.listen.iter().map(|l| ("listen", l)).chain(admin.iter().map(|l| ("admin", l)))
+            config.listen.iter().map(|l| ("listen", l)).chain(admin.iter().map(|l| ("admin", l)))
         {
             // Port 0 is another port each time.
             let any = matches!(listen, Listen::Tcp(address) if address.port == 0);

@@ -13,7 +13,7 @@ use super::{
     draft::Draft,
     namespace::{KEYS, Written, parse_name},
     settings::settings,
-    value::did_you_mean,
+    text::did_you_mean,
 };
 
 /// Lays the file over `draft`; whatever is wrong, also a file that cannot be read, becomes a problem of it.
@@ -111,7 +111,7 @@ impl File<'_> {
             }
             _ => return false,
         }
-        draft.namespaces = all;
+        draft.given.namespaces = all;
         draft.origins.insert("namespace", origin.to_owned());
         true
     }

@@ -4,10 +4,9 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{
-    Config, OnUpdate, Tracking,
-    value::{ON_UPDATE, SWITCH, TIME, TRACKING, parse_list, quoted},
-};
+use super::text::quoted;
+use super::value::{ON_UPDATE, SWITCH, TIME, TRACKING, parse_list};
+use crate::namespace::{OnUpdate, Rules, Tracking};
 
 /// A part of the key space whose writes are announced by pub/sub.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,18 +90,18 @@ fn check_name(text: &str, what: &str) -> Result<String, String> {
     }
 }
 
-/// Fills the gaps, and says which namespaces do not go together.
-pub(super) fn resolve(written: &[Written], config: &Config, problems: &mut Vec<String>) -> Vec<Namespace> {
+/// Fills the gaps by the general `rules`, and says which namespaces do not go together.
+pub(super) fn resolve(written: &[Written], rules: Rules, problems: &mut Vec<String>) -> Vec<Namespace> {
     let all: Vec<Namespace> = written
         .iter()
         .map(|given| Namespace {
             prefix: given.prefix.clone().unwrap_or_else(|| format!("{}/", given.name)),
             channel: given.channel.clone().unwrap_or_else(|| given.name.clone()),
-            on_update: given.on_update.unwrap_or(config.on_update),
-            refill_on_write: given.refill_on_write.unwrap_or(config.refill_on_write),
-            tracking: given.tracking.unwrap_or(config.tracking),
-            max_age: given.max_age.unwrap_or(config.max_age),
-            max_staleness: given.max_staleness.unwrap_or(config.max_staleness),
+            on_update: given.on_update.unwrap_or(rules.on_update),
+            refill_on_write: given.refill_on_write.unwrap_or(rules.refill_on_write),
+            tracking: given.tracking.unwrap_or(rules.tracking),
+            max_age: given.max_age.unwrap_or(rules.max_age),
+            max_staleness: given.max_staleness.unwrap_or(rules.max_staleness),
             name: given.name.clone(),
         })
         .collect();

@@ -2,7 +2,9 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use super::{Auth, Config, Secret};
+use super::address::Secret;
+use super::choice::Auth;
+use super::settings::Config;
 
 /// The variable that holds it.
 pub(super) const VARIABLE: &str = "NEARSIDE_PASSWORD";

@@ -6,13 +6,19 @@
 
 use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
-use super::{
-    Auth, HostPort, Listen, LogFormat, Namespace, OnUpdate, Secret, Tracking, Upstream,
-    commands::COMMANDS,
-    draft::Draft,
-    namespace::{self, parse_names},
-    value::*,
-};
+use super::address::{HostPort, Listen, Secret, Upstream};
+use super::choice::{Auth, LogFormat};
+use super::commands::COMMANDS;
+use super::namespace::{self, Namespace, Written, parse_names};
+use super::value::*;
+use crate::namespace::{OnUpdate, Rules, Tracking};
+
+/// What was given so far, each value valid by itself.
+#[derive(Default)]
+pub(super) struct Given {
+    pub config: Config,
+    pub namespaces: Vec<Written>,
+}
 
 /// A row of the table, with the type of its value put aside.
 pub(super) struct Setting {
@@ -24,7 +30,7 @@ pub(super) struct Setting {
     pub list: bool,
     pub help: String,
     /// Puts a value in effect, or says in one sentence why not.
-    pub set: fn(&mut Draft, &str) -> Result<(), String>,
+    pub set: fn(&mut Given, &str) -> Result<(), String>,
     /// Lines of the file, as name and value, which say what is in effect.
     pub show: fn(&Config) -> Vec<(String, String)>,
 }
@@ -72,8 +78,8 @@ macro_rules! settings {
                 default: $default,
                 list: [LISTEN.metavar, COMMANDS.metavar].contains(&$kind.metavar),
                 help: [$($help.trim()),+].join(" "),
-                set: |draft, text| {
-                    draft.config.$field = ($kind.parse)(text)?;
+                set: |given, text| {
+                    given.config.$field = ($kind.parse)(text)?;
                     Ok(())
                 },
                 show: |config| {
@@ -156,6 +162,37 @@ settings! {
     log_format: LogFormat = LOG_FORMAT "text";
 }
 
+impl Config {
+    /// What is valid and yet may not be meant, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let open = self.listen.iter().filter(|listen| self.auth != Auth::Password && listen.is_open());
+        let warning = |listen: &Listen| {
+            format!(
+                "listen: {listen} can be reached from other hosts, and whoever connects acts with the rights of the \
+                 upstream URL's user: listen on 127.0.0.1 or a Unix socket, or set auth = \"password\""
+            )
+        };
+        open.map(warning).collect()
+    }
+
+    /// What is in effect, as names and values of the file, passwords hidden: the answer of
+    /// `NEARSIDE CONFIG`.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        settings().iter().flat_map(|setting| (setting.show)(self)).collect()
+    }
+
+    /// What a namespace has if it does not say otherwise.
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            on_update: self.on_update,
+            refill_on_write: self.refill_on_write,
+            tracking: self.tracking,
+            max_age: self.max_age,
+            max_staleness: self.max_staleness,
+        }
+    }
+}
+
 /// The one setting whose value depends on others, and which is a table in the file.
 fn namespaces() -> Setting {
     Setting {
@@ -166,8 +203,8 @@ fn namespaces() -> Setting {
         help: "A namespace: covers the keys NAME/…, announced on the channels NAME/update and NAME/delete; \
                may be given more than once, and replaces those of the file"
             .to_owned(),
-        set: |draft, text| {
-            draft.namespaces = parse_names(text)?;
+        set: |given, text| {
+            given.namespaces = parse_names(text)?;
             Ok(())
         },
         show: |config| config.namespaces.iter().flat_map(namespace::describe).collect(),
@@ -183,14 +220,14 @@ mod tests {
         let config = Config::default();
         for setting in settings().iter().filter(|setting| !["namespace", "workers"].contains(&&*setting.name))
         {
-            let mut draft = Draft::default();
-            (setting.set)(&mut draft, setting.default).expect(&setting.name);
-            assert_eq!(draft.config, config, "{}", setting.name);
+            let mut given = Given::default();
+            (setting.set)(&mut given, setting.default).expect(&setting.name);
+            assert_eq!(given.config, config, "{}", setting.name);
             let [(name, value)] = &(setting.show)(&config)[..] else { panic!("{}: one line", setting.name) };
             assert_eq!(*name, setting.name);
             let value = value.trim_matches(['[', ']', '"']);
-            (setting.set)(&mut draft, value).expect(name);
-            assert_eq!(draft.config, config, "{name} = {value}");
+            (setting.set)(&mut given, value).expect(name);
+            assert_eq!(given.config, config, "{name} = {value}");
         }
     }
 }

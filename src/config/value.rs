@@ -8,7 +8,10 @@ use std::{num::NonZeroUsize, path::PathBuf, thread::available_parallelism, time:
 use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
-use super::{Auth, HostPort, Listen, LogFormat, OnUpdate, Tracking, Upstream};
+use super::address::{HostPort, Listen, Upstream};
+use super::choice::{Auth, LogFormat, parse_choice, show_choice};
+use super::text::{did_you_mean, quoted};
+use crate::namespace::{OnUpdate, Tracking};
 
 /// How a value of type `T` is read from text and shown. Lists are read comma-separated.
 pub(super) struct Kind<T> {
@@ -207,46 +210,6 @@ pub(super) const LOG_LEVEL: Kind<String> = Kind {
     show: |text| quoted(text),
 };
 
-/// A value which is one word out of a few.
-pub(super) trait Choice: Copy + PartialEq + 'static {
-    const WORDS: &'static [(&'static str, Self)];
-}
-
-impl Choice for OnUpdate {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("invalidate", OnUpdate::Invalidate), ("refresh", OnUpdate::Refresh)];
-}
-
-impl Choice for Auth {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("upstream", Auth::Upstream), ("password", Auth::Password)];
-}
-
-impl Choice for Tracking {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("keys", Tracking::Keys), ("prefix", Tracking::Prefix), ("off", Tracking::Off)];
-}
-
-impl Choice for bool {
-    const WORDS: &'static [(&'static str, Self)] = &[("true", true), ("false", false)];
-}
-
-impl Choice for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
-}
-
-fn parse_choice<T: Choice>(text: &str) -> Result<T, String> {
-    let words = || T::WORDS.iter().map(|(word, _)| *word);
-    T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-        let allowed = words().collect::<Vec<_>>().join(" or ");
-        format!("{text:?} is not {allowed}{}", did_you_mean(text, words()))
-    })
-}
-
-fn show_choice<T: Choice>(value: &T) -> String {
-    quoted(T::WORDS.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word))
-}
-
 /// The units are those of redis.conf: `mb` is 1024 × 1024 bytes, `m` is 1,000,000.
 fn parse_size(text: &str) -> Result<usize, String> {
     let lower = text.to_ascii_lowercase();
@@ -294,21 +257,6 @@ pub(super) fn parse_list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String
         Ok(Vec::new())
     } else {
         text.split(',').map(|one| parse(one.trim())).collect()
-    }
-}
-
-/// The text as a TOML string.
-pub(super) fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
-}
-
-/// `; did you mean …?` if one of `known` is near, otherwise nothing.
-pub(super) fn did_you_mean<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let lower = text.to_lowercase().replace('_', "-");
-    let near = known.into_iter().map(|name| (strsim::jaro_winkler(&lower, name), name));
-    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, name)) if score >= 0.75 => format!("; did you mean {name}?"),
-        _ => String::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -10,10 +11,10 @@ use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
 use crate::feed::{Feed, Hooks, Told};
 use crate::metrics::Metrics;
-use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
+use crate::namespace::{Namespace, Namespaces, Rules, Tracking};
 use crate::resp::framer::Limits;
-use crate::session::{FeedUp, Inbox, Message, Password, Settings, Shared, Ticket, is_active};
-use crate::upstream::{self, Address, Dial, Login, Ours, ServerId};
+use crate::session::{FeedUp, Inbox, Message, Password, Settings, Shared, Ticket, is_active, micros};
+use crate::upstream::{self, Dial, Login, Ours, ServerId};
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
     let password = upstream.password.as_ref()?;
@@ -23,13 +24,9 @@ fn login(upstream: &config::Upstream) -> Option<Login> {
 
 /// `files` is how many file descriptors a connection of a client's own may bring the process to.
 pub(super) fn settings(config: &Config, files: usize) -> Settings {
-    let address = match &config.upstream.address {
-        config::Address::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
-        config::Address::Unix(path) => Address::Unix(path.clone()),
-    };
     Settings {
         upstream: upstream::Settings {
-            address,
+            address: config.upstream.address.clone(),
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
             ours: Ours::default(),
@@ -45,29 +42,18 @@ pub(super) fn settings(config: &Config, files: usize) -> Settings {
         max_staleness: config.max_staleness,
         max_age: config.max_age,
         stale_if_error: !config.stale_if_error.is_zero(),
-        tracking: tracking(config.tracking),
+        tracking: config.tracking,
         cache_commands: config.cache_commands.clone(),
         described: config.describe(),
-    }
-}
-
-fn tracking(tracking: config::Tracking) -> Tracking {
-    match tracking {
-        config::Tracking::Keys => Tracking::Keys,
-        config::Tracking::Prefix => Tracking::Prefix,
-        config::Tracking::Off => Tracking::Off,
     }
 }
 
 pub(super) fn namespaces(config: &Config) -> Namespaces {
     let namespace = |namespace: &config::Namespace| {
         let rules = Rules {
-            on_update: match namespace.on_update {
-                config::OnUpdate::Invalidate => OnUpdate::Invalidate,
-                config::OnUpdate::Refresh => OnUpdate::Refresh,
-            },
+            on_update: namespace.on_update,
             refill_on_write: namespace.refill_on_write,
-            tracking: tracking(namespace.tracking),
+            tracking: namespace.tracking,
             max_age: namespace.max_age,
             max_staleness: namespace.max_staleness,
         };
@@ -82,10 +68,19 @@ pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]
         hooks: Process { shared: shared.clone(), workers: workers.to_vec() },
         login: login(&config.upstream),
         settings: shared.settings.upstream.without_limit(),
-        bound: super::bound(shared),
+        bound: bound(shared),
         tracking: shared.wants(Tracking::Keys),
         broadcast: broadcast(shared),
         told: Told::default(),
+    }
+}
+
+/// What the feed must be proven within.
+fn bound(shared: &Shared) -> Duration {
+    match shared.tightest_staleness() {
+        // Nothing is ever served; the feed still has to be watched.
+        Duration::ZERO => Duration::from_secs(1),
+        bound => bound.max(Duration::from_micros(micros(Duration::from_millis(20)))),
     }
 }
 

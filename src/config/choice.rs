@@ -1,0 +1,59 @@
+//! Settings that are one word out of a few.
+
+use super::text::{did_you_mean, quoted};
+use crate::namespace::{OnUpdate, Tracking};
+
+/// Who asks clients for a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    Upstream,
+    /// nearside itself, for [`Config::password`].
+    Password,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    /// One JSON object for each line.
+    Json,
+}
+
+/// A value which is one word out of a few.
+pub(super) trait Choice: Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Choice for OnUpdate {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("invalidate", OnUpdate::Invalidate), ("refresh", OnUpdate::Refresh)];
+}
+
+impl Choice for Auth {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("upstream", Auth::Upstream), ("password", Auth::Password)];
+}
+
+impl Choice for Tracking {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("keys", Tracking::Keys), ("prefix", Tracking::Prefix), ("off", Tracking::Off)];
+}
+
+impl Choice for bool {
+    const WORDS: &'static [(&'static str, Self)] = &[("true", true), ("false", false)];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+pub(super) fn parse_choice<T: Choice>(text: &str) -> Result<T, String> {
+    let words = || T::WORDS.iter().map(|(word, _)| *word);
+    T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let allowed = words().collect::<Vec<_>>().join(" or ");
+        format!("{text:?} is not {allowed}{}", did_you_mean(text, words()))
+    })
+}
+
+pub(super) fn show_choice<T: Choice>(value: &T) -> String {
+    quoted(T::WORDS.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word))
+}
