@@ -8,6 +8,7 @@
 
 mod accept;
 mod alarm;
+mod error;
 mod files;
 mod parts;
 mod rights;
@@ -27,46 +28,12 @@ use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::session::{Inbox, Message, Shared, Worker, micros, watch_role};
+pub use error::ServerError;
+
 use accept::{Door, Listener};
 use alarm::Alarm;
 use files::{Room, Spare};
 use rights::Rights;
-
-/// Why the server could not run.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    #[error("cannot listen on {at}: {cause}; {}", advice(.cause, "--listen chooses another"))]
-    Listen { at: String, cause: std::io::Error },
-    #[error(
-        "cannot listen on {at} for the admin pages: {cause}; {}",
-        advice(.cause, "each nearside on a host needs its own: --admin chooses another address, or off")
-    )]
-    Admin { at: String, cause: std::io::Error },
-    #[error("cannot start: {0}")]
-    Start(#[from] std::io::Error),
-    #[error("cannot start: the command table or the coverage table is broken")]
-    Broken,
-    #[error("cannot start: a limit of {have} file descriptors leaves none for clients; raise it (ulimit -n)")]
-    Files { have: usize },
-    #[error("ended: a fault in nearside has stopped {0}, and nothing would be served right without it")]
-    Fault(String),
-    #[error("ended by a second signal, before the drain was over")]
-    Forced,
-}
-
-/// What to do about an address that cannot be had.
-fn advice(cause: &std::io::Error, else_choose: &str) -> String {
-    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, NotADirectory, NotFound, PermissionDenied};
-    match cause.kind() {
-        AddrInUse => format!("is another nearside or Redis using it? {else_choose}"),
-        AddrNotAvailable => "no interface of this host has that address".to_owned(),
-        NotFound | NotADirectory => "the folder of the socket is not there: make it first".to_owned(),
-        PermissionDenied => {
-            "this user may not: ports below 1024 and the folder of a socket may need other rights".to_owned()
-        }
-        _ => else_choose.to_owned(),
-    }
-}
 
 /// How far the shutdown has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -334,14 +301,5 @@ impl WorkerThread {
         })?;
         built.recv().unwrap_or_else(|_| Err(std::io::Error::other("a worker has panicked at its start")))?;
         Ok(Self { inbox, thread })
-    }
-}
-
-/// What the feed must be proven within.
-fn bound(shared: &Shared) -> Duration {
-    match shared.tightest_staleness() {
-        // Nothing is ever served; the feed still has to be watched.
-        Duration::ZERO => Duration::from_secs(1),
-        bound => bound.max(Duration::from_micros(micros(Duration::from_millis(20)))),
     }
 }

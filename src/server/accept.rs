@@ -14,8 +14,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-use super::ServerError;
 use super::alarm::Alarm;
+use super::error::ServerError;
 use super::files::{Room, Spare, is_out_of_files};
 use super::rights::Rights;
 use crate::config::{HostPort, Listen};

@@ -7,7 +7,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-use super::ServerError;
+use super::error::ServerError;
 
 /// File descriptors beyond the clients': connections upstream, listeners, admin pages, log.
 const SPARE_FILES: usize = 256;
