@@ -117,7 +117,6 @@ fn no_files_take_from_one_another_in_a_circle() {
     let mut circles = tree().circles();
     // The session is being cut into rooms that stand in order; until that is done it is left out, by this line alone.
     circles.retain(|circle| circle.files.iter().any(|file| !file.starts_with("session")));
-    circles.retain(|circle| circle.files.iter().any(|file| !file.starts_with("cache")));
     let told: String =
         circles.iter().map(|circle| format!("{} files:{}\n", circle.files.len(), circle.told)).collect();
     assert!(circles.is_empty(), "files in a circle, {told}");

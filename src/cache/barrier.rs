@@ -3,7 +3,7 @@
 //! A script writes what it likes, and what it does not declare is known to the upstream alone, whose tracking tells of
 //! it on the feed. So when its reply comes, now is noted, before the reply is delivered. Invariants from then
 //! on: an entry that was *opened* (its lease was given, so its read was not sent before) at or before the barrier is
-//! not served, and a flight that was is not joined, until its coverage has [heard](super::Coverages::heard) what the
+//! not served, and a flight that was is not joined, until its coverage has [heard](Coverages::heard) what the
 //! upstream said up to some moment behind the barrier. By then the entry is gone if the script has changed its key.
 //!
 //! One number is enough. What comes behind a newer barrier has come behind the older ones too, and an entry that was
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::{Cache, CoverageId, Micros, Waiter};
+use super::coverage::{CoverageId, Coverages, Micros};
 
 pub(super) struct Barrier {
     /// The newest; 0 if there was none yet.
@@ -29,37 +29,38 @@ impl Default for Barrier {
     }
 }
 
-impl<W: Waiter> Cache<W> {
-    /// Something that may have changed keys which cannot be named was answered at `now`, and its reply is about to be
-    /// delivered. `look` if it may have been anything, `SWAPDB` under another name too.
-    pub fn raise_barrier(&self, now: Micros, look: bool) {
+impl Barrier {
+    /// Raises it to `now`; `look` if what was done may have been anything, `SWAPDB` under another name too.
+    pub(super) fn raise(&self, now: Micros, look: bool) {
         if look {
-            self.barrier.looks.fetch_max(now, Ordering::SeqCst);
+            self.looks.fetch_max(now, Ordering::SeqCst);
         }
-        if self.barrier.at.fetch_max(now, Ordering::SeqCst) < now {
-            self.barrier.raised.send_replace(now);
+        if self.at.fetch_max(now, Ordering::SeqCst) < now {
+            self.raised.send_replace(now);
         }
     }
 
-    /// The newest barrier; 0 if there was none yet.
-    pub fn barrier(&self) -> Micros {
-        self.barrier.at.load(Ordering::Acquire)
+    pub(super) fn at(&self) -> Micros {
+        self.at.load(Ordering::Acquire)
     }
 
-    /// The newest barrier behind which it must be looked what nothing but `INFO` tells.
-    pub fn barrier_to_look_behind(&self) -> Micros {
-        self.barrier.looks.load(Ordering::SeqCst)
+    pub(super) fn to_look_behind(&self) -> Micros {
+        self.looks.load(Ordering::SeqCst)
     }
 
-    /// Tells of new barriers, of the newest of several.
-    pub fn barriers(&self) -> watch::Receiver<Micros> {
-        self.barrier.raised.subscribe()
+    pub(super) fn told(&self) -> watch::Receiver<Micros> {
+        self.raised.subscribe()
     }
 
     /// Whether what was opened at `opened` must not be served, because it may lack what came before the barrier.
     #[inline(always)]
-    pub(super) fn is_barred(&self, coverage: CoverageId, opened: impl FnOnce() -> Micros) -> bool {
-        let barrier = self.barrier();
-        barrier != 0 && self.coverages.heard(coverage) <= barrier && opened() <= barrier
+    pub(super) fn holds(
+        &self,
+        coverages: &Coverages,
+        under: CoverageId,
+        opened: impl FnOnce() -> Micros,
+    ) -> bool {
+        let barrier = self.at();
+        barrier != 0 && coverages.heard(under) <= barrier && opened() <= barrier
     }
 }

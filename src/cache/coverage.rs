@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::Micros;
+/// Microseconds since the process' start.
+pub type Micros = u64;
 
 /// How many coverages can stand at once: one feed, and one for each tracked upstream link.
 const SLOTS: usize = 4096;

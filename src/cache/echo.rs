@@ -13,138 +13,63 @@
 //! Invariants: a count is never higher than the number of announcements whose echo is still to come.
 //! Every message of a key lowers all its counts; a failed announcement, a lost link and a new feed end them.
 
-use std::sync::Arc;
+use hashbrown::HashTable;
 
-use super::{
-    Cache, CoverageId, EntryKeyBuf, LinkId, Micros, Place, Reason, Shard, Waiter, release,
-    store::{Replies, spread},
-};
+use super::id::LinkId;
+use super::store::spread;
 
 /// Announcements under way, in one shard at most; those beyond are heard like any other.
 const MAX_ECHOES: usize = 1024;
 
 /// Announcements of one key that one link has sent and the feed has not brought back.
-pub(super) struct Echo {
+struct Echo {
     hash: u32,
     key: Box<[u8]>,
     link: LinkId,
     count: u32,
 }
 
-impl<W> Shard<W> {
+/// What is under way in one shard.
+#[derive(Default)]
+pub(super) struct Echoes(HashTable<Echo>);
+
+impl Echoes {
     /// To how many messages a lease that is opened now on `link` is deaf.
-    pub(super) fn echoes(&self, key: &[u8], hash: u32, link: LinkId) -> u32 {
-        let found = self.echoes.find(spread(hash), |echo| echo.link == link && *echo.key == *key);
+    pub(super) fn awaited(&self, key: &[u8], hash: u32, link: LinkId) -> u32 {
+        let found = self.0.find(spread(hash), |echo| echo.link == link && *echo.key == *key);
         found.map_or(0, |echo| echo.count)
     }
 
-    /// Counts one message of `key`, or forgets all that are to come.
-    fn end_echoes(&mut self, key: &[u8], hash: u32, all: bool) {
-        for echo in self.echoes.iter_hash_mut(spread(hash)).filter(|echo| *echo.key == *key) {
-            echo.count = if all { 0 } else { echo.count - 1 };
-        }
-        let is_over = |echo: &Echo| echo.count == 0 && *echo.key == *key;
-        while let Ok(echo) = self.echoes.find_entry(spread(hash), is_over) {
-            echo.remove();
-        }
-    }
-}
-
-impl<W: Waiter> Cache<W> {
-    /// An announcement of `key` is about to be sent on `link`, behind its write.
-    pub fn expect_echo(&self, key: &[u8], link: LinkId) {
-        let place = self.place(key);
-        let mut shard = self.shards[place.shard].lock();
-        let (echoes, hash) = (&mut shard.echoes, place.hash);
-        match echoes.find_mut(spread(hash), |echo| echo.link == link && *echo.key == *key) {
+    /// An announcement of `key` is about to be sent on `link`.
+    pub(super) fn expect(&mut self, key: &[u8], hash: u32, link: LinkId) {
+        match self.0.find_mut(spread(hash), |echo| echo.link == link && *echo.key == *key) {
             Some(echo) => echo.count += 1,
             None => {
-                if echoes.len() < MAX_ECHOES {
+                if self.0.len() < MAX_ECHOES {
                     let echo = Echo { hash, key: key.into(), link, count: 1 };
-                    echoes.insert_unique(spread(hash), echo, |echo| spread(echo.hash));
+                    self.0.insert_unique(spread(hash), echo, |echo| spread(echo.hash));
                 }
             }
         }
     }
 
-    /// An announcement of `key` was refused: no echo will come.
-    pub fn no_echo(&self, key: &[u8], now: Micros) {
-        let place = self.place(key);
-        let mut shard = self.shards[place.shard].lock();
-        shard.end_echoes(key, place.hash, true);
-        let (replies, waiters) = self.drop_key(&mut shard, place, key, Reason::Write, now);
-        drop(shard);
-        drop(replies);
-        release(waiters);
-    }
-
-    /// `link` was lost: echoes of what it had sent may never come.
-    pub fn no_echoes_of(&self, link: LinkId, now: Micros) {
-        for shard in &self.shards {
-            let lost = |echo: &mut Echo| echo.link == link;
-            let lost: Vec<_> = shard.lock().echoes.extract_if(lost).collect();
-            lost.iter().for_each(|echo| self.no_echo(&echo.key, now));
+    /// Counts one message of `key`, or forgets all that are to come.
+    pub(super) fn end(&mut self, key: &[u8], hash: u32, all: bool) {
+        for echo in self.0.iter_hash_mut(spread(hash)).filter(|echo| *echo.key == *key) {
+            echo.count = if all { 0 } else { echo.count - 1 };
+        }
+        let is_over = |echo: &Echo| echo.count == 0 && *echo.key == *key;
+        while let Ok(echo) = self.0.find_entry(spread(hash), is_over) {
+            echo.remove();
         }
     }
 
-    /// A new feed brings nothing of what was announced before it. Called before its coverage is armed.
-    pub fn forget_echoes(&self) {
-        self.shards.iter().for_each(|shard| shard.lock().echoes.clear());
+    /// Takes out what was announced on `link`; gives the keys.
+    pub(super) fn lose(&mut self, link: LinkId) -> Vec<Box<[u8]>> {
+        self.0.extract_if(|echo| echo.link == link).map(|echo| echo.key).collect()
     }
 
-    /// The feed brought word of a change of `key`: by an announcement, or by the upstream's tracking.
-    pub fn heard(&self, key: &[u8], reason: Reason, now: Micros) {
-        drop(self.heard_and_dropped(key, reason, now));
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
     }
-
-    /// Like [`Cache::heard`]; gives what was dropped, and the refreshes that are overtaken.
-    pub(super) fn heard_and_dropped(
-        &self,
-        key: &[u8],
-        reason: Reason,
-        now: Micros,
-    ) -> (Replies, Vec<(Arc<EntryKeyBuf>, CoverageId, u8)>) {
-        let place = self.place(key);
-        let mut shard = self.shards[place.shard].lock();
-        let announced = u32::from(reason != Reason::Tracking);
-        if announced > 0 {
-            shard.end_echoes(key, place.hash, false);
-        }
-        let waiters = hear_in_flight(&mut shard, place, key, announced);
-        let before = shard.store.bytes();
-        let dropped = shard.store.retain(key, place.hash, |head| {
-            let pending_echoes = head.pending_echoes > 0;
-            head.pending_echoes = head.pending_echoes.saturating_sub(announced as u8);
-            pending_echoes
-        });
-        self.freed(before - shard.store.bytes());
-        let stripe = &mut shard.stripes[place.stripe];
-        if !dropped.is_empty() {
-            self.count(reason);
-            stripe.record(place, reason, now);
-        }
-        let generation = stripe.generation;
-        let overtaken = shard.overtaken_refreshes(key, place.hash, generation);
-        drop(shard);
-        release(waiters);
-        (dropped, overtaken)
-    }
-}
-
-/// Voids what is in flight in the stripe, but for the deaf flights of the key; gives the waiters of the
-/// key's void ones.
-fn hear_in_flight<W>(shard: &mut Shard<W>, place: Place, key: &[u8], announced: u32) -> Vec<W> {
-    let stripe = &mut shard.stripes[place.stripe];
-    let old = stripe.generation;
-    stripe.generation = old.wrapping_add(1);
-    let mut waiters = Vec::new();
-    for flight in shard.flights.of_key(key, place.hash) {
-        if flight.pending_echoes > 0 && flight.generation == old {
-            flight.pending_echoes = flight.pending_echoes.saturating_sub(announced);
-            flight.generation = stripe.generation;
-        } else {
-            waiters.append(&mut flight.waiters);
-        }
-    }
-    waiters
 }

@@ -6,7 +6,28 @@
 
 use std::mem::size_of;
 
-use super::{By, CoverageId, EntryKey, Expiry, IdentId, Micros};
+use super::coverage::{CoverageId, Micros};
+use super::entry_key::{By, EntryKey};
+use super::id::IdentId;
+
+/// How long a filled entry may be served.
+#[derive(Clone, Copy, Debug)]
+pub struct Expiry {
+    /// From when on it must not be served.
+    pub expires: Micros,
+    /// Whether that comes from `max-age` and not from the server's time to live.
+    pub aged: bool,
+}
+
+impl Expiry {
+    /// This life, or what is left of it until `end`.
+    pub fn at_most(self, end: Micros) -> Self {
+        match end < self.expires {
+            true => Self { expires: end, aged: false },
+            false => self,
+        }
+    }
+}
 
 /// What a lookup compares and judges.
 pub(super) struct Head {
@@ -96,8 +117,8 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// Precondition: key and arguments are not longer than [`MAX_KEY`](super::MAX_KEY) and
-    /// [`MAX_ARGS`](super::MAX_ARGS). `hash` is the key's.
+    /// Precondition: key and arguments are not longer than [`MAX_KEY`](super::entry_key::MAX_KEY) and
+    /// [`MAX_ARGS`](super::entry_key::MAX_ARGS). `hash` is the key's.
     pub(super) fn new(
         name: &EntryKey<'_>,
         hash: u32,

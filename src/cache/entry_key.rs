@@ -4,7 +4,13 @@
 //! may be allowed to say only one of them, of some keys even. So an entry knows by which of both its user has got it
 //! from the upstream; whoever asks by the other goes there once. A change of users voids all entries.
 
-use super::{IdentId, MAX_ARGS, MAX_KEY, NO_IDENT};
+use super::id::{IdentId, NO_IDENT};
+
+/// The longest key under which replies are kept, in bytes.
+pub const MAX_KEY: usize = u16::MAX as usize;
+
+/// The longest rest of a request (what stands behind its key) under which a reply is kept, in bytes.
+pub const MAX_ARGS: usize = 4096;
 
 /// Names a reply: the exact request, and for whom. Two names of one reply are equal, whatever it is asked `by`.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +38,28 @@ impl EntryKey<'_> {
     /// Whether no reply is kept under it.
     pub(super) fn is_too_long(&self) -> bool {
         self.key.len() > MAX_KEY || self.args.len() > MAX_ARGS || self.ident == NO_IDENT
+    }
+}
+
+/// An [`EntryKey`] that owns its bytes.
+pub struct EntryKeyBuf {
+    /// Key and arguments, one behind the other.
+    bytes: Box<[u8]>,
+    key_len: usize,
+    ident: IdentId,
+    command: u16,
+    by: By,
+}
+
+impl EntryKeyBuf {
+    pub fn new(name: &EntryKey<'_>) -> Self {
+        let bytes = [name.key, name.args].concat().into_boxed_slice();
+        Self { bytes, key_len: name.key.len(), ident: name.ident, command: name.command, by: name.by }
+    }
+
+    pub fn borrow(&self) -> EntryKey<'_> {
+        let (key, args) = self.bytes.split_at(self.key_len);
+        EntryKey { key, ident: self.ident, command: self.command, args, by: self.by }
     }
 }
 

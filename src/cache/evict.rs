@@ -4,8 +4,12 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
+use super::coverage::Micros;
 use super::entry::{Entry, Reply};
-use super::{Cache, Micros, Reason, SHARDS, Shard, State, Waiter};
+use super::flights::Waiter;
+use super::reason::Reason;
+use super::shards::{Cache, Shard, State};
+use super::stripe::SHARDS;
 
 impl<W: Waiter> Cache<W> {
     /// Evicts until the budget is kept.

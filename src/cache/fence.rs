@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{Cache, Micros, Reason, Waiter, release};
+use super::coverage::Micros;
+use super::flights::{Waiter, release};
+use super::reason::Reason;
+use super::shards::Cache;
 
 /// Keeps the cache away from a write's keys until it is dropped.
 pub struct Fence<W: Waiter> {

@@ -2,15 +2,47 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashTable;
 
-use super::lease::EntryKeyBuf;
-use super::refresh::Refresh;
-use super::store::spread;
-use super::{CoverageId, EntryKey, LinkId, Micros};
+use super::coverage::{CoverageId, Micros};
+use super::entry_key::{EntryKey, EntryKeyBuf};
+use super::id::LinkId;
+use super::store::{MAX_REPLIES, spread};
 
 /// Fetches of one key at a time: as many as may be kept of it. So a search among them is short.
-pub(super) const MOST_OF_KEY: usize = super::store::MAX_REPLIES;
+pub(super) const MOST_OF_KEY: usize = MAX_REPLIES;
+
+/// Whoever waits for another's flight.
+pub trait Waiter: Send + 'static {
+    /// The flight's reply.
+    fn served(self, reply: Bytes);
+    /// The flight was voided or given up: look up anew.
+    fn released(self);
+}
+
+/// Hands waiters back; never under a lock.
+pub(super) fn release<W: Waiter>(waiters: Vec<W>) {
+    if !waiters.is_empty() {
+        waiters.into_iter().for_each(W::released);
+    }
+}
+
+/// Hands them the reply; never under a lock.
+pub(super) fn serve<W: Waiter>(waiters: Vec<W>, reply: &[u8]) {
+    if !waiters.is_empty() {
+        let reply = Bytes::copy_from_slice(reply);
+        waiters.into_iter().for_each(|waiter| waiter.served(reply.clone()));
+    }
+}
+
+/// What makes a flight a refresh.
+#[derive(Clone, Copy)]
+pub(super) struct Refresh {
+    pub(super) followers: u8,
+    /// An update was announced meanwhile.
+    pub(super) again: bool,
+}
 
 /// The fetch of one reply.
 pub(super) struct Flight<W> {
@@ -86,5 +118,20 @@ impl<W> Flights<W> {
             self.0 = HashTable::new();
         }
         Some(flight)
+    }
+
+    /// Refreshes of `key` that are void and may be followed, and by how many.
+    pub(super) fn overtaken(
+        &mut self,
+        key: &[u8],
+        hash: u32,
+        generation: u32,
+    ) -> Vec<(Arc<EntryKeyBuf>, CoverageId, u8)> {
+        let refresh = |flight: &mut Flight<W>| {
+            let left = flight.refresh?.followers.checked_sub(1)?;
+            Some((flight.name.clone(), flight.coverage, left))
+        };
+        let of_key = self.of_key(key, hash);
+        of_key.filter(|flight| flight.generation != generation).filter_map(refresh).collect()
     }
 }

@@ -6,54 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
-use super::entry::Reply;
-use super::flights::Flight;
-use super::{
-    By, Cache, CoverageId, EntryKey, IdentId, LinkId, Micros, Place, Reason, Shard, Waiter, release,
-};
-
-/// A [`EntryKey`] that owns its bytes.
-pub struct EntryKeyBuf {
-    /// Key and arguments, one behind the other.
-    bytes: Box<[u8]>,
-    key_len: usize,
-    ident: IdentId,
-    command: u16,
-    by: By,
-}
-
-impl EntryKeyBuf {
-    pub fn new(name: &EntryKey<'_>) -> Self {
-        let bytes = [name.key, name.args].concat().into_boxed_slice();
-        Self { bytes, key_len: name.key.len(), ident: name.ident, command: name.command, by: name.by }
-    }
-
-    pub fn borrow(&self) -> EntryKey<'_> {
-        let (key, args) = self.bytes.split_at(self.key_len);
-        EntryKey { key, ident: self.ident, command: self.command, args, by: self.by }
-    }
-}
-
-/// How long a filled entry may be served.
-#[derive(Clone, Copy, Debug)]
-pub struct Expiry {
-    /// From when on it must not be served.
-    pub expires: Micros,
-    /// Whether that comes from `max-age` and not from the server's time to live.
-    pub aged: bool,
-}
-
-impl Expiry {
-    /// This life, or what is left of it until `end`.
-    pub fn at_most(self, end: Micros) -> Self {
-        match end < self.expires {
-            true => Self { expires: end, aged: false },
-            false => self,
-        }
-    }
-}
+use super::coverage::{CoverageId, Micros};
+use super::entry::{Expiry, Reply};
+use super::entry_key::{By, EntryKey, EntryKeyBuf};
+use super::flights::{Flight, Waiter, release, serve};
+use super::id::LinkId;
+use super::reason::Reason;
+use super::shards::{Cache, Shard};
+use super::stripe::Place;
 
 /// The right, and the duty, to fetch a missing reply. Dropping it gives the flight up.
 pub struct Lease<W: Waiter> {
@@ -83,7 +43,7 @@ impl<W: Waiter> Cache<W> {
         let id = shard.next_flight;
         let name = Arc::new(EntryKeyBuf::new(name));
         let generation = shard.stripes[place.stripe].generation;
-        let pending_echoes = shard.echoes(name.borrow().key, place.hash, link);
+        let pending_echoes = shard.echoes.awaited(name.borrow().key, place.hash, link);
         let waiters = Vec::new();
         shard.flights.add(Flight {
             id,
@@ -279,12 +239,5 @@ impl<W: Waiter> Drop for Lease<W> {
         if !self.ended {
             self.end(Reason::GivenUp, self.opened);
         }
-    }
-}
-
-fn serve<W: Waiter>(waiters: Vec<W>, reply: &[u8]) {
-    if !waiters.is_empty() {
-        let reply = Bytes::copy_from_slice(reply);
-        waiters.into_iter().for_each(|waiter| waiter.served(reply.clone()));
     }
 }

@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
+use super::coverage::{CoverageId, Micros};
 use super::entry::Reply;
-use super::flights::Flight;
-use super::{
-    By, Cache, CoverageId, EntryKey, EntryKeyBuf, IdentId, Lease, LinkId, Lookup, Micros, Reason, Shard,
-    State, Waiter,
-};
+use super::entry_key::{By, EntryKey};
+use super::flights::{Flight, Refresh, Waiter};
+use super::id::{IdentId, LinkId};
+use super::lease::Lease;
+use super::lookup::Lookup;
+use super::reason::Reason;
+use super::shards::{Cache, State};
 
 /// How many refreshes may follow one that was overtaken.
 const FOLLOWERS: u8 = 3;
@@ -48,14 +51,6 @@ impl Wanted {
     pub fn name<'a>(&'a self, key: &'a [u8]) -> EntryKey<'a> {
         EntryKey { key, ident: self.ident, command: self.command, args: &self.args, by: self.by }
     }
-}
-
-/// What makes a flight a refresh.
-#[derive(Clone, Copy)]
-pub(super) struct Refresh {
-    followers: u8,
-    /// An update was announced meanwhile.
-    again: bool,
 }
 
 impl<W: Waiter> Cache<W> {
@@ -122,22 +117,5 @@ impl<W: Waiter> Lease<W> {
         let refresh = self.with_flight(|flight| flight.refresh.take()).flatten()?;
         let followers = refresh.followers.checked_sub(1).filter(|_| refresh.again)?;
         Some(Wanted::new(&self.name(), self.coverage(), followers))
-    }
-}
-
-impl<W> Shard<W> {
-    /// Refreshes of `key` that are void and may be followed, and by how many.
-    pub(super) fn overtaken_refreshes(
-        &mut self,
-        key: &[u8],
-        hash: u32,
-        generation: u32,
-    ) -> Vec<(Arc<EntryKeyBuf>, CoverageId, u8)> {
-        let refresh = |flight: &mut Flight<W>| {
-            let left = flight.refresh?.followers.checked_sub(1)?;
-            Some((flight.name.clone(), flight.coverage, left))
-        };
-        let of_key = self.flights.of_key(key, hash);
-        of_key.filter(|flight| flight.generation != generation).filter_map(refresh).collect()
     }
 }

@@ -3,11 +3,29 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use super::coverage::{Coverages, Micros};
 use super::entry::Entry;
-use super::{
-    By, Cache, Coverages, EntryKey, EntryKeyBuf, Event, IdentId, Micros, Reason, State, Stats, Waiter,
-    release,
-};
+use super::entry_key::{By, EntryKey, EntryKeyBuf};
+use super::flights::Waiter;
+use super::id::IdentId;
+use super::reason::Reason;
+use super::shards::{Cache, State};
+use super::stripe::Event;
+
+/// What lookups and fills have come to so far. All are counts except `entries` and `bytes`.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    pub hits: u64,
+    /// Of these, served beyond the bound because the upstream was unreachable.
+    pub stale_hits: u64,
+    pub misses: u64,
+    pub joined: u64,
+    pub fills: u64,
+    pub entries: u64,
+    pub bytes: u64,
+    /// By [`Reason`]: bypasses, refused fills and dropped keys.
+    pub reasons: Vec<u64>,
+}
 
 /// A cached reply as it is shown, and as it is fetched anew.
 #[derive(Clone, Debug)]
@@ -114,43 +132,6 @@ impl<W: Waiter> Cache<W> {
             }
         }
         keys.into_iter().collect()
-    }
-
-    /// Drops what is cached of `key` for those whom `theirs` accepts, and voids what is being fetched for them.
-    pub fn forget_of(&self, key: &[u8], reason: Reason, now: Micros, theirs: impl Fn(IdentId) -> bool) {
-        let place = self.place(key);
-        let mut shard = self.shards[place.shard].lock();
-        let before = shard.store.bytes();
-        let dropped = shard.store.retain(key, place.hash, |head| !theirs(head.ident()));
-        self.freed(before - shard.store.bytes());
-        let stripe = &mut shard.stripes[place.stripe];
-        let void = stripe.generation.wrapping_sub(1);
-        if !dropped.is_empty() {
-            self.count(reason);
-            stripe.record(place, reason, now);
-        }
-        let mut waiters = Vec::new();
-        let flights = shard.flights.of_key(key, place.hash);
-        for flight in flights.filter(|flight| theirs(flight.name.borrow().ident)) {
-            flight.generation = void;
-            waiters.append(&mut flight.waiters);
-        }
-        drop(shard);
-        drop(dropped);
-        release(waiters);
-    }
-
-    /// Likewise, of every key.
-    pub fn forget_all_of(&self, reason: Reason, now: Micros, theirs: impl Fn(IdentId) -> bool) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let entries = shard.store.iter_from(0).filter(|entry| theirs(entry.name().ident));
-            let mut keys: HashSet<Box<[u8]>> = entries.map(|entry| entry.key().into()).collect();
-            let flights = shard.flights.all().filter(|flight| theirs(flight.name.borrow().ident));
-            keys.extend(flights.map(|flight| flight.key().into()));
-            drop(shard);
-            keys.iter().for_each(|key| self.forget_of(key, reason, now, &theirs));
-        }
     }
 
     /// Some entry that may be served; `None` if none is found near where `seed` leads to.

@@ -18,8 +18,8 @@ use std::mem::size_of;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::EntryKey;
 use super::entry::{Body, Entry, Head, Reply};
+use super::entry_key::EntryKey;
 
 /// How many replies are kept under one key; the oldest gives way.
 pub(super) const MAX_REPLIES: usize = 256;

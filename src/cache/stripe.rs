@@ -3,7 +3,12 @@
 //! Invariants: a key always has the same place, and different keys may share one. That costs a refill or a
 //! forgotten line of history, never a stale entry.
 
-use super::{Class, Micros, Reason, SHARDS, STRIPES};
+use super::coverage::Micros;
+use super::reason::{Class, Reason};
+
+pub(super) const SHARDS: usize = 64;
+/// Of each shard.
+pub(super) const STRIPES: usize = 512;
 
 /// Where a key's shard, stripe and history are.
 #[derive(Clone, Copy)]

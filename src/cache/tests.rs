@@ -1,5 +1,9 @@
-use super::*;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use parking_lot::Mutex;
+
+use super::*;
 
 const LINK: LinkId = LinkId(1);
 
