@@ -105,6 +105,27 @@ fn files_that_are_named_exist() {
     assert!(named > 20, "the pages were not understood: {named} files");
 }
 
+/// A function that is named behind a file stands in it.
+#[test]
+fn functions_that_are_named_stand_in_their_files() {
+    let mut named = 0;
+    for page in pages() {
+        let mut file = None;
+        for span in page.spans() {
+            if span.starts_with("src/") && span.ends_with(".rs") {
+                file = Some(span);
+            } else if let Some(function) = span.strip_suffix("()") {
+                let file = file.unwrap_or_else(|| panic!("{}: {span} is in no file", page.path));
+                let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+                let stands = ["(", "<"].iter().any(|next| source.contains(&format!("fn {function}{next}")));
+                assert!(stands, "{}: there is no {span} in {file}", page.path);
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 40, "the pages were not understood: {named} functions");
+}
+
 #[test]
 fn the_rooms_are_those_of_the_source() {
     let architecture = page("docs/architecture.md");
