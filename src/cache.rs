@@ -42,6 +42,7 @@ mod reason;
 mod refresh;
 mod shards;
 mod show;
+mod slots;
 mod store;
 mod stripe;
 #[cfg(test)]

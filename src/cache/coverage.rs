@@ -10,74 +10,40 @@
 //!
 //! `feed` and `upstream` arm, advance and end coverages; `cache` asks whether one stands and how fresh it is.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+
+use super::slots::{Slot, Slots};
 
 /// Microseconds since the process' start.
 pub type Micros = u64;
 
-/// How many coverages can stand at once: one feed, and one for each tracked upstream link.
-const SLOTS: usize = 4096;
-
 /// One armed period of one coverage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoverageId {
-    pub(super) slot: u16,
+    pub(super) slot: u32,
     pub(super) generation: u32,
 }
 
 /// A place for one coverage, held for as long as its connection's owner lives.
 #[derive(Debug)]
-pub struct CoverageSlot(u16);
+pub struct CoverageSlot(u32);
 
-/// All coverages of the process, in a table of fixed size.
-pub struct Coverages {
-    slots: Box<[Slot]>,
-    /// Free slots. Held also while arming and ending, so that parent and child change together.
-    free: Mutex<Vec<u16>>,
-    /// How many were ever in use at once; those behind were never armed.
-    used: AtomicUsize,
-}
-
+/// All coverages of the process: one for each upstream node, which its feed proves, and one for each tracked link, a child
+/// of its node's. So what ends or voids a node's coverage concerns the entries that were read from that node alone.
 #[derive(Default)]
-struct Slot {
-    /// Odd while armed.
-    generation: AtomicU32,
-    /// What it was when the present armed period began; flushes have moved it on since.
-    began: AtomicU32,
-    /// The slot of the parent, or this slot itself.
-    parent: AtomicU16,
-    watermark: AtomicU64,
-    /// Up to when what the upstream told of changes is applied; it may be ahead of the watermark, which stands for more.
-    /// 0 while nothing is told.
-    heard: AtomicU64,
-    /// When the last armed period ended.
-    ended: AtomicU64,
-}
-
-impl Default for Coverages {
-    fn default() -> Self {
-        let mut slots = Vec::with_capacity(SLOTS);
-        slots.resize_with(SLOTS, Slot::default);
-        Self {
-            slots: slots.into(),
-            free: Mutex::new((0..SLOTS as u16).rev().collect()),
-            used: AtomicUsize::new(0),
-        }
-    }
+pub struct Coverages {
+    slots: Slots,
+    /// Slots that were given back. Held also while arming and ending, so that parent and child change together.
+    free: Mutex<Vec<u32>>,
 }
 
 impl Coverages {
-    /// Takes a slot; `None` if all are taken, in which case the connection fills nothing.
+    /// Takes a slot; `None` if a million are taken, in which case the connection fills nothing.
     pub fn take(&self) -> Option<CoverageSlot> {
-        let slot = self.free.lock().pop()?;
-        self.used.fetch_max(usize::from(slot) + 1, Ordering::SeqCst);
-        Some(CoverageSlot(slot))
-    }
-
-    fn in_use(&self) -> &[Slot] {
-        &self.slots[..self.used.load(Ordering::SeqCst)]
+        let mut free = self.free.lock();
+        free.pop().or_else(|| self.slots.add()).map(CoverageSlot)
     }
 
     /// Gives a slot back; its coverage ends.
@@ -100,8 +66,11 @@ impl Coverages {
         if parent.is_some_and(|parent| !self.goes_on(parent)) {
             return None;
         }
-        let this = &self.slots[slot.0 as usize];
+        let this = self.slots.get(slot.0);
         this.parent.store(parent.map_or(slot.0, |parent| parent.slot), Ordering::Relaxed);
+        if let Some(parent) = parent {
+            self.slots.get(parent.slot).has_children.store(true, Ordering::Relaxed);
+        }
         this.watermark.store(watermark, Ordering::Relaxed);
         this.heard.store(if watermark == Micros::MAX { 0 } else { watermark }, Ordering::Relaxed);
         let generation = this.generation.load(Ordering::Relaxed).wrapping_add(1);
@@ -130,31 +99,47 @@ impl Coverages {
         }
     }
 
-    fn end_locked(&self, slot: u16, now: Micros) {
-        for (i, other) in self.in_use().iter().enumerate() {
-            let generation = other.generation.load(Ordering::Relaxed);
-            let concerned = i as u16 == slot || other.parent.load(Ordering::Relaxed) == slot;
-            if generation % 2 == 1 && concerned {
-                other.ended.store(now, Ordering::Relaxed);
-                other.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
-            }
+    fn end_locked(&self, slot: u32, now: Micros) {
+        for (ends, generation) in self.family(slot) {
+            ends.ended.store(now, Ordering::Relaxed);
+            ends.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
         }
+        self.slots.get(slot).has_children.store(false, Ordering::Relaxed);
+    }
+
+    /// Those that stand, with their numbers and generations.
+    fn armed(&self) -> impl Iterator<Item = (u32, &Slot, u32)> {
+        let all = self.slots.in_use();
+        let with_generation = all.map(|(i, slot)| (i, slot, slot.generation.load(Ordering::Relaxed)));
+        with_generation.filter(|(_, _, generation)| generation % 2 == 1)
+    }
+
+    /// Of a slot and its children those that stand, with their generations. Only a parent's are searched for.
+    fn family(&self, of: u32) -> impl Iterator<Item = (&Slot, u32)> {
+        let own = self.slots.get(of);
+        let generation = own.generation.load(Ordering::Relaxed);
+        let is_child =
+            move |(i, slot, _): &(u32, &Slot, u32)| *i != of && slot.parent.load(Ordering::Relaxed) == of;
+        let children = own.has_children.load(Ordering::Relaxed).then(|| self.armed().filter(is_child));
+        let children = children.into_iter().flatten().map(|(_, slot, generation)| (slot, generation));
+        (generation % 2 == 1).then_some((own, generation)).into_iter().chain(children)
     }
 
     /// Voids all that was filled so far, under every coverage, while the coverages go on.
     pub fn flush(&self) {
         let _guard = self.free.lock();
-        for slot in self.in_use() {
-            let generation = slot.generation.load(Ordering::Relaxed);
-            if generation % 2 == 1 {
-                slot.generation.store(generation.wrapping_add(2), Ordering::SeqCst);
-            }
-        }
+        self.armed().for_each(|(_, slot, generation)| void(slot, generation));
+    }
+
+    /// Likewise of what was filled under this slot and its children: what was read from one node.
+    pub fn flush_of(&self, slot: &CoverageSlot) {
+        let _guard = self.free.lock();
+        self.family(slot.0).for_each(|(slot, generation)| void(slot, generation));
     }
 
     /// Whether the armed period of `id` goes on, though what was filled under `id` may be void by a flush.
     fn goes_on(&self, id: CoverageId) -> bool {
-        let slot = &self.slots[id.slot as usize];
+        let slot = self.slots.get(id.slot);
         let generation = slot.generation.load(Ordering::SeqCst);
         let began = slot.began.load(Ordering::Relaxed);
         // Counted backwards from now, so that the numbers may wrap.
@@ -164,63 +149,61 @@ impl Coverages {
 
     /// The slot's present armed period, if it is armed. What is leased next is filled under it.
     pub fn current(&self, slot: &CoverageSlot) -> Option<CoverageId> {
-        let generation = self.slots[slot.0 as usize].generation.load(Ordering::SeqCst);
+        let generation = self.slots.get(slot.0).generation.load(Ordering::SeqCst);
         (generation % 2 == 1).then_some(CoverageId { slot: slot.0, generation })
     }
 
     /// Says that a request sent at `sent` was answered: what the upstream had sent before is applied.
     pub fn advance(&self, slot: &CoverageSlot, sent: Micros) {
-        let slot = &self.slots[slot.0 as usize];
+        let slot = self.slots.get(slot.0);
         slot.watermark.fetch_max(sent, Ordering::Release);
         slot.heard.fetch_max(sent, Ordering::Release);
     }
 
     /// Says only that what the upstream had told of changes by `sent` is applied.
     pub fn hear(&self, slot: &CoverageSlot, sent: Micros) {
-        self.slots[slot.0 as usize].heard.fetch_max(sent, Ordering::Release);
+        self.slots.get(slot.0).heard.fetch_max(sent, Ordering::Release);
     }
 
     /// Whether the armed period goes on.
     pub fn stands(&self, id: CoverageId) -> bool {
-        self.slots[id.slot as usize].generation.load(Ordering::SeqCst) == id.generation
+        self.slots.get(id.slot).generation.load(Ordering::SeqCst) == id.generation
     }
 
     /// The oldest watermark of those that stand; `None` if none does.
     pub fn oldest_watermark(&self) -> Option<Micros> {
-        let stands = |slot: &&Slot| slot.generation.load(Ordering::Relaxed) % 2 == 1;
-        self.in_use().iter().filter(stands).map(|slot| slot.watermark.load(Ordering::Acquire)).min()
+        self.armed().map(|(_, slot, _)| slot.watermark.load(Ordering::Acquire)).min()
     }
 
     /// How many children stand: tracked data links.
     pub fn children(&self) -> usize {
-        let stands = |(i, slot): (usize, &Slot)| {
-            let armed = slot.generation.load(Ordering::Relaxed) % 2 == 1;
-            armed && slot.heard.load(Ordering::Relaxed) > 0 && slot.parent.load(Ordering::Relaxed) != i as u16
+        let is_tracked = |(i, slot, _): &(u32, &Slot, u32)| {
+            slot.heard.load(Ordering::Relaxed) > 0 && slot.parent.load(Ordering::Relaxed) != *i
         };
-        self.in_use().iter().enumerate().filter(|slot| stands(*slot)).count()
+        self.armed().filter(is_tracked).count()
     }
 
     /// Whether the upstream itself tells of changes of what was read under `id`.
     pub fn is_told(&self, id: CoverageId) -> bool {
-        self.slots[id.slot as usize].heard.load(Ordering::Relaxed) > 0
+        self.slots.get(id.slot).heard.load(Ordering::Relaxed) > 0
     }
 
     /// Like [`Coverages::heard`], of the slot alone.
     pub fn heard_by(&self, slot: &CoverageSlot) -> Micros {
-        self.slots[slot.0 as usize].heard.load(Ordering::Acquire)
+        self.slots.get(slot.0).heard.load(Ordering::Acquire)
     }
 
     /// Up to when the changes of which the upstream told are applied to the entries under `id`; 0 if it tells of none.
     #[inline(always)]
     pub fn heard(&self, id: CoverageId) -> Micros {
-        let slot = &self.slots[id.slot as usize];
-        let parent = &self.slots[slot.parent.load(Ordering::Relaxed) as usize];
+        let slot = self.slots.get(id.slot);
+        let parent = self.slots.get(slot.parent.load(Ordering::Relaxed));
         slot.heard.load(Ordering::Acquire).min(parent.heard.load(Ordering::Acquire))
     }
 
     /// Whether the armed period was the last one of its slot, and ended at most `grace` ago.
     pub fn ended_within(&self, id: CoverageId, grace: Micros, now: Micros) -> bool {
-        let slot = &self.slots[id.slot as usize];
+        let slot = self.slots.get(id.slot);
         slot.generation.load(Ordering::SeqCst) == id.generation.wrapping_add(1)
             && now.saturating_sub(slot.ended.load(Ordering::Relaxed)) <= grace
     }
@@ -228,10 +211,15 @@ impl Coverages {
     /// Up to when entries under `id` are proven to reflect the upstream: the older watermark of the slot
     /// and its parent.
     pub fn watermark(&self, id: CoverageId) -> Micros {
-        let slot = &self.slots[id.slot as usize];
-        let parent = &self.slots[slot.parent.load(Ordering::Relaxed) as usize];
+        let slot = self.slots.get(id.slot);
+        let parent = self.slots.get(slot.parent.load(Ordering::Relaxed));
         slot.watermark.load(Ordering::Acquire).min(parent.watermark.load(Ordering::Acquire))
     }
+}
+
+/// What was filled under the slot so far is void; it goes on.
+fn void(slot: &Slot, generation: u32) {
+    slot.generation.store(generation.wrapping_add(2), Ordering::SeqCst);
 }
 
 /// Something that was seen under a coverage, and holds as long as that stands.
@@ -248,7 +236,7 @@ impl ValidUnder {
 
     pub fn stands(&self, coverages: &Coverages) -> bool {
         let id = self.0.load(Ordering::Acquire);
-        let under = CoverageId { slot: (id >> 32) as u16, generation: id as u32 };
+        let under = CoverageId { slot: ((id & !Self::EVER) >> 32) as u32, generation: id as u32 };
         id & Self::EVER != 0 && coverages.stands(under)
     }
 }
@@ -360,11 +348,55 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_bounded_and_come_back() {
+    fn what_voids_one_node_s_voids_none_of_another_s() {
         let coverages = Coverages::default();
-        let mut all: Vec<_> = std::iter::from_fn(|| coverages.take()).collect();
-        assert_eq!(all.len(), SLOTS);
-        coverages.give_back(all.pop().unwrap(), 1);
-        assert!(coverages.take().is_some());
+        let node = |watermark| {
+            let (feed, link) = (coverages.take().unwrap(), coverages.take().unwrap());
+            let parent = coverages.arm(&feed, None, watermark).unwrap();
+            let child = coverages.arm(&link, Some(parent), watermark).unwrap();
+            (feed, link, parent, child)
+        };
+        let (a, b) = (node(1), node(2));
+        coverages.flush_of(&a.0);
+        assert!(!coverages.stands(a.2) && !coverages.stands(a.3), "its children's too");
+        assert!(coverages.stands(b.2) && coverages.stands(b.3));
+        let again = [&a.0, &a.1].map(|slot| coverages.current(slot).unwrap());
+        assert!(again.iter().all(|id| coverages.stands(*id)), "both go on");
+        coverages.flush_of(&a.1);
+        assert!(coverages.stands(again[0]) && !coverages.stands(again[1]), "a link's own alone");
+        coverages.end(&a.0, 3);
+        assert!(coverages.current(&a.1).is_none());
+        coverages.flush_of(&a.0);
+        assert!(coverages.current(&a.0).is_none(), "a flush arms nothing");
+        assert!(coverages.stands(b.2) && coverages.stands(b.3));
+    }
+
+    #[test]
+    fn many_slots_are_as_good_as_few() {
+        const MANY: usize = 5_000;
+        let coverages = Coverages::default();
+        let feed = coverages.take().unwrap();
+        let parent = coverages.arm(&feed, None, 1).unwrap();
+        let mut links: Vec<_> = (0..MANY).map(|_| coverages.take().unwrap()).collect();
+        let ids: Vec<_> = links.iter().map(|l| coverages.arm(l, Some(parent), 7).unwrap()).collect();
+        assert_eq!(coverages.children(), MANY);
+        coverages.end(&links[MANY - 1], 8);
+        assert_eq!(ids.iter().filter(|id| coverages.stands(**id)).count(), MANY - 1);
+        let seen = ValidUnder::default();
+        seen.note(ids[MANY - 2]);
+        assert!(seen.stands(&coverages));
+        coverages.advance(&links[MANY - 2], 20);
+        coverages.advance(&feed, 30);
+        assert_eq!(coverages.watermark(ids[MANY - 2]), 20);
+        assert_eq!(coverages.watermark(ids[MANY - 3]), 7);
+        coverages.give_back(links.pop().unwrap(), 9);
+        coverages.give_back(links.pop().unwrap(), 9);
+        assert!(!coverages.stands(ids[MANY - 2]) && !seen.stands(&coverages));
+        for _ in 0..2 {
+            let back = coverages.take().unwrap();
+            assert!((MANY as u32 - 1..=MANY as u32).contains(&back.0), "what was given back comes first");
+        }
+        coverages.end(&feed, 10);
+        assert!(!ids.iter().any(|id| coverages.stands(*id)));
     }
 }

@@ -37,30 +37,43 @@ pub(super) struct Head {
     ident: IdentId,
     /// The key's.
     pub(super) hash: u32,
-    slot: u16,
+    slot: u32,
     command: u16,
     key_len: u16,
     args_len: u16,
     /// How many messages of the key were sent before it was read upstream, and are still to come.
     pub(super) pending_echoes: u8,
-    /// Read since it was filled.
-    pub(super) read: bool,
-    /// Read since it was last spared.
-    pub(super) used: bool,
-    /// By what its user has got it; and [`AGED`].
+    /// By what its user has got it, and what follows.
     marks: u8,
 }
 
 /// `expires` comes from `max-age`, not from the server.
 const AGED: u8 = 1 << 7;
 
+/// Read since it was filled.
+const READ: u8 = 1 << 6;
+
+/// Read since it was last spared.
+const USED: u8 = 1 << 5;
+
 const _: () = assert!(size_of::<Head>() == 32);
 
 impl Head {
     /// Notes that it was read.
     pub(super) fn touch(&mut self) {
-        self.read = true;
-        self.used = true;
+        self.marks |= READ | USED;
+    }
+
+    /// Whether it was read since it was filled.
+    pub(super) fn is_read(&self) -> bool {
+        self.marks & READ != 0
+    }
+
+    /// Spares it: whether it was read since that was done last.
+    pub(super) fn spare(&mut self) -> bool {
+        let used = self.marks & USED != 0;
+        self.marks &= !USED;
+        used
     }
 
     pub(super) fn ident(&self) -> IdentId {
@@ -72,7 +85,7 @@ impl Head {
     }
 
     pub(super) fn by(&self) -> By {
-        By(self.marks & !AGED)
+        By(self.marks & !(AGED | READ | USED))
     }
 
     /// Whether it is given to whoever asks by these.
@@ -143,8 +156,6 @@ impl Reply {
             args_len: name.args.len() as u16,
             // To be deaf for less long is safe.
             pending_echoes: pending_echoes.try_into().unwrap_or(u8::MAX),
-            read: false,
-            used: false,
             marks: name.by.0 | if expiry.aged { AGED } else { 0 },
         };
         Self { head, body: Body { data: data.into_boxed_slice(), opened } }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::coverage::Micros;
+use super::coverage::{CoverageSlot, Micros};
 use super::flights::{Waiter, release};
 use super::id::{IdentId, LinkId, NO_LINK};
 use super::reason::Reason;
@@ -25,6 +25,12 @@ impl<W: Waiter> Cache<W> {
     pub fn flush(&self, reason: Reason) {
         self.count(reason);
         self.coverages.flush();
+    }
+
+    /// Likewise of what was read from one upstream node, whose feed has this slot.
+    pub fn flush_of(&self, node: &CoverageSlot, reason: Reason) {
+        self.count(reason);
+        self.coverages.flush_of(node);
     }
 
     /// A reply for `key` was read past the cache, on `link`, and is about to be delivered: whatever was read

@@ -58,8 +58,10 @@ impl<W: Waiter> Cache<W> {
     /// were read since they were filled, and refreshes that this has overtaken.
     pub fn heard_for_refresh(&self, key: &[u8], reason: Reason, now: Micros) -> Vec<Wanted> {
         let (dropped, overtaken) = self.heard_and_dropped(key, reason, now);
-        let read =
-            dropped.iter().filter(|reply| reply.head.read && reply.head.by().is_by_name()).map(Wanted::read);
+        let read = dropped
+            .iter()
+            .filter(|reply| reply.head.is_read() && reply.head.by().is_by_name())
+            .map(Wanted::read);
         let overtaken =
             overtaken.iter().map(|(name, under, left)| Wanted::new(&name.borrow(), *under, *left));
         read.chain(overtaken).collect()

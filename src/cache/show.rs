@@ -65,7 +65,7 @@ impl CachedReply {
             proven: now.saturating_sub(coverages.watermark(coverage)),
             left: (head.expires != Micros::MAX).then(|| head.expires.saturating_sub(now)),
             tracked: coverages.is_told(coverage),
-            read: head.read,
+            read: head.is_read(),
             stands,
         }
     }

@@ -165,7 +165,7 @@ impl Store {
     pub(super) fn spare_used(&mut self) {
         for _ in 0..MAX_SPARED {
             let Some(head) = self.heads.get_mut(self.oldest as usize) else { return };
-            if !std::mem::take(&mut head.used) {
+            if !head.spare() {
                 return;
             }
             let i = self.oldest;

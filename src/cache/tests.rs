@@ -129,6 +129,25 @@ fn a_fence_over_all_keys_voids_everything_there_is_and_was_leased() {
 }
 
 #[test]
+fn a_flush_of_one_node_voids_what_was_read_from_it_alone() {
+    let mut f = Fixture::new(1 << 20);
+    let other = f.cache.coverages().take().unwrap();
+    f.cache.coverages().arm(&other, None, SECOND).unwrap();
+    f.fill(b"of one", b"v");
+    let one = std::mem::replace(&mut f.feed, other);
+    f.fill(b"of the other", b"v");
+    let lease = f.lease(b"in flight");
+    f.cache.flush_of(&one, Reason::Flushed);
+    assert!(f.hit(b"of one").is_none());
+    assert!(f.hit(b"of the other").is_some());
+    lease.fill(b"v", FOREVER, f.now, SECOND).unwrap();
+    f.cache.coverages().end(&one, f.now);
+    assert!(f.hit(b"of the other").is_some(), "nor does the end of one");
+    f.cache.flush_of(&f.feed, Reason::Flushed);
+    assert!(f.hit(b"of the other").is_none() && f.hit(b"in flight").is_none());
+}
+
+#[test]
 fn one_flight_serves_all_who_wait() {
     let f = Fixture::new(1 << 20);
     let lease = f.lease(b"k");

@@ -130,7 +130,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
 
     fn void(&self, reason: Reason) {
         self.feed.hooks.metrics().heard_flushes.inc();
-        self.feed.cache.flush(reason);
+        self.feed.cache.flush_of(self.feed.hooks.slot(), reason);
     }
 
     fn put_off(&self, question: Question, frame: &[u8]) {

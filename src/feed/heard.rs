@@ -61,7 +61,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let Some(keys) = keys.as_array() else {
             self.awaited.borrow_mut().clear();
             feed.hooks.metrics().heard_flushes.inc();
-            feed.cache.flush(Reason::Tracking);
+            feed.cache.flush_of(feed.hooks.slot(), Reason::Tracking);
             return;
         };
         feed.hooks.metrics().heard_tracking.add(keys.len() as u64);

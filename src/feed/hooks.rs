@@ -19,7 +19,7 @@ pub trait Hooks: 'static {
 
     fn metrics(&self) -> &Metrics;
 
-    /// The feed's coverage.
+    /// The coverage of the node that it listens to.
     fn slot(&self) -> &CoverageSlot;
 
     /// What the coverages count time in.
