@@ -25,7 +25,6 @@ pub use crate::upstream::Address;
 pub use address::{HostPort, Listen, Secret, Upstream};
 pub use choice::{Auth, LogFormat};
 pub use cli::{Invocation, Task};
-pub use commands::CACHEABLE;
 pub use error::ConfigError;
 pub use namespace::Namespace;
 pub use settings::Config;

@@ -115,8 +115,6 @@ pub struct Metrics {
     pub upstream_disconnects: Counter,
     /// Links that stand now, shared and dedicated.
     pub upstream_links: Counter,
-    /// Links that the upstream tracks for now.
-    pub tracked_links: Counter,
     pub announcements: Counter,
     pub announcements_failed: Counter,
     pub announcements_failed_told: Seldom,

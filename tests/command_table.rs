@@ -56,15 +56,6 @@ const ARITY_EXCEPTIONS: &[(&str, &[i64])] = &[
 /// The server's first, last and step are channels or a cursor here, not keys.
 const NOT_KEYS: &[&str] = &["spublish", "ssubscribe", "sunsubscribe", "clusterscan"];
 
-/// `cache-commands` takes the names of these, and the configuration cannot ask the table.
-#[test]
-fn settings_name_every_cacheable_command() {
-    let table = Table::builtin();
-    let cacheable: BTreeSet<&str> = table.cacheable().collect();
-    assert_eq!(nearside::config::CACHEABLE.iter().copied().collect::<BTreeSet<_>>(), cacheable);
-    assert!(nearside::config::CACHEABLE.is_sorted());
-}
-
 /// Requests for every rule that reads the arguments, and some for the fixed ones.
 const EXAMPLES: &[&str] = &[
     "GET k",

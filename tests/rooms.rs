@@ -41,7 +41,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("dev", &["config"]),
     ("logging", &["config", "metrics"]),
     ("cache", &[]),
-    ("config", &["namespace", "upstream"]),
+    ("config", &["command", "namespace", "upstream"]),
     ("metrics", &[]),
     ("namespace", &[]),
     ("resp", &[]),

@@ -84,11 +84,6 @@ impl Table {
         }
         table
     }
-
-    /// The commands whose replies may be cached.
-    pub fn cacheable(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().filter(|row| row.cached != Cached::Never).map(|row| &*row.name)
-    }
 }
 
 /// Commands by which a field of a hash comes to a time to live of its own, or tells it. A server that has none of

@@ -1,73 +1,25 @@
 //! `cache-commands`: which of the commands whose replies can be cached are.
 
+use std::sync::LazyLock;
+
 use super::text::{did_you_mean, quoted};
 use super::value::{Kind, parse_list};
+use crate::command::Table;
 
 /// `None` is all of them.
 pub(super) const COMMANDS: Kind<Option<Vec<String>>> = Kind { metavar: "COMMAND|all", parse, show };
 
-/// All commands whose replies can be cached, in the order of the alphabet.
-///
-/// The command table says how; the test `settings_name_every_cacheable_command` holds one against the other.
-pub const CACHEABLE: &[&str] = &[
-    "bitcount",
-    "bitfield_ro",
-    "bitpos",
-    "digest",
-    "exists",
-    "geodist",
-    "geohash",
-    "geopos",
-    "georadius_ro",
-    "georadiusbymember_ro",
-    "geosearch",
-    "get",
-    "getbit",
-    "getrange",
-    "hexists",
-    "hget",
-    "hgetall",
-    "hkeys",
-    "hlen",
-    "hmget",
-    "hstrlen",
-    "hvals",
-    "json.arrindex",
-    "json.arrlen",
-    "json.get",
-    "json.objkeys",
-    "json.objlen",
-    "json.strlen",
-    "json.type",
-    "lindex",
-    "llen",
-    "lpos",
-    "lrange",
-    "mget",
-    "scard",
-    "sismember",
-    "smembers",
-    "smismember",
-    "strlen",
-    "substr",
-    "type",
-    "xlen",
-    "xrange",
-    "xrevrange",
-    "zcard",
-    "zcount",
-    "zlexcount",
-    "zmscore",
-    "zrange",
-    "zrangebylex",
-    "zrangebyscore",
-    "zrank",
-    "zrevrange",
-    "zrevrangebylex",
-    "zrevrangebyscore",
-    "zrevrank",
-    "zscore",
-];
+/// The names of all commands whose replies can be cached, in the order of the alphabet.
+fn cacheable() -> &'static [String] {
+    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let table = Table::builtin();
+        let rows = (0..).map_while(|number| table.row(number)).filter(|row| row.is_cached());
+        let mut names: Vec<_> = rows.map(|row| row.name.clone().into_owned()).collect();
+        names.sort_unstable();
+        names
+    });
+    &NAMES
+}
 
 fn parse(text: &str) -> Result<Option<Vec<String>>, String> {
     if text == "all" {
@@ -75,11 +27,11 @@ fn parse(text: &str) -> Result<Option<Vec<String>>, String> {
     }
     let names = parse_list(text, |name| {
         let lower = name.to_ascii_lowercase();
-        if CACHEABLE.contains(&&*lower) {
+        if cacheable().contains(&lower) {
             return Ok(lower);
         }
-        let near = did_you_mean(&lower, CACHEABLE.iter().copied());
-        let possible = CACHEABLE.join(", ");
+        let near = did_you_mean(&lower, cacheable().iter().map(String::as_str));
+        let possible = cacheable().join(", ");
         Err(format!(
             "{name:?} is no command whose reply can be cached{near}; possible are all, or {possible}"
         ))

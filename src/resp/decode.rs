@@ -29,7 +29,7 @@ pub enum Value {
     Array(Vec<Value>),
     Set(Vec<Value>),
     Push(Vec<Value>),
-    /// The pairs as sent, in their order. RESP2 sends an array instead; see [`Value::pairs`].
+    /// The pairs as sent, in their order. RESP2 sends an array instead.
     Map(Vec<(Value, Value)>),
 }
 
@@ -49,29 +49,10 @@ impl Value {
         }
     }
 
-    /// The text of an error.
-    pub fn as_error(&self) -> Option<&[u8]> {
-        match self {
-            Self::Error(text) => Some(text),
-            _ => None,
-        }
-    }
-
     /// The elements of an array, a set (RESP2 sends an array for it) or a push.
     pub fn as_array(&self) -> Option<&[Value]> {
         match self {
             Self::Array(elements) | Self::Set(elements) | Self::Push(elements) => Some(elements),
-            _ => None,
-        }
-    }
-
-    /// The pairs of a map, or of the flat array that RESP2 sends for it. An odd last element is left out.
-    pub fn pairs(&self) -> Option<Vec<(&Value, &Value)>> {
-        match self {
-            Self::Map(pairs) => Some(pairs.iter().map(|(key, value)| (key, value)).collect()),
-            Self::Array(elements) => {
-                Some(elements.chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect())
-            }
             _ => None,
         }
     }
