@@ -2,6 +2,10 @@
 //!
 //! Invariants: a key always has the same place, and different keys may share one. That costs a refill or a
 //! forgotten line of history, never a stale entry.
+//!
+//! The history is a table by hash and no list of the keys that were used last (the `lru` crate): it is bounded as well, takes
+//! 16 bytes a place where such a list takes over 100 with its two links, its index and an allocation, and stands in the line that
+//! a fill or an invalidation has just written, so that it costs these neither a search nor an allocation under the lock.
 
 use super::coverage::Micros;
 use super::reason::{Class, Reason};
