@@ -123,6 +123,16 @@ impl Body {
     }
 }
 
+/// Where a reply comes from, and how long it is good.
+pub(super) struct Origin {
+    pub(super) coverage: CoverageId,
+    /// When its lease was given.
+    pub(super) opened: Micros,
+    /// How many messages of the key were sent before it was read upstream, and are still to come.
+    pub(super) pending_echoes: u32,
+    pub(super) expiry: Expiry,
+}
+
 /// An entry on its way in or out.
 pub(super) struct Reply {
     pub(super) head: Head,
@@ -136,10 +146,7 @@ impl Reply {
         name: &EntryKey<'_>,
         hash: u32,
         reply: &[u8],
-        coverage: CoverageId,
-        pending_echoes: u32,
-        opened: Micros,
-        expiry: Expiry,
+        Origin { coverage, opened, pending_echoes, expiry }: Origin,
     ) -> Self {
         let mut data = Vec::with_capacity(name.key.len() + name.args.len() + reply.len());
         data.extend_from_slice(name.key);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::coverage::{CoverageId, Micros};
-use super::entry::{Expiry, Reply};
+use super::entry::{Expiry, Origin, Reply};
 use super::entry_key::{By, EntryKey, EntryKeyBuf};
 use super::flights::{Flight, Waiter, release, serve};
 use super::id::LinkId;
@@ -162,9 +162,8 @@ impl<W: Waiter> Lease<W> {
         };
         self.ended = true;
         let before = shard.store.bytes();
-        let reply_kept =
-            Reply::new(&name, self.place.hash, reply, self.coverage, pending_echoes, self.opened, expiry);
-        let replaced = shard.store.insert(reply_kept);
+        let origin = Origin { coverage: self.coverage, opened: self.opened, pending_echoes, expiry };
+        let replaced = shard.store.insert(Reply::new(&name, self.place.hash, reply, origin));
         // Added before anything is taken away, so that the sum never falls below zero.
         cache.bytes.fetch_add(shard.store.bytes(), Ordering::Relaxed);
         cache.freed(before);

@@ -41,6 +41,8 @@ impl<W: Waiter> Cache<W> {
     /// `coverage` tells under which coverage, and on which link, a fill would come; `join` makes the waiter,
     /// or refuses to wait; it is told whether the flight comes behind a write that is not answered. A hit is within
     /// `bounds` at `now`.
+    ///
+    /// More parameters than five, since three of them are what is done under the shard's lock, or not at all.
     pub fn lookup(
         self: &Arc<Self>,
         name: &EntryKey<'_>,
@@ -93,7 +95,8 @@ impl<W: Waiter> Cache<W> {
         self.miss(shard, name, place, now, coverage, join)
     }
 
-    /// Joins the flight of a reply that is not there, or opens one. The caller holds the shard's lock.
+    /// Joins the flight of a reply that is not there, or opens one. The caller holds the shard's lock, and has found the
+    /// place; hence its many parameters.
     #[inline(never)]
     pub(super) fn miss(
         self: &Arc<Self>,

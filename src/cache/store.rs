@@ -252,6 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cache::entry::Origin;
     use crate::cache::{By, CoverageId, Expiry, IdentId, Micros};
 
     const COVERAGE: CoverageId = CoverageId { slot: 0, generation: 1 };
@@ -267,7 +268,8 @@ mod tests {
 
     fn put(store: &mut Store, key: &[u8], args: &[u8], reply: &[u8]) {
         let expiry = Expiry { expires: Micros::MAX, aged: false };
-        store.insert(Reply::new(&name(key, args), hash(key), reply, COVERAGE, args.len() as u32, 0, expiry));
+        let origin = Origin { coverage: COVERAGE, opened: 0, pending_echoes: args.len() as u32, expiry };
+        store.insert(Reply::new(&name(key, args), hash(key), reply, origin));
     }
 
     fn get<'s>(store: &'s mut Store, name: &EntryKey<'_>) -> Option<&'s [u8]> {
