@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use crate::session::Shared;
+use crate::process::Process;
 
 /// How long a client may take to send its request, the first and each further one.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ fn wants_open_metrics(request: &Request<Incoming>) -> bool {
 /// one that has asked for nothing for longest.
 pub fn serve(
     listener: std::net::TcpListener,
-    shared: Arc<Shared>,
+    process: Arc<Process>,
     draining: Arc<AtomicBool>,
     most: usize,
 ) -> io::Result<JoinHandle<()>> {
@@ -67,10 +67,10 @@ pub fn serve(
                 close_idle(&mut open).await;
             }
             let asked = Rc::new(Cell::new(Instant::now()));
-            let (shared, draining, last) = (shared.clone(), draining.clone(), asked.clone());
+            let (process, draining, last) = (process.clone(), draining.clone(), asked.clone());
             let pages = service_fn(move |request| {
                 last.set(Instant::now());
-                let response = answer(&request, &shared, &draining);
+                let response = answer(&request, &process, &draining);
                 async move { Ok::<_, Infallible>(response) }
             });
             let task = tokio::task::spawn_local(async move {
@@ -102,17 +102,17 @@ async fn close_idle(open: &mut Vec<Open>) {
     }
 }
 
-fn answer(request: &Request<Incoming>, shared: &Shared, draining: &AtomicBool) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, process: &Process, draining: &AtomicBool) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
     }
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match readiness(shared, draining.load(Ordering::Relaxed)) {
+        "/readyz" => match readiness(process, draining.load(Ordering::Relaxed)) {
             Ok(()) => text(StatusCode::OK, "ok\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
-        "/metrics" => match export::metrics(shared) {
+        "/metrics" => match export::metrics(process) {
             Ok(page) if wants_open_metrics(request) => page_of(StatusCode::OK, OPEN_METRICS, page),
             Ok(page) => page_of(StatusCode::OK, TEXT_METRICS, export::as_text(&page)),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
@@ -122,10 +122,10 @@ fn answer(request: &Request<Incoming>, shared: &Shared, draining: &AtomicBool) -
 }
 
 /// Ready is who can serve: without an upstream, or while it loads its data, every request would fail.
-fn readiness(shared: &Shared, draining: bool) -> Result<(), String> {
+fn readiness(process: &Process, draining: bool) -> Result<(), String> {
     /// The feed asks more often than this, while anybody reads.
     const LATELY: Duration = Duration::from_secs(2);
-    let metrics = &shared.metrics;
+    let metrics = &process.metrics;
     if draining {
         return Err("draining\n".to_owned());
     }

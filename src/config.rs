@@ -19,8 +19,8 @@ mod settings;
 mod text;
 mod value;
 
+pub use crate::io::Address;
 pub use crate::namespace::{OnUpdate, Tracking};
-pub use crate::upstream::Address;
 
 pub use address::{HostPort, Listen, Secret, Upstream};
 pub use choice::{Auth, LogFormat};

@@ -7,20 +7,40 @@
 //! # Which room may use which
 //!
 //! ```text
-//! main → server, config          session → resp, command, cache, upstream, namespace
-//! server → session, feed, admin  feed → cache, upstream, namespace, command, resp
-//! command, upstream → resp       cache, config, resp, namespace → nothing of ours
+//! main     a checklist: parse, build, run, drain          → server, config
+//! server   listeners, workers, drain                      → worker, feed, admin, process
+//! admin    health pages and metrics                       → process
+//! worker   one thread: sessions, inbox, turns             → session, request, reply, process
+//! session  one client: what may be done now, its modes    → request, router, pending, reply, process
+//! feed     hears what changed, one for each node          → cache, upstream
+//! request  one command going out: lookup, fence, bytes    → router, pending, reply, process
+//! router   which node, which link, is it covered          → pending, process, upstream
+//! pending  one command coming back: fill, release         → reply, process, upstream
+//! reply    a client's replies in order, and backpressure  → io
+//! process  what the threads share                         → cache, command, namespace, upstream, metrics
+//! upstream links, and the handshake                       → io, resp
 //! ```
+//!
+//! `io`, `cache`, `resp`, `namespace` and `metrics` take nothing of ours, `command` only `resp`, `config` only `io` and
+//! `namespace`. Files stand in such an order, too: there is no circle of imports. `tests/rooms.rs` holds both.
 pub mod admin;
 pub mod cache;
 pub mod command;
 pub mod config;
 pub mod dev;
 pub mod feed;
+pub mod io;
 pub mod logging;
 pub mod metrics;
 pub mod namespace;
 pub mod resp;
 pub mod server;
-pub mod session;
 pub mod upstream;
+
+mod pending;
+mod process;
+mod reply;
+mod request;
+mod router;
+mod session;
+mod worker;

@@ -21,6 +21,8 @@ mod protocol;
 pub mod pubsub;
 pub mod request;
 pub mod scanner;
+mod slot;
 
 pub use error::{ProtocolError, ReplyError};
 pub use protocol::Protocol;
+pub use slot::key_slot;

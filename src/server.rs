@@ -27,7 +27,8 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::session::{Inbox, Message, Shared, Worker, micros, watch_role};
+use crate::process::{Inbox, Message, Process, micros, watch_role};
+use crate::worker::Worker;
 pub use error::ServerError;
 
 use accept::{Door, Listener};
@@ -102,7 +103,7 @@ impl Shutdown {
 /// A server whose ports are bound.
 pub struct Server {
     config: Config,
-    shared: Arc<Shared>,
+    process: Arc<Process>,
     listeners: Vec<Listener>,
     admin: Option<std::net::TcpListener>,
     room: Room,
@@ -126,9 +127,9 @@ impl Server {
             None => None,
         };
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
-        let shared = Shared::new(parts::settings(&config, room.files), cache, parts::namespaces(&config));
-        let shared = Arc::new(shared.ok_or(ServerError::Broken)?);
-        Ok(Server { config, shared, listeners, admin, room })
+        let process = Process::new(parts::settings(&config, room.files), cache, parts::namespaces(&config));
+        let process = Arc::new(process.ok_or(ServerError::Broken)?);
+        Ok(Server { config, process, listeners, admin, room })
     }
 
     /// Where clients can connect by TCP.
@@ -152,22 +153,26 @@ impl Server {
     }
 
     async fn serve(self, shutdown: Shutdown) -> Result<(), ServerError> {
-        let Server { config, shared, listeners, admin, room } = self;
+        let Server { config, process, listeners, admin, room } = self;
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
                 let audits = config.audit.filter(|_| i == 0);
-                WorkerThread::start(i, shared.clone(), audits, stop.subscribe(), &alarm)
+                WorkerThread::start(i, process.clone(), audits, stop.subscribe(), &alarm)
             })
             .collect::<Result<_, _>>()?;
         let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
-        let feed = alarm.spawn("the feed", parts::feed(&config, &shared, &inboxes).run());
-        let sweep = alarm.spawn("the sweep", sweep(shared.clone()));
-        let role = alarm.spawn("the watch of the upstream's role", watch_role(shared.clone()));
+        let mut tasks = Vec::new();
+        for node in process.topology().nodes() {
+            tasks.push(alarm.spawn("the feed", parts::feed(&config, &process, node, &inboxes).run()));
+            let watch = watch_role(process.clone(), node.clone());
+            tasks.push(alarm.spawn("the watch of the upstream's role", watch));
+        }
+        tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
         let draining = Arc::new(AtomicBool::new(false));
         let admin = admin
-            .map(|admin| admin::serve(admin, shared.clone(), draining.clone(), room.admin))
+            .map(|admin| admin::serve(admin, process.clone(), draining.clone(), room.admin))
             .transpose()?;
         for listener in &listeners {
             info!("listening on {listener}");
@@ -176,9 +181,9 @@ impl Server {
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
-                let (shared, workers) = (shared.clone(), inboxes.clone());
+                let (process, workers) = (process.clone(), inboxes.clone());
                 let (keepalive, spare) = (config.tcp_keepalive, Spare::new());
-                listener.accept(Door { shared, workers, room, keepalive, spare }, &alarm)
+                listener.accept(Door { process, workers, room, keepalive, spare }, &alarm)
             })
             .collect::<Result<_, _>>()?;
 
@@ -196,7 +201,7 @@ impl Server {
             }
         }
         draining.store(true, Ordering::Relaxed);
-        let clients = shared.metrics.clients.get();
+        let clients = process.metrics.clients.get();
         info!(clients, timeout = ?config.drain_timeout, "stopping: no new clients, finishing what is in flight");
         accepting.iter().for_each(|task| task.abort());
         inboxes.iter().for_each(|inbox| inbox.send(Message::Drain));
@@ -204,11 +209,9 @@ impl Server {
             followed = &mut follow => followed.map_err(ServerError::from).and(Err(ServerError::Forced)),
             drained = drained(&workers, config.drain_timeout, stop.subscribe()) => drained,
         };
-        let left = shared.metrics.clients.get();
+        let left = process.metrics.clients.get();
         stop.send_replace(Stop::Now);
-        feed.abort();
-        sweep.abort();
-        role.abort();
+        tasks.iter().for_each(|task| task.abort());
         if let Some(admin) = admin {
             admin.abort();
         }
@@ -245,7 +248,7 @@ async fn drained(
 
 /// Frees void entries bit by bit, about a sixth of the time: a flush of a million does not keep a processor from
 /// the workers.
-async fn sweep(shared: Arc<Shared>) {
+async fn sweep(process: Arc<Process>) {
     /// How many of each shard in a row, after how long it rests, and how long.
     const BATCH: usize = 16;
     const SLICE: Duration = Duration::from_micros(200);
@@ -256,7 +259,7 @@ async fn sweep(shared: Arc<Shared>) {
         let begun = Instant::now();
         let mut more = true;
         while more && begun.elapsed() < SLICE {
-            more = shared.cache.sweep(BATCH, shared.now()) > 0;
+            more = process.cache.sweep(BATCH, process.now()) > 0;
         }
         tokio::time::sleep(if more { REST } else { PAUSE }).await;
     }
@@ -276,7 +279,7 @@ struct WorkerThread {
 impl WorkerThread {
     fn start(
         i: usize,
-        shared: Arc<Shared>,
+        process: Arc<Process>,
         audits: Option<Duration>,
         mut stop: watch::Receiver<Stop>,
         alarm: &Alarm,
@@ -294,7 +297,7 @@ impl WorkerThread {
             let _ = ready.send(Ok(()));
             runtime.block_on(async {
                 tokio::select! {
-                    () = Worker::new(shared, theirs).run(audits) => {}
+                    () = Worker::new(process, theirs).run(audits) => {}
                     _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
                 }
             });

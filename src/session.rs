@@ -1,51 +1,36 @@
-//! Sessions: what becomes of a client's requests.
+//! One client: what may be done now, in whose name, and its modes.
 //!
-//! A request's way: [`connection`] reads it and frames it, [`core`] decides, and then it is a [`read`] from
-//! the cache, a [`write`] with its fence and its announcements, something [`local`], or a relay; on the
-//! link that all sessions of the identity share, or on a [`dedicated`] one as long as it has [`state`] there. [`expect`] says what is done with its reply, [`peer`] does it, and
-//! [`queue`] keeps the order. A [`worker`] holds the sessions of one thread,
-//! and its [`heart`] looks after the links.
+//! A request is [admitted](Session::admit) when nothing before it stands in its way, and [executed](Session::execute): it is
+//! a read or a write for [`request`](crate::request), something that nearside answers, or it goes to a connection that the
+//! session has for itself as long as the server holds state of it.
 
-mod announce;
-mod arm;
+mod about;
+mod admit;
+mod ask;
 mod asking;
-mod audit;
-mod clients;
-mod connection;
-mod core;
-mod dark;
+mod changing;
+mod command;
 mod dedicated;
-mod errors;
-mod expect;
-mod fields;
+mod effects;
 mod gate;
-mod heart;
-mod idents;
-mod links;
+mod glob;
+mod hello;
+mod identity;
+mod let_go;
 mod listing;
 mod local;
-mod login;
-mod mget;
-mod nearside;
-mod peer;
-mod pool;
-mod pushes;
-mod queue;
-mod read;
+
+mod on_dedicated;
+mod own;
+mod own_link;
 mod redirect;
-mod refill;
-mod refresh;
-mod role;
-mod route;
-mod shared;
+mod run;
+mod silence;
 mod state;
 mod tunnel;
-mod worker;
-mod write;
+mod turn;
+mod unblock;
+mod waits;
 
-pub use clients::Clients;
-pub use errors::{MAX_CLIENTS, line as error_line};
-pub use gate::Password;
-pub use role::watch_role;
-pub use shared::{FeedUp, Settings, Shared, micros};
-pub use worker::{Inbox, Message, Ticket, Worker, is_active};
+pub use state::Session;
+pub use tunnel::Wanted;

@@ -12,12 +12,12 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::cache::{Class, Reason};
 use crate::metrics::{BUCKETS, Histogram, LOST_LINES, PANICS};
-use crate::session::Shared;
+use crate::process::Process;
 
 /// What is known at one moment, as a page.
-pub(super) fn metrics(shared: &Shared) -> Result<String, fmt::Error> {
+pub(super) fn metrics(process: &Process) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("nearside");
-    registry.register_collector(Box::new(Snapshot(snapshot(shared))));
+    registry.register_collector(Box::new(Snapshot(snapshot(process))));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
@@ -97,9 +97,9 @@ impl Collector for Snapshot {
     }
 }
 
-fn snapshot(shared: &Shared) -> Vec<Metric> {
-    let (m, stats) = (&shared.metrics, shared.cache.stats());
-    let coverages = shared.cache.coverages();
+fn snapshot(process: &Process) -> Vec<Metric> {
+    let (m, stats) = (&process.metrics, process.cache.stats());
+    let coverages = process.cache.coverages();
     let of = |class: Class| -> Vec<_> {
         let no_reason = |reason: &Reason| matches!(reason, Reason::Unknown | Reason::Filled);
         let reasons = Reason::ALL.into_iter().filter(|reason| reason.class() == class && !no_reason(reason));
@@ -109,9 +109,11 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         let (counts, micros) = histogram.read();
         (path, counts, micros)
     };
-    let proven = coverages
-        .current(&shared.feed)
-        .map_or(f64::INFINITY, |feed| shared.now().saturating_sub(coverages.watermark(feed)) as f64 / 1e6);
+    // Of the node that was proven longest ago.
+    let age = |feed| process.now().saturating_sub(coverages.watermark(feed)) as f64 / 1e6;
+    let topology = process.topology();
+    let ages = topology.nodes().iter().map(|node| coverages.current(&node.feed).map_or(f64::INFINITY, age));
+    let proven = ages.fold(0.0, f64::max);
     let counter = |name, help, value| Metric { name, help, unit: None, value: Value::Counter(value) };
     let gauge = |name, help, value| Metric { name, help, unit: None, value: Value::Gauge(value) };
     let bytes =
@@ -143,7 +145,7 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         counter("refreshes", "Replies fetched anew because of an announced update", m.refreshes.get()),
         gauge("entries", "Replies in the cache", stats.entries as f64),
         bytes("cache", "What the cache's entries take, overhead included", stats.bytes as f64),
-        bytes("cache_limit", "What the cache's entries may take", shared.cache.max_bytes() as f64),
+        bytes("cache_limit", "What the cache's entries may take", process.cache.max_bytes() as f64),
         gauge("clients", "Clients that are connected", m.clients.get() as f64),
         counter("accepted_clients", "Clients that were accepted", m.clients_accepted.get()),
         by(
@@ -171,9 +173,9 @@ fn snapshot(shared: &Shared) -> Vec<Metric> {
         gauge(
             "identities",
             "Users, databases and protocols that were lately in use",
-            shared.idents.count() as f64,
+            process.idents.count() as f64,
         ),
-        counter("closed_idle_links", "Shared connections closed because of max-links", m.links_closed.get()),
+        counter("closed_idle_links", "Process connections closed because of max-links", m.links_closed.get()),
         counter(
             "uncovered_links",
             "Connections for which nothing can be cached, since too many are in use",

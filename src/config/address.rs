@@ -11,7 +11,7 @@ use std::{
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
-use crate::upstream::Address;
+use crate::io::Address;
 
 /// A host (a name or an IP address, without brackets) and a port; port 0 lets the system choose.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use super::error::ServerError;
 use super::files::{Room, Spare, is_out_of_files};
 use super::rights::Rights;
 use crate::config::{HostPort, Listen};
-use crate::session::{Inbox, MAX_CLIENTS, Message, Shared, error_line};
+use crate::process::{Inbox, Message, Process, errors};
 
 const BACKLOG: i32 = 1024;
 
@@ -151,7 +151,7 @@ impl Listener {
 
 /// Who lets clients in.
 pub(super) struct Door {
-    pub(super) shared: Arc<Shared>,
+    pub(super) process: Arc<Process>,
     pub(super) workers: Vec<Arc<Inbox>>,
     pub(super) room: Room,
     /// After how long without a word a client is asked whether it is still there.
@@ -167,7 +167,7 @@ impl Door {
         accept: impl AsyncFn() -> io::Result<S>,
         message: impl FnOnce(S) -> Message,
     ) {
-        let metrics = &self.shared.metrics;
+        let metrics = &self.process.metrics;
         let stream = match accept().await {
             Ok(stream) => stream,
             Err(error) if is_out_of_files(&error) => return self.refuse_without_files(accept).await,
@@ -187,12 +187,12 @@ impl Door {
 
     /// As Redis does: one attempt, and whether it arrives is the client's affair.
     fn refuse(&self, mut stream: impl io::Read + io::Write) {
-        let metrics = &self.shared.metrics;
+        let metrics = &self.process.metrics;
         metrics.clients_refused.inc();
         if let Some(untold) = metrics.refused_told.now() {
             warn!(clients = metrics.clients.get(), untold, "a client was refused: max-clients, or ulimit -n");
         }
-        let _ = stream.write(&error_line(MAX_CLIENTS));
+        let _ = stream.write(&errors::line(errors::MAX_CLIENTS));
         // What is left unread would make of the close a reset.
         let _ = stream.read(&mut [0; 4096]);
     }

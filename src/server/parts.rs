@@ -10,11 +10,12 @@ use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
 use crate::feed::{Feed, Hooks, Told};
+use crate::io::Dial;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking};
+use crate::process::{FeedUp, Inbox, Message, Node, Password, Process, Settings, Ticket, micros};
 use crate::resp::framer::Limits;
-use crate::session::{FeedUp, Inbox, Message, Password, Settings, Shared, Ticket, is_active, micros};
-use crate::upstream::{self, Dial, Login, Ours, ServerId};
+use crate::upstream::{self, Login, Ours, ServerId};
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
     let password = upstream.password.as_ref()?;
@@ -62,22 +63,28 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
     Namespaces::new(config.namespaces.iter().map(namespace).collect())
 }
 
-pub(super) fn feed(config: &Config, shared: &Arc<Shared>, workers: &[Arc<Inbox>]) -> Feed<Ticket, Process> {
+/// The feed of one node.
+pub(super) fn feed(
+    config: &Config,
+    process: &Arc<Process>,
+    node: &Arc<Node>,
+    workers: &[Arc<Inbox>],
+) -> Feed<Ticket, FeedHooks> {
     Feed {
-        cache: shared.cache.clone(),
-        hooks: Process { shared: shared.clone(), workers: workers.to_vec() },
+        cache: process.cache.clone(),
+        hooks: FeedHooks { process: process.clone(), node: node.clone(), workers: workers.to_vec() },
         login: login(&config.upstream),
-        settings: shared.settings.upstream.without_limit(),
-        bound: bound(shared),
-        tracking: shared.wants(Tracking::Keys),
-        broadcast: broadcast(shared),
+        settings: node.upstream.without_limit(),
+        bound: bound(process),
+        tracking: process.wants(Tracking::Keys),
+        broadcast: broadcast(process),
         told: Told::default(),
     }
 }
 
 /// What the feed must be proven within.
-fn bound(shared: &Shared) -> Duration {
-    match shared.tightest_staleness() {
+fn bound(process: &Process) -> Duration {
+    match process.tightest_staleness() {
         // Nothing is ever served; the feed still has to be watched.
         Duration::ZERO => Duration::from_secs(1),
         bound => bound.max(Duration::from_micros(micros(Duration::from_millis(20)))),
@@ -85,77 +92,78 @@ fn bound(shared: &Shared) -> Duration {
 }
 
 /// The prefixes whose keys are tracked by broadcast; the empty one is every key's.
-fn broadcast(shared: &Shared) -> Vec<Vec<u8>> {
-    if shared.settings.tracking == Tracking::Prefix {
+fn broadcast(process: &Process) -> Vec<Vec<u8>> {
+    if process.settings.tracking == Tracking::Prefix {
         return vec![Vec::new()];
     }
     let by_prefix = |namespace: &&Namespace| namespace.rules.tracking == Tracking::Prefix;
-    shared.namespaces.iter().filter(by_prefix).map(|namespace| namespace.prefix().to_vec()).collect()
+    process.namespaces.iter().filter(by_prefix).map(|namespace| namespace.prefix().to_vec()).collect()
 }
 
-/// How the feed reaches the sessions.
-pub(super) struct Process {
-    shared: Arc<Shared>,
+/// How the feed of a node reaches the sessions.
+pub(super) struct FeedHooks {
+    process: Arc<Process>,
+    node: Arc<Node>,
     workers: Vec<Arc<Inbox>>,
 }
 
-impl Hooks for Process {
+impl Hooks for FeedHooks {
     fn namespaces(&self) -> &Namespaces {
-        &self.shared.namespaces
+        &self.process.namespaces
     }
 
     fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
+        &self.process.metrics
     }
 
     fn slot(&self) -> &CoverageSlot {
-        &self.shared.feed
+        &self.node.feed
     }
 
     fn now(&self) -> Micros {
-        self.shared.now()
+        self.process.now()
     }
 
     fn up(&self, coverage: CoverageId, client_id: Option<i64>, server: Option<ServerId>) {
-        let coverages = self.shared.cache.coverages();
+        let coverages = self.process.cache.coverages();
         // It ends with the feed's: if it stands, it depends on this one.
-        if coverages.current(&self.shared.announced).is_none() {
-            let _ = coverages.arm_untold(&self.shared.announced, coverage);
+        if coverages.current(&self.node.announced).is_none() {
+            let _ = coverages.arm_untold(&self.node.announced, coverage);
         }
-        self.shared.feed_up.send_replace(Some(FeedUp {
+        self.node.feed_up.send_replace(Some(FeedUp {
             coverage,
             client_id,
             server,
-            since: self.shared.now(),
+            since: self.process.now(),
         }));
     }
 
     fn down(&self) {
-        self.shared.feed_up.send_replace(None);
+        self.node.feed_up.send_replace(None);
     }
 
     fn broadcasts(&self, granted: bool) {
-        self.shared.broadcasts.store(granted, Ordering::Relaxed);
+        self.node.broadcasts.store(granted, Ordering::Relaxed);
     }
 
     fn rights_changed(&self) {
-        self.shared.feed_up.send_modify(|_| ());
+        self.node.feed_up.send_modify(|_| ());
     }
 
     fn watches_users(&self, sees: bool) {
-        self.shared.watch_users(sees);
+        self.node.watch_users(sees);
     }
 
     fn role_changed(&self) {
-        self.shared.role.doubt(self.shared.now());
+        self.node.role.doubt(self.process.now());
     }
 
     fn left(&self) -> watch::Receiver<u64> {
-        self.shared.role.left()
+        self.node.role.left()
     }
 
     fn commands(&self, commands: &[ServerCommand]) {
-        self.shared.set_table(Table::builtin().overlay(commands));
+        self.process.set_table(Table::builtin().overlay(commands));
     }
 
     fn refresh(&self, key: &[u8], wanted: Vec<Wanted>) {
@@ -168,6 +176,6 @@ impl Hooks for Process {
     }
 
     fn is_active(&self, now: Micros) -> bool {
-        is_active(&self.shared, now)
+        self.process.is_active(now)
     }
 }

@@ -7,14 +7,13 @@
 
 use std::sync::Arc;
 
-use super::clients::Session;
-use super::shared::Shared;
+use crate::process::{Client, Process};
 use crate::resp::Protocol;
 use crate::resp::request::Request;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Line(Vec<(Vec<u8>, Vec<u8>)>);
+pub struct Line(Vec<(Vec<u8>, Vec<u8>)>);
 
 /// What an upstream's line is, to the session that is told in its place.
 #[derive(Clone, Copy, PartialEq)]
@@ -53,7 +52,7 @@ impl Line {
         std::str::from_utf8(self.get(name)).ok()?.parse().ok()
     }
 
-    pub(super) fn id(&self) -> Option<i64> {
+    pub fn id(&self) -> Option<i64> {
         self.number("id")
     }
 
@@ -82,8 +81,8 @@ impl Line {
     }
 
     /// The line of `session`.
-    fn of(session: &Session, shared: &Shared, model: &Line, of: Of) -> Self {
-        let (who, now, table) = (session.who(), shared.now(), shared.table());
+    fn of(session: &Client, process: &Process, model: &Line, of: Of) -> Self {
+        let (who, now, table) = (session.who(), process.now(), process.table());
         let command = session.command().and_then(|number| table.row(number)).map(|row| row.name.clone());
         let number = |number: i64| number.to_string().into_bytes();
         let value = |name: &[u8], held: &[u8]| -> Vec<u8> {
@@ -133,22 +132,22 @@ fn flags(held: &[u8], unix: bool) -> Vec<u8> {
 
 /// Who asks, and what the upstream calls the link on which it does.
 #[derive(Clone, Copy)]
-pub(super) struct Asker {
-    pub(super) session: u64,
-    pub(super) link: Option<i64>,
+pub struct Asker {
+    pub session: u64,
+    pub link: Option<i64>,
 }
 
 /// What the upstream's list says, with sessions for the connections that are ours; without `all`, only those sessions
 /// are in it that have a line of their own there. `None` if it is no list.
-pub(super) fn merge(shared: &Shared, text: &[u8], asker: Asker, all: bool) -> Option<Vec<Line>> {
+pub fn merge(process: &Process, text: &[u8], asker: Asker, all: bool) -> Option<Vec<Line>> {
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let lines: Vec<_> = lines.map(Line::parse).collect::<Option<_>>()?;
-    let sessions = shared.clients.all();
+    let sessions = process.clients.all();
     let mut told: Vec<Option<Line>> = vec![None; sessions.len()];
     let mut alone: Vec<(i64, usize)> =
         sessions.iter().enumerate().map(|(i, session)| (session.upstream(), i)).collect();
     alone.sort_unstable();
-    let ours = &shared.settings.upstream.ours;
+    let ours = &process.settings.upstream.ours;
     let is_ours = |line: &Line| {
         line.id().is_some_and(|id| ours.has_id(id))
             || std::str::from_utf8(line.get("addr")).is_ok_and(|address| ours.has_address(address))
@@ -158,30 +157,30 @@ pub(super) fn merge(shared: &Shared, text: &[u8], asker: Asker, all: bool) -> Op
         let id = line.id()?;
         if let Ok(i) = alone.binary_search_by_key(&id, |(upstream, _)| *upstream) {
             let (_, i) = alone[i];
-            told[i] = Some(Line::of(&sessions[i], shared, line, Of::Own));
+            told[i] = Some(Line::of(&sessions[i], process, line, Of::Own));
         } else if asker.link == Some(id)
             && let Ok(i) = sessions.binary_search_by_key(&asker.session, |session| session.id)
         {
-            told[i] = Some(Line::of(&sessions[i], shared, line, Of::Asking));
+            told[i] = Some(Line::of(&sessions[i], process, line, Of::Asking));
         } else if !is_ours(line) {
             merged.push(line.clone());
         }
     }
     for (session, line) in sessions.iter().zip(told) {
-        let other = || lines.first().map(|model| Line::of(session, shared, model, Of::Other));
+        let other = || lines.first().map(|model| Line::of(session, process, model, Of::Other));
         merged.extend(line.or_else(|| other().filter(|_| all)));
     }
     Some(merged)
 }
 
 /// The line of the session that asks, from that of the link on which it does.
-pub(super) fn own_line(shared: &Shared, text: &[u8], session: &Arc<Session>) -> Option<Vec<u8>> {
+pub fn own_line(process: &Process, text: &[u8], session: &Arc<Client>) -> Option<Vec<u8>> {
     let line = Line::parse(text.strip_suffix(b"\n").unwrap_or(text))?;
     let of = if session.upstream() == 0 { Of::Asking } else { Of::Own };
-    Some(written(&[Line::of(session, shared, &line, of)]))
+    Some(written(&[Line::of(session, process, &line, of)]))
 }
 
-pub(super) fn written(lines: &[Line]) -> Vec<u8> {
+pub fn written(lines: &[Line]) -> Vec<u8> {
     let mut out = Vec::new();
     lines.iter().for_each(|line| line.write(&mut out));
     out
@@ -189,23 +188,23 @@ pub(super) fn written(lines: &[Line]) -> Vec<u8> {
 
 /// Which clients `CLIENT LIST` or `KILL` speaks of.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Filter {
-    pub(super) ids: Vec<i64>,
+pub struct Filter {
+    pub ids: Vec<i64>,
     kind: Option<Vec<u8>>,
     user: Option<Vec<u8>>,
     peer: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
     max_age: Option<i64>,
-    pub(super) skips_me: Option<bool>,
+    pub skips_me: Option<bool>,
     /// It has an option that is not known here, or one with a value that makes no sense.
-    pub(super) odd: bool,
+    pub odd: bool,
     /// Where the values of `ADDR` stand in the request.
-    pub(super) peers: Vec<usize>,
+    pub peers: Vec<usize>,
 }
 
 impl Filter {
     /// What is said from argument 2 on. What is wrong is for the upstream to tell: here it is only [odd](Self::odd).
-    pub(super) fn parse(request: &Request<'_>) -> Self {
+    pub fn parse(request: &Request<'_>) -> Self {
         let mut filter = Self::default();
         let mut i = 2;
         while let Some(word) = request.get(i) {
@@ -267,12 +266,12 @@ impl Filter {
     }
 
     /// Whether ids are all that it asks for.
-    pub(super) fn is_of_ids(&self) -> bool {
+    pub fn is_of_ids(&self) -> bool {
         let rest = (&self.kind, &self.user, &self.peer, &self.local, self.max_age);
         !self.ids.is_empty() && rest == (&None, &None, &None, &None, None)
     }
 
-    pub(super) fn matches(&self, line: &Line, asker: u64) -> bool {
+    pub fn matches(&self, line: &Line, asker: u64) -> bool {
         let is = |wanted: &Option<Vec<u8>>, name: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted.as_slice() == line.get(name))
         };

@@ -6,29 +6,21 @@
 //! session's is one that nobody has: the feed hears nothing for clients.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
-use super::asking::Asking;
-use super::clients::Session;
-use super::core::{Core, Raw};
-use super::worker::{Inbox, Message};
-use crate::command::{Row, Table};
+use crate::command::Row;
+use crate::process::{Call, Client, NOBODY, Process};
+use crate::request::Context;
 use crate::resp::encode;
-use crate::resp::framer::{Frame, RequestFramer};
 use crate::resp::number::string2ll;
 use crate::resp::request::Request;
 
-/// The upstream gives it to nobody.
-const NOBODY: i64 = i64::MAX;
-
 /// Somebody's tracking leads, or is to lead, to a session.
-pub(super) struct Lead(Arc<Session>);
+pub struct Lead(Arc<Client>);
 
 impl Lead {
-    fn to(session: &Arc<Session>) -> Self {
+    fn to(session: &Arc<Client>) -> Self {
         session.is_led_to(true);
         Self(session.clone())
     }
@@ -40,24 +32,8 @@ impl Drop for Lead {
     }
 }
 
-/// A session asks another for the id of its own connection.
-pub(super) struct Call {
-    /// 0 until it is answered.
-    answer: AtomicI64,
-    inbox: Arc<Inbox>,
-    caller: u64,
-}
-
-impl Call {
-    /// `None`: it has none, and will get none.
-    pub(super) fn answer(&self, id: Option<i64>) {
-        self.answer.store(id.unwrap_or(NOBODY), Ordering::Release);
-        self.inbox.send(Message::Wake { session: self.caller });
-    }
-}
-
 /// A request that waits for the id.
-pub(super) struct Redirecting {
+pub struct Redirecting {
     lead: Lead,
     call: Arc<Call>,
     /// The request, and which argument is the id.
@@ -86,71 +62,36 @@ fn rewritten(mut args: Vec<Vec<u8>>, at: usize, id: i64) -> Bytes {
 }
 
 /// The redirection to a session that is begun here, if the request is one; it is carried out when the id is known.
-pub(super) fn begin(core: &mut Core, row: Option<&Row>, request: &Request<'_>) -> bool {
-    let Some(at) = row.filter(|row| row.name == "client|tracking").and_then(|_| place(request)) else {
-        return false;
-    };
-    let id = string2ll(request.arg(at)).and_then(|id| u64::try_from(id).ok());
-    let Some(session) = id.and_then(|id| core.shared.clients.get(id)) else { return false };
-    let lead = Lead::to(&session);
-    let inbox = core.worker.inbox.clone();
-    let call = Arc::new(Call { answer: AtomicI64::new(0), inbox, caller: core.id });
-    session.call(call.clone());
-    if core.shared.clients.get(session.id).is_none() {
+pub fn begin(cx: &Context, row: Option<&Row>, request: &Request<'_>) -> Option<Redirecting> {
+    let at = row.filter(|row| row.name == "client|tracking").and_then(|_| place(request))?;
+    let id = string2ll(request.arg(at)).and_then(|id| u64::try_from(id).ok())?;
+    let client = cx.process.clients.get(id)?;
+    let lead = Lead::to(&client);
+    let call = Call::new(cx.outbound.inbox.clone(), cx.client.id);
+    client.call(call.clone());
+    if cx.process.clients.get(client.id).is_none() {
         // It has just gone, perhaps without a look at the call.
         call.answer(None);
     }
     let args = request.args().map(<[u8]>::to_vec).collect();
-    core.asking = Some(Asking::Redirect(Redirecting { lead, call, args, at }));
-    true
+    Some(Redirecting { lead, call, args, at })
 }
 
 /// The request as the upstream is to have it, if it names a connection of nearside's that is no session's.
-pub(super) fn astray(core: &Core, row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
+pub fn astray(process: &Process, row: Option<&Row>, request: &Request<'_>) -> Option<Bytes> {
     let at = row.filter(|row| row.name == "client|tracking").and_then(|_| place(request))?;
-    string2ll(request.arg(at)).filter(|id| core.shared.settings.upstream.ours.has_id(*id))?;
+    string2ll(request.arg(at)).filter(|id| process.settings.upstream.ours.has_id(*id))?;
     Some(rewritten(request.args().map(<[u8]>::to_vec).collect(), at, NOBODY))
 }
 
 impl Redirecting {
-    pub(super) fn is_answered(&self) -> bool {
-        self.call.answer.load(Ordering::Acquire) != 0
+    pub fn is_answered(&self) -> bool {
+        self.call.answered().is_some()
     }
 
-    /// Carries the request out.
-    pub(super) fn go_on(self, core: &mut Core, table: &Table) {
-        let id = self.call.answer.load(Ordering::Acquire);
-        let target = self.lead.0.id;
-        let bytes = rewritten(self.args, self.at, id);
-        let mut framer = RequestFramer::new(core.shared.settings.limits);
-        let Ok(Frame::Request(_)) = framer.next(&bytes) else { return };
-        let request = framer.request(&bytes);
-        let Some(row) = table.lookup(&request) else { return };
-        core.session.change(|who| who.redirects = Some((id, target)));
-        core.on_dedicated(Some(row), row.kind(&request), &request, Raw::Own(bytes.clone()));
-        core.lead(self.lead);
-    }
-}
-
-impl Core {
-    /// Does what others have asked of the session.
-    #[cold]
-    pub(super) fn obey(&mut self, cx: &mut Context<'_>) {
-        if self.session.is_killed() {
-            self.quit = true;
-            self.queue.cut_off();
-            return;
-        }
-        if self.is_shared() && (self.queue.waiting() > 0 || self.changing.is_some()) {
-            // It is woken when these are done.
-            return;
-        }
-        self.dedicate();
-        let id = match self.present_link().poll_ready(cx) {
-            Poll::Pending => return,
-            Poll::Ready(Ok(())) => self.present_link().client().id(),
-            Poll::Ready(Err(_)) => None,
-        };
-        self.session.calls().into_iter().for_each(|call| call.answer(id));
+    /// What is to be sent, where it leads (what the upstream calls that, and the client), and what keeps that there.
+    pub fn into_parts(self) -> (Bytes, (i64, u64), Lead) {
+        let (id, target) = (self.call.answered().unwrap_or(NOBODY), self.lead.0.id);
+        (rewritten(self.args, self.at, id), (id, target), self.lead)
     }
 }

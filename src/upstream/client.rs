@@ -6,7 +6,7 @@ use std::task::Context;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::connect::ConnectError;
-use super::outgoing::LARGE;
+use crate::io::LARGE;
 use crate::resp::scanner::Kind;
 
 /// What a link does with what arrives. Called on the link's thread, never while the link is borrowed, so a

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::dial::Dial;
 use super::ours::{Ours, Own};
-use super::stream::{Address, Stream};
+use crate::io::Dial;
+use crate::io::{Address, Stream};
 use crate::resp::decode::decode;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 use crate::resp::{Protocol, encode};

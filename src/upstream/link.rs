@@ -16,10 +16,9 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Identity, Settings, connect};
-use super::outgoing::Outgoing;
 use super::reader::Reader;
 use super::state::{Epoch, Inner, Phase, Queued, State, wake};
-use super::stream::Stream;
+use crate::io::{Outgoing, Stream};
 
 /// Whether a connection of this identity can be made now.
 pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {

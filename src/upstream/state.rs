@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Identity, Settings};
-use super::outgoing::Outgoing;
+use crate::io::Outgoing;
 
 pub(super) struct Inner<C: ReplyHandler> {
     pub(super) client: C,

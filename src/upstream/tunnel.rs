@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 
 use super::connect::{ConnectError, Identity, Settings, connect};
 use super::ours::Own;
-use super::stream::Stream;
+use crate::io::Stream;
 use crate::resp::scanner::{ReplyScanner, Scan};
 
 /// One read.

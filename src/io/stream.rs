@@ -1,0 +1,130 @@
+//! Addresses, and the stream to one of them.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A stream to the upstream or to a client.
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Between which two ends a client's stream is, as Redis would write it.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    pub peer: String,
+    pub local: String,
+    pub unix: bool,
+    pub fd: i32,
+}
+
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl Stream {
+    /// Whether there may be something to read; if not, `cx` is woken when there may be.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Both ends of a stream that was accepted.
+    pub fn ends(&self) -> Ends {
+        match self {
+            Stream::Tcp(stream) => {
+                let text =
+                    |address: io::Result<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+                let (peer, local) = (text(stream.peer_addr()), text(stream.local_addr()));
+                Ends { peer, local, unix: false, fd: stream.as_raw_fd() }
+            }
+            Stream::Unix(stream) => {
+                let address = stream.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                let both = format!("{}:0", path.unwrap_or(Path::new("")).display());
+                Ends { peer: both.clone(), local: both, unix: true, fd: stream.as_raw_fd() }
+            }
+        }
+    }
+
+    /// Sends what the system takes at once, whether or not it has said that it would.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => SockRef::from(stream).send(bytes),
+            Stream::Unix(stream) => SockRef::from(stream).send(bytes),
+        }
+    }
+
+    /// The near end's address, of a TCP connection.
+    pub fn local_address(&self) -> Option<String> {
+        match self {
+            Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.to_string()),
+            Stream::Unix(_) => None,
+        }
+    }
+}

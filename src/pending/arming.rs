@@ -1,0 +1,24 @@
+//! What stands between a link and its tracking.
+
+use std::cell::{Cell, RefCell};
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Arming {
+    /// The upstream's refusal to track it, if that was its last word.
+    pub refusal: RefCell<Option<Box<str>>>,
+    /// Whether it leads to the feed's server is not known: the answer was put off.
+    pub unsure: Cell<bool>,
+    /// How often in a row it was asked in vain.
+    pub turns: Cell<u32>,
+    /// It is going to be asked again.
+    pub due: Cell<bool>,
+}
+
+impl Arming {
+    /// The connection is gone, and what was put off with it.
+    pub fn forget(&self) {
+        self.unsure.set(false);
+        self.turns.set(0);
+    }
+}

@@ -1,0 +1,200 @@
+//! An `MGET` in flight: what was fetched of it is kept, and put together with what was there.
+//!
+//! Invariants: the reply has the upstream's bytes, element by element. An element is kept as the reply to
+//! `GET`, with the knowledge that it was had by `MGET` ([`By`]). One that `GET` would answer with an error (nil because of
+//! another type) is never kept.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::expiry::{expiry_of, not_kept};
+use super::fill::CacheLease;
+use super::link_handler::LinkHandler;
+use crate::cache::{By, EntryKey, Micros, Reason};
+use crate::io::LARGE;
+use crate::process::errors;
+use crate::reply::{ReplyQueue, ReplySlot};
+use crate::resp::encode;
+use crate::resp::scanner::{Kind, elements};
+use crate::upstream::{At, Chunk};
+
+/// A window's fetch; the session is woken at its end, whichever that is.
+pub struct Fetch(pub Rc<ReplyQueue>);
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
+
+/// Where an element of the reply comes from.
+pub enum Part {
+    /// Where elements lie in `held`.
+    Held(Range<usize>),
+    /// The next of the fetched ones.
+    Missing,
+}
+
+/// A key that is fetched.
+pub struct Missing {
+    pub key: Box<[u8]>,
+    /// It is read past the cache.
+    pub past: bool,
+    pub lease: Option<CacheLease>,
+    /// Where the element lies in `fetched`.
+    pub reply: Range<usize>,
+}
+
+/// An `MGET` of the missing keys, and their `PTTL`s, in flight.
+pub struct MgetAssembly {
+    pub to: ReplySlot,
+    /// Of the whole reply, if this is its first window.
+    pub elements: Option<usize>,
+    /// Nothing comes behind it.
+    pub last: bool,
+    pub held: Bytes,
+    pub parts: Vec<Part>,
+    pub missing: Vec<Missing>,
+    /// The upstream's reply.
+    pub fetched: BytesMut,
+    pub is_read: bool,
+    /// The first of `missing` whose `PTTL` may be the next reply.
+    pub next: usize,
+    /// Stands until it is delivered, or lost.
+    pub _fetch: Rc<Fetch>,
+}
+
+impl MgetAssembly {
+    /// What it fetches.
+    pub fn names(&self) -> impl Iterator<Item = EntryKey<'_>> {
+        self.missing.iter().filter_map(|missing| missing.lease.as_ref()).map(CacheLease::name)
+    }
+
+    pub fn reply(mut self: Box<Self>, handler: &LinkHandler, chunk: Chunk<'_>, at: At) -> Option<Box<Self>> {
+        if !self.is_read {
+            self.fetched.extend_from_slice(&chunk);
+            self.is_read = at.last;
+            if at.last && (at.kind == Kind::Error || !self.find_elements()) {
+                if let Some(lease) = self.missing.iter().find_map(|missing| missing.lease.as_ref()) {
+                    handler.process.note_error(&handler.node, lease.name().ident, &self.fetched);
+                }
+                self.refuse();
+            }
+        } else {
+            self.keep(handler, &chunk);
+        }
+        while self.missing.get(self.next).is_some_and(|missing| missing.lease.is_none()) {
+            self.next += 1;
+        }
+        if !self.is_read || self.next < self.missing.len() {
+            return Some(self);
+        }
+        self.deliver(handler);
+        None
+    }
+
+    /// Finds where each fetched element lies; false if it is not the array that was asked for.
+    fn find_elements(&mut self) -> bool {
+        let Some(elements) = elements(&self.fetched).filter(|all| all.len() == self.missing.len()) else {
+            return false;
+        };
+        self.missing.iter_mut().zip(elements).for_each(|(missing, reply)| missing.reply = reply);
+        true
+    }
+
+    /// The upstream answered with something else, an error: that is the reply, and nothing is kept. The
+    /// `PTTL`s still come.
+    fn refuse(&mut self) {
+        self.missing.iter_mut().for_each(|missing| missing.reply = 0..0);
+        self.parts.clear();
+    }
+
+    /// Takes the next `PTTL`.
+    fn keep(&mut self, handler: &LinkHandler, ttl: &[u8]) {
+        let Some(missing) = self.missing.get_mut(self.next) else { return };
+        self.next += 1;
+        let Some(mut lease) = missing.lease.take() else { return };
+        let (now, namespace) = (handler.process.now(), handler.process.namespaces.find(&missing.key));
+        let reply = &self.fetched[missing.reply.clone()];
+        let (opened, max_age) = (lease.opened(), handler.process.max_age(namespace));
+        let max_staleness: Micros = handler.process.max_staleness(namespace);
+        if reply.is_empty() {
+            lease.give_up(Reason::ErrorReply, now);
+            return;
+        }
+        let is_nil = matches!(reply, b"$-1\r\n" | b"_\r\n");
+        // Nil for a key that is there: it holds another type, and GET would answer with an error.
+        let fits = !is_nil || ttl == b":-2\r\n";
+        if lease.stands() {
+            lease.share(handler.process.shared_by(&handler.node, lease.name().ident, By::MGET));
+        }
+        match expiry_of(ttl, reply, opened, max_age) {
+            Some(expiry) if fits => drop(lease.fill(reply, expiry, now, max_staleness)),
+            _ => drop(lease.give_up(not_kept(&handler.process, ttl), now)),
+        }
+    }
+
+    fn deliver(self, handler: &LinkHandler) {
+        let now = handler.process.now();
+        // A key that is named twice was read at once: what it has just filled is not older.
+        let filled: HashSet<&[u8]> = match self.missing.iter().any(|missing| missing.past) {
+            true => {
+                self.missing.iter().filter(|missing| !missing.past).map(|missing| &*missing.key).collect()
+            }
+            false => HashSet::new(),
+        };
+        for missing in self.missing.iter().filter(|missing| missing.past && !filled.contains(&*missing.key)) {
+            handler.past(&missing.key, now);
+        }
+        let (to, fetched) = (&self.to, self.fetched.freeze());
+        if !self.parts.is_empty() {
+            return assemble(
+                to,
+                self.elements,
+                &self.parts,
+                &self.held,
+                (&self.missing, &fetched),
+                self.last,
+            );
+        }
+        match self.elements {
+            Some(_) => to.piece(fetched, true),
+            // Elements of earlier windows are the client's already.
+            None => to.error(errors::LATE),
+        }
+    }
+}
+
+/// Hands a window's elements over in order: small ones together, large ones as they are.
+pub fn assemble(
+    to: &ReplySlot,
+    elements: Option<usize>,
+    parts: &[Part],
+    held: &Bytes,
+    (missing, fetched): (&[Missing], &Bytes),
+    last: bool,
+) {
+    let mut out = BytesMut::new();
+    if let Some(elements) = elements {
+        encode::array(&mut out, elements);
+    }
+    let mut missing = missing.iter();
+    for part in parts {
+        let bytes = match part {
+            Part::Held(range) => held.slice(range.clone()),
+            Part::Missing => fetched.slice(missing.next().map_or(0..0, |missing| missing.reply.clone())),
+        };
+        if bytes.len() < LARGE {
+            out.put_slice(&bytes);
+            continue;
+        }
+        if !out.is_empty() {
+            to.piece(out.split().freeze(), false);
+        }
+        to.piece(bytes, false);
+    }
+    to.piece(out.freeze(), last);
+}

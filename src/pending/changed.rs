@@ -1,0 +1,111 @@
+//! Replies that are changed before they are handed over, because they speak of nearside's own connections, or lack what it
+//! has to add.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use memchr::memmem;
+
+use super::link_handler::LinkHandler;
+use super::state::Leaves;
+use crate::process::{Client, Process, Who, section};
+use crate::reply::ReplySlot;
+use crate::resp::number::string2ll;
+use crate::resp::scanner::Kind;
+use crate::upstream::At;
+
+/// A reply that is changed, as far as it has come.
+pub struct Changed {
+    pub held: BytesMut,
+    pub change: Change,
+}
+
+impl Changed {
+    pub fn by(change: Change) -> Box<Self> {
+        Box::new(Self { held: BytesMut::new(), change })
+    }
+}
+
+/// What is changed in a reply, or done after it.
+pub enum Change {
+    /// `INFO` gains our section.
+    Info,
+    /// `HELLO`: the connection's id is the session's; on a connection of its own it may leave something.
+    HelloId(u64, Option<Box<Leaves>>),
+    /// `CLIENT SETINFO`: this attribute of the session has this value.
+    Library(Arc<Client>, Vec<u8>, Vec<u8>),
+    /// Where tracking redirects to: a session's connection is the session.
+    Redirect(Arc<Client>),
+}
+
+impl LinkHandler {
+    /// The reply is whole: hands it over as it is to be.
+    pub fn change(&self, to: &ReplySlot, mut reply: BytesMut, kind: Kind, change: Change) {
+        match change {
+            Change::Info if kind != Kind::Error => reply = with_section(&self.process, reply),
+            Change::Library(client, attribute, value) if kind != Kind::Error => {
+                client.is_made_with(&attribute, value);
+            }
+            Change::Redirect(client) if kind != Kind::Error => reply = redirected(&client.who(), reply),
+            Change::Info | Change::Library(..) | Change::Redirect(_) => {}
+            Change::HelloId(id, leaves) => {
+                let whole = At { kind, first: true, last: true };
+                leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes));
+                reply = with_number(reply, b"$2\r\nid\r\n:", |_| id as i64);
+            }
+        }
+        to.piece(reply.freeze(), true);
+    }
+}
+
+/// What tells of a redirection (`CLIENT GETREDIR`, `TRACKINGINFO`, the push that says that it is broken), with the
+/// session where the upstream names its connection.
+pub fn redirected(who: &Who, reply: BytesMut) -> BytesMut {
+    const FIELDS: [&[u8]; 2] = [b"$8\r\nredirect\r\n:", b"tracking-redir-broken\r\n:"];
+    let named = FIELDS.into_iter().find(|field| memchr::memmem::find(&reply, field).is_some());
+    match named {
+        None if !reply.starts_with(b":") => reply,
+        named => with_number(reply, named.unwrap_or(b":"), |id| who.redirected(id)),
+    }
+}
+
+/// A reply to `INFO` with our section at its end: a bulk string, or RESP3's verbatim string.
+pub fn with_section(process: &Process, reply: BytesMut) -> BytesMut {
+    let Some(header) = memchr::memchr(b'\n', &reply) else { return reply };
+    let Some(text) = reply[header + 1..].strip_suffix(b"\r\n") else { return reply };
+    let section = section(process);
+    let gap = if text.ends_with(b"\r\n\r\n") || text.is_empty() || text == b"txt:" { "" } else { "\r\n" };
+    let mut changed = BytesMut::with_capacity(reply.len() + section.len() + 16);
+    let len = text.len() + gap.len() + section.len();
+    changed.put_u8(reply[0]);
+    changed.put_slice(format!("{len}\r\n").as_bytes());
+    changed.put_slice(text);
+    changed.put_slice(gap.as_bytes());
+    changed.put_slice(section.as_bytes());
+    changed.put_slice(b"\r\n");
+    changed
+}
+
+/// A reply with another number in the place of the one behind `field`.
+pub fn with_number(reply: BytesMut, field: &[u8], change: impl FnOnce(i64) -> i64) -> BytesMut {
+    let Some(start) = memmem::find(&reply, field).map(|found| found + field.len()) else { return reply };
+    let Some(len) = memchr::memchr(b'\r', &reply[start..]) else { return reply };
+    let Some(number) = string2ll(&reply[start..start + len]) else { return reply };
+    let mut changed = BytesMut::with_capacity(reply.len() + 20);
+    changed.extend_from_slice(&reply[..start]);
+    changed.extend_from_slice(change(number).to_string().as_bytes());
+    changed.extend_from_slice(&reply[start + len..]);
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_id_is_changed() {
+        let reply = BytesMut::from(&b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:77\r\n"[..]);
+        let changed = with_number(reply, b"$2\r\nid\r\n:", |id| id - 72);
+        assert_eq!(&changed[..], b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n");
+    }
+}

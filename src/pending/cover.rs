@@ -1,0 +1,239 @@
+//! What a shared link's coverage depends on: its tracking, the feed, and whether it answers.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::link_handler::LinkHandler;
+use super::standing::Standing;
+use super::upcalls::LinkEvent;
+use crate::cache::{CoverageId, LinkId, Micros, NO_LINK};
+use crate::namespace::{Namespace, Tracking};
+use crate::resp::scanner::Kind;
+use crate::upstream::{Pace, Said, backoff};
+
+/// How long to wait before asking again what was answered by "not now".
+const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// And what was refused; as for the feed, so that it stays one entry of the upstream's `ACL LOG`.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(45));
+
+impl LinkHandler {
+    /// The coverage under which a read on this link would be filled now, and the link's number. Where the upstream does
+    /// not track, it is that of the channels, which is for namespaces only.
+    pub fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, LinkId)> {
+        let coverages = self.process.cache.coverages();
+        let channels = || namespace.and_then(|_| coverages.current(&self.node.announced));
+        if self.arming.unsure.get() || self.is_of_old() {
+            return None;
+        }
+        let id = match self.process.wanted_tracking(namespace) {
+            Tracking::Keys => self.tracked().or_else(|| {
+                // Not while it is only not in place yet: then more was promised.
+                self.arming.refusal.borrow().as_ref().and_then(|_| channels())
+            }),
+            Tracking::Prefix if self.node.broadcasts.load(Ordering::Relaxed) => {
+                coverages.current(&self.node.feed)
+            }
+            Tracking::Prefix | Tracking::Off => channels(),
+        };
+        Some((id?, self.id))
+    }
+
+    /// The coverage by the upstream's tracking.
+    pub fn tracked(&self) -> Option<CoverageId> {
+        self.coverage.borrow().as_ref().and_then(|slot| self.process.cache.coverages().current(slot))
+    }
+
+    /// Finds a place for the coverage of a shared link that stands. Without one it serves, and fills nothing.
+    pub fn take_place(&self) {
+        if self.id == NO_LINK || self.coverage.borrow().is_some() {
+            return;
+        }
+        match self.process.cache.coverages().take() {
+            Some(slot) => drop(self.coverage.replace(Some(slot))),
+            None => self.process.metrics.links_uncovered.inc(),
+        }
+    }
+
+    /// The link is closed, and nothing that was read on it is served any more, not even while the upstream is away.
+    pub fn leave_place(&self) {
+        if let Some(slot) = self.coverage.take() {
+            self.process.cache.coverages().give_back(slot, self.process.now());
+        }
+    }
+
+    /// Whether a barrier asks for a newer proof that the link's tracking stands.
+    pub fn is_behind_barrier(&self) -> bool {
+        let coverages = self.process.cache.coverages();
+        let coverage = self.coverage.borrow();
+        let slot = coverage.as_ref().filter(|_| self.tracked().is_some());
+        slot.is_some_and(|slot| coverages.heard_by(slot) <= self.process.cache.barrier())
+    }
+
+    /// No answer came in time: what was read on the link is void.
+    pub fn mark_unresponsive(&self) {
+        if !self.silent.replace(true) {
+            warn!(
+                link = self.id.0,
+                "a link gave no answer within max-staleness: what was read on it is void"
+            );
+            self.disarm();
+            // Whoever waits for a read on it, on any worker, reads for himself.
+            self.process.cache.let_go(self.id, |_| false);
+        }
+    }
+
+    /// How long its answer may still be in coming; `None` if none is awaited. A long reply that is coming is an answer,
+    /// and so is one that is not read because its client does not take it.
+    pub fn left(&self, pace: Pace, now: Micros) -> Option<Duration> {
+        let left = self.pings.left(pace, now)?;
+        if self.held_up.get() {
+            return Some(pace.patience);
+        }
+        let quiet = Duration::from_micros(now.saturating_sub(self.heard.get()));
+        Some(left.max(pace.patience.saturating_sub(quiet)))
+    }
+
+    /// Whether the link is dark, for the server has now said twice in a row that it keeps nothing of it waiting, and
+    /// nothing came in between.
+    pub fn is_doubted(&self, standing: Standing, now: Micros) -> bool {
+        let before = self.doubted.replace(if standing == Standing::Unheard { now } else { 0 });
+        standing == Standing::Unheard && before > 0 && self.heard.get() < before
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.silent.get()
+    }
+
+    pub fn be_replaced(&self) {
+        self.replaced.set(true);
+        self.front.pass();
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.get()
+    }
+
+    /// A `PING` of the heartbeat was answered.
+    pub fn answered(&self) {
+        self.pings.answered();
+        self.front.become_ready(true);
+        self.tell(LinkEvent::Changed);
+        if self.silent.replace(false) {
+            self.tell(LinkEvent::Up);
+        }
+        if self.is_behind_barrier() {
+            self.tell(LinkEvent::BehindBarrier);
+        }
+    }
+
+    /// A reply came to a request that was sent after `since`.
+    pub fn proven(&self, since: Micros) {
+        if let Some(slot) = &*self.coverage.borrow() {
+            self.process.cache.coverages().advance(slot, since);
+        }
+    }
+
+    pub fn disarm(&self) {
+        if let Some(slot) = &*self.coverage.borrow() {
+            self.process.cache.coverages().end(slot, self.process.now());
+        }
+    }
+
+    /// The feed has just gone, or it is on another server than this link: a name or a proxy that leads
+    /// elsewhere since. Either way it is of no more use, and connects anew.
+    pub fn leave_feed(&self, feed: CoverageId) {
+        self.process.cache.coverages().end_period(&self.node.feed, feed, self.process.now());
+    }
+
+    /// What became of the link's tracking.
+    pub fn armed(&self, feed: CoverageId, since: Micros, reply: &[u8], kind: Kind) {
+        let coverage = self.coverage.borrow();
+        let Some(slot) = &*coverage else { return };
+        match Said::of(kind, reply) {
+            Said::NotNow => return self.put_off("CLIENT TRACKING", reply),
+            Said::Refused => {
+                let said = String::from_utf8_lossy(reply);
+                if said.contains("does not exist") {
+                    return self.leave_feed(feed);
+                }
+                self.refuse(said.trim_end());
+                return self.again(REFUSED);
+            }
+            // Asked again together with what was put off.
+            Said::Answer if self.arming.unsure.get() => return,
+            Said::Answer => {}
+        }
+        self.arming.turns.set(0);
+        self.arming.refusal.replace(None);
+        if self.own {
+            self.node.own_refusal.lock().take();
+        }
+        if self.process.cache.coverages().arm(slot, Some(feed), since).is_none() {
+            debug!("the feed went before tracking was in place");
+        }
+    }
+
+    /// The upstream does not track what is read on this link.
+    pub fn refuse(&self, said: &str) {
+        self.process.metrics.tracking_refused.inc();
+        if self.own {
+            self.node.own_refusal.lock().replace(said.into());
+        }
+        let is_new = self.arming.refusal.replace(Some(said.into())).is_none();
+        if !is_new {
+            return;
+        }
+        if let Some(untold) = self.process.metrics.tracking_refused_told.now() {
+            let who = if self.own { "nearside's own user" } else { "a client's user" };
+            warn!(
+                reply = said,
+                untold,
+                "the upstream does not allow CLIENT TRACKING to {who}: only keys in namespaces are cached"
+            );
+        }
+    }
+
+    /// Why the upstream does not track what is read on this link.
+    pub fn refusal(&self) -> Option<Box<str>> {
+        self.arming.refusal.borrow().clone()
+    }
+
+    pub fn put_off(&self, question: &str, reply: &[u8]) {
+        let metrics = &self.process.metrics;
+        metrics.put_off.inc();
+        if let Some(untold) = metrics.put_off_told.now() {
+            let reply = String::from_utf8_lossy(reply);
+            warn!(
+                question,
+                reply = reply.trim_end(),
+                untold,
+                "the upstream does not answer now: it is asked again, and nothing is served from the cache without proof"
+            );
+        }
+        self.again(PUT_OFF);
+    }
+
+    fn again(&self, between: (Duration, Duration)) {
+        if self.arming.due.replace(true) {
+            return;
+        }
+        let turns = self.arming.turns.get();
+        self.arming.turns.set(turns.saturating_add(1));
+        self.tell(LinkEvent::AskLater(backoff(between, turns)));
+    }
+
+    /// The time has come to ask again: whether that is still of use.
+    pub fn is_due(&self) -> bool {
+        self.arming.due.set(false);
+        self.lacks_tracking()
+    }
+
+    /// Whether something is still to be asked.
+    pub fn lacks_tracking(&self) -> bool {
+        let untracked = self.process.wants(Tracking::Keys) && self.tracked().is_none();
+        self.arming.unsure.get() || untracked
+    }
+}

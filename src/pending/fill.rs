@@ -1,0 +1,140 @@
+//! A read that may fill the cache, in flight: its reply is kept until it is known how long it is good.
+
+use bytes::BytesMut;
+
+use super::expiry::{expiry_of, not_kept};
+use super::fields;
+use super::link_handler::LinkHandler;
+use crate::cache::{By, EntryKey, Lease, Micros, Reason};
+use crate::command::Fields;
+use crate::process::{Process, Ticket};
+use crate::reply::ReplySlot;
+use crate::resp::scanner::Kind;
+use crate::upstream::{At, Chunk};
+
+/// A lease of ours: sessions wait on it.
+pub type CacheLease = Lease<Ticket>;
+
+/// A read and the questions for its end in flight.
+pub struct Fill {
+    /// `None` if nobody asked: a refresh.
+    to: Option<ReplySlot>,
+    /// Gone once the reply is known not to be kept; then it is passed on as it comes.
+    lease: Option<CacheLease>,
+    /// The reply, while it may be kept.
+    held: BytesMut,
+    /// The read's reply is complete.
+    read: bool,
+    /// Of which fields the reply tells; none once their times are known.
+    fields: Fields,
+    /// For how long no field of the reply ends; `None` if that was not proven.
+    fields_last: Option<Micros>,
+    max_age: Micros,
+    max_staleness: Micros,
+}
+
+impl Fill {
+    pub fn new(process: &Process, to: Option<ReplySlot>, lease: CacheLease, fields: Fields) -> Self {
+        let namespace = process.namespaces.find(lease.name().key);
+        let (max_age, max_staleness) = (process.max_age(namespace), process.max_staleness(namespace));
+        Self {
+            to,
+            lease: Some(lease),
+            held: BytesMut::new(),
+            read: false,
+            fields,
+            fields_last: Some(Micros::MAX),
+            max_age,
+            max_staleness,
+        }
+    }
+
+    pub fn to(&self) -> Option<&ReplySlot> {
+        self.to.as_ref()
+    }
+
+    pub fn name(&self) -> Option<EntryKey<'_>> {
+        self.lease.as_ref().map(CacheLease::name)
+    }
+
+    pub fn into_to(self) -> Option<ReplySlot> {
+        self.to
+    }
+
+    pub fn reply(mut self: Box<Self>, handler: &LinkHandler, chunk: Chunk<'_>, at: At) -> Option<Box<Self>> {
+        if self.read {
+            if !at.last {
+                // Far longer than any answer that proves something.
+                self.fields_last = None;
+                return Some(self);
+            }
+            if self.fields == Fields::None {
+                self.finish(handler, &chunk);
+                return None;
+            }
+            let proven = fields::judge(self.fields, &chunk, &self.held);
+            self.fields_last = self.fields_last.and(proven);
+            self.fields = Fields::None;
+            return Some(self);
+        }
+        self.read = at.last;
+        let cache = &handler.process.cache;
+        if at.kind == Kind::Error {
+            if let Some(name) = self.name().filter(|name| name.by != By::ITSELF) {
+                handler.process.note_error(&handler.node, name.ident, &chunk);
+            }
+            self.give_up(handler, Reason::ErrorReply);
+        } else if self.held.len() + chunk.len() > cache.max_value() {
+            self.give_up(handler, Reason::TooLarge);
+        }
+        if self.lease.is_some() {
+            self.held.extend_from_slice(&chunk);
+            return Some(self);
+        }
+        if let Some(to) = &self.to {
+            if !self.held.is_empty() {
+                to.piece(self.held.split().freeze(), false);
+            }
+            to.piece(chunk.into_bytes(), at.last);
+        }
+        Some(self)
+    }
+
+    fn give_up(&mut self, handler: &LinkHandler, reason: Reason) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_up(reason, handler.process.now());
+        }
+    }
+
+    fn finish(mut self, handler: &LinkHandler, ttl: &[u8]) {
+        let Some(mut lease) = self.lease.take() else { return };
+        // Nobody asked for a refresh, so nobody said it; but its reply is one to `GET` all the same.
+        if lease.stands() {
+            lease.share(handler.process.shared_by(&handler.node, lease.name().ident, lease.name().by));
+        }
+        let now = handler.process.now();
+        let reply = self.held.freeze();
+        let again = if self.to.is_none() { lease.end_refresh() } else { None };
+        let again = again.map(|wanted| (Box::<[u8]>::from(lease.name().key), wanted));
+        let expiry = expiry_of(ttl, &reply, lease.opened(), self.max_age);
+        let end = expiry.zip(self.fields_last).map(|(expiry, last)| {
+            let last = lease.opened().saturating_add(last);
+            expiry.at_most(last)
+        });
+        if let Some(end) = end {
+            let _ = lease.fill(&reply, end, now, self.max_staleness);
+        } else {
+            let reason = match expiry {
+                None => not_kept(&handler.process, ttl),
+                Some(_) => Reason::FieldTtl,
+            };
+            lease.pass_on(&reply, reason, now, self.max_staleness);
+        }
+        if let (Some((key, wanted)), Some(upcalls)) = (again, handler.upcalls()) {
+            upcalls.refresh(&key, &wanted);
+        }
+        if let Some(to) = self.to {
+            to.piece(reply, true);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What is in flight for each request: where its replies go, and what is held until they come.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::answers::Answers;
+use super::asked::Asked;
+use super::assembly::MgetAssembly;
+use super::audit::Audit;
+use super::changed::Changed;
+use super::fill::Fill;
+use super::pushes::Awaited;
+use super::said::Said;
+use super::state::Leaves;
+use super::transaction::Transaction;
+use super::write::Write;
+use crate::cache::{CoverageId, EntryKeyBuf, LinkId, Micros};
+use crate::reply::ReplySlot;
+use crate::upstream::ServerId;
+
+/// What one request to the upstream expects.
+pub struct InFlight {
+    /// When the request was read.
+    pub since: Micros,
+    pub pending: Pending,
+}
+
+pub enum Pending {
+    /// One reply, passed on.
+    Relay(ReplySlot),
+    /// One reply, passed on; older entries of the keys go.
+    Bypass(ReplySlot, Box<Bypass>),
+    Write(Box<Write>),
+    Fill(Box<Fill>),
+    MgetAssembly(Box<MgetAssembly>),
+    /// One reply, passed on when it is whole and changed.
+    /// Boxed, for it is rare: what is expected is moved for every request.
+    Changed(ReplySlot, Box<Changed>),
+    /// One reply, passed on; if it is no error, the request has left something on its connection.
+    Leave(ReplySlot, Box<Leaves>),
+    /// Confirmations, or one reply of another kind.
+    Subscribe(ReplySlot, Awaited),
+    /// `MULTI`: one reply, and if that is an error there is no transaction.
+    Multi(ReplySlot, Rc<RefCell<Transaction>>),
+    /// `MONITOR`: one reply, and from then on whatever comes.
+    Monitor(ReplySlot),
+    /// The replies to announcements.
+    Said(Box<Said>),
+    Ping,
+    Audit(Box<Audit>),
+    /// `AUTH` of the link's own user, for a session that logs in.
+    Login(Rc<Asked>),
+    /// `CLIENT SETNAME`, of our own accord.
+    Name,
+    /// Replies that the session itself wants.
+    Answers(Rc<Answers>),
+    /// Which server the link is on; the feed is on this one.
+    Server(CoverageId, ServerId),
+    /// `CLIENT TRACKING`, under which feed.
+    Arm(CoverageId),
+    /// How the server says that it stands with another link.
+    Standing(LinkId),
+}
+
+impl Pending {
+    /// Whoever waits for the reply, if it will not come because nothing was sent. What is held is let go.
+    pub fn give_up(self) -> Option<ReplySlot> {
+        match self {
+            Pending::Relay(to)
+            | Pending::Bypass(to, _)
+            | Pending::Changed(to, ..)
+            | Pending::Leave(to, _) => Some(to),
+            Pending::Subscribe(to, _) | Pending::Monitor(to) | Pending::Multi(to, _) => Some(to),
+            Pending::Fill(fill) => fill.into_to(),
+            Pending::MgetAssembly(assembly) => Some(assembly.to),
+            Pending::Write(mut write) => {
+                write.fence = None;
+                write.to.take()
+            }
+            Pending::Login(_) => None,
+            Pending::Said(_) | Pending::Ping | Pending::Audit(_) | Pending::Name | Pending::Answers(_) => {
+                None
+            }
+            Pending::Server(..) | Pending::Arm(_) | Pending::Standing(_) => None,
+        }
+    }
+
+    /// Whether it is a question about the link itself: nobody misses the answer when the link is closed.
+    pub fn is_of_the_link(&self) -> bool {
+        matches!(self, Pending::Ping | Pending::Server(..) | Pending::Arm(_) | Pending::Standing(_))
+    }
+
+    /// The keys whose echoes the cache expects because of it.
+    pub fn echoed(&self) -> Vec<&[u8]> {
+        match self {
+            Pending::Write(write) => write.echoed.iter().map(|key| &**key).collect(),
+            Pending::Said(said) => said.keys.iter().map(|(key, _)| &**key).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A read past the cache.
+pub struct Bypass {
+    pub keys: SmallVec<[Box<[u8]>; 1]>,
+    /// What the cache may serve instead if the upstream proves unreachable.
+    pub instead: Option<EntryKeyBuf>,
+}

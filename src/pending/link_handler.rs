@@ -1,0 +1,201 @@
+//! What is known of one link, shared or dedicated: whose it is, where it leads, whether it answers.
+//!
+//! What becomes of the replies that come on it stands in the files above.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::arming::Arming;
+use super::front::Front;
+use super::place::Place;
+use super::pushes::Pushes;
+use super::upcalls::{LinkEvent, Upcalls};
+use crate::cache::{CoverageSlot, LinkId, Micros};
+use crate::process::{Client, Node, Process};
+use crate::reply::ReplyQueue;
+use crate::resp::Protocol;
+use crate::upstream::Pings;
+
+/// The session that has a link for itself.
+#[derive(Clone)]
+pub struct Owner {
+    pub queue: Rc<ReplyQueue>,
+    pub client: Arc<Client>,
+}
+
+/// Where links come from.
+#[derive(Clone)]
+pub struct Origin {
+    pub process: Arc<Process>,
+    pub node: Arc<Node>,
+    pub upcalls: Weak<dyn Upcalls>,
+}
+
+/// See the [module](self).
+pub struct LinkHandler {
+    pub process: Arc<Process>,
+    /// Whose link it is.
+    pub node: Arc<Node>,
+    upcalls: Weak<dyn Upcalls>,
+    /// The order of what comes on a link is known to itself. [`NO_LINK`] for a dedicated one.
+    pub id: LinkId,
+    /// The coverage of what is read on the link, from when it first stands; none for a dedicated link.
+    pub coverage: RefCell<Option<CoverageSlot>>,
+    /// The session of a dedicated link.
+    pub(super) owner: RefCell<Option<Owner>>,
+    /// What comes unasked on a dedicated link.
+    pub pushes: Pushes,
+    /// What the upstream calls the connection, if it told.
+    pub(super) upstream_id: Cell<Option<i64>>,
+    /// What the connection is called upstream, if it was ever given a session's name.
+    pub(super) name: RefCell<Option<Vec<u8>>>,
+    /// It stands, and is counted as standing.
+    pub(super) up: Cell<bool>,
+    /// The session has asked for what may be long in coming.
+    pub(super) patient: Cell<bool>,
+    /// A reply of ours, as far as it has come.
+    pub(super) read: RefCell<BytesMut>,
+    /// Nothing is read for now, because a client does not take its replies.
+    pub(super) held_up: Cell<bool>,
+    /// When the bytes came that are handed over now.
+    pub(super) heard: Cell<Micros>,
+    /// The heartbeat of a shared link.
+    pub pings: Pings,
+    /// It gave no answer in time, and has given none since.
+    pub(super) silent: Cell<bool>,
+    /// When the server last said that it keeps nothing of the link waiting; 0 if it said otherwise.
+    pub(super) doubted: Cell<Micros>,
+    /// Another link has taken its place.
+    pub(super) replaced: Cell<bool>,
+    /// Where it leads.
+    pub(super) place: Place,
+    /// It may not look (`EVAL`) whether a key is there.
+    pub(super) blind: Cell<bool>,
+    /// A write that cannot fail by its arguments was refused: until one is not, what is announced waits for the reply.
+    pub careful: Cell<bool>,
+    pub(super) arming: Arming,
+    /// Whether what is at the front of a shared link is stuck.
+    pub front: Front,
+    /// It logs in as nearside itself.
+    pub own: bool,
+}
+
+impl LinkHandler {
+    pub fn new(origin: &Origin, id: LinkId, owner: Option<Owner>, protocol: Protocol) -> Self {
+        let Origin { process, node, upcalls } = origin.clone();
+        Self {
+            process,
+            node,
+            upcalls,
+            id,
+            coverage: RefCell::default(),
+            owner: RefCell::new(owner),
+            pushes: Pushes::new(protocol),
+            upstream_id: Cell::default(),
+            name: RefCell::default(),
+            up: Cell::default(),
+            patient: Cell::default(),
+            read: RefCell::default(),
+            heard: Cell::default(),
+            held_up: Cell::default(),
+            pings: Pings::default(),
+            silent: Cell::default(),
+            doubted: Cell::default(),
+            replaced: Cell::default(),
+            place: Place::default(),
+            blind: Cell::default(),
+            careful: Cell::default(),
+            arming: Arming::default(),
+            front: Front::default(),
+            own: false,
+        }
+    }
+
+    /// Whoever is above, as long as that is there.
+    pub(super) fn upcalls(&self) -> Option<Rc<dyn Upcalls>> {
+        self.upcalls.upgrade()
+    }
+
+    pub(super) fn tell(&self, event: LinkEvent) {
+        if let Some(upcalls) = self.upcalls() {
+            upcalls.link(self.id, event);
+        }
+    }
+
+    /// A reply for `key` was read past the cache on this link.
+    pub fn past(&self, key: &[u8], now: Micros) {
+        self.process.cache.note_bypass(key, self.id, now);
+    }
+
+    /// From now on a reply may be long in coming.
+    pub fn exempt_from_timeout(&self) {
+        self.patient.set(true);
+    }
+
+    /// It is this session's from now on.
+    pub fn own(&self, owner: Owner) {
+        self.patient.set(false);
+        self.place.change_hands();
+        self.owner.replace(Some(owner));
+    }
+
+    /// It is nobody's.
+    pub fn disown(&self) {
+        self.owner.replace(None);
+    }
+
+    /// What the upstream calls the connection, if it told.
+    pub fn upstream_id(&self) -> Option<i64> {
+        self.upstream_id.get()
+    }
+
+    /// Notes that the connection is called `name` from now on; false if it is already.
+    pub fn call(&self, name: &[u8]) -> bool {
+        let known = self.name.borrow().as_deref() == Some(name);
+        if !known {
+            self.name.replace(Some(name.to_vec()));
+        }
+        !known
+    }
+
+    /// Whether the upstream may be asked to look whether a key is there.
+    pub fn may_look(&self) -> bool {
+        !self.blind.get()
+    }
+
+    pub fn forbid_looks(&self) {
+        self.blind.set(true);
+    }
+
+    /// Its server was left since the connection was begun.
+    pub fn is_of_old(&self) -> bool {
+        self.place.era.get() != self.node.role.era()
+    }
+
+    /// It has said that its server takes no writes.
+    pub fn is_readonly(&self) -> bool {
+        self.place.readonly.get()
+    }
+
+    /// The connection is gone, and what was known of it.
+    pub(super) fn forget_connection(&self) {
+        self.name.replace(None);
+        self.upstream_id.set(None);
+        self.read.take();
+        self.pings.forget();
+        self.silent.set(false);
+        self.doubted.set(0);
+        self.arming.forget();
+        self.front.become_ready(false);
+    }
+
+    /// A reply to what was read at `since` is whole.
+    pub(super) fn observe(&self, since: Micros) {
+        let micros = self.heard.get().saturating_sub(since);
+        self.front.took(micros);
+        self.process.metrics.upstream_latency.observe(micros, 1);
+    }
+}

@@ -1,0 +1,196 @@
+//! Which frames of a session's own connection answer no request.
+//!
+//! Invariants: in RESP3 a push is told by its marker, and nothing else is one. In RESP2 messages are arrays as
+//! replies are; they are told by the connection's state, as the stream itself tells it frame by frame: a subscriber
+//! may say nothing that is answered by such an array, and to anybody else no message comes.
+
+use std::cell::Cell;
+
+use crate::resp::Protocol;
+use crate::resp::pubsub::{self, confirmation, is_message, message_word};
+use crate::resp::scanner::Kind;
+
+/// The confirmations that a (un)subscription awaits.
+pub struct Awaited {
+    /// The word that they begin with; `None` of a command that nobody knows.
+    word: Option<&'static [u8]>,
+    /// `None` as long as it is one for each channel that there is, and it is not known how many these are.
+    left: Option<usize>,
+}
+
+impl Awaited {
+    /// Of the command `name` with so many channels; none are all that there are.
+    pub fn of(name: &str, channels: usize) -> Self {
+        Self { word: confirmation(name.as_bytes()), left: Some(channels).filter(|n| *n > 0) }
+    }
+
+    fn is(&self, word: &[u8]) -> bool {
+        match self.word {
+            Some(mine) => mine == word,
+            None => confirmation(word).is_some(),
+        }
+    }
+}
+
+/// See the [module](self).
+pub struct Pushes {
+    protocol: Cell<Protocol>,
+    /// Has, or had, subscriptions.
+    listening: Cell<bool>,
+    /// A subscription was sent whose client wants no replies, and nothing was heard of it.
+    unheard: Cell<bool>,
+    /// Everything that comes belongs to no request (`MONITOR`).
+    raw: Cell<bool>,
+    /// Channels, patterns and shard channels.
+    subscribed: Cell<[i64; 3]>,
+}
+
+impl Pushes {
+    pub fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol: Cell::new(protocol),
+            listening: Cell::default(),
+            unheard: Cell::default(),
+            raw: Cell::default(),
+            subscribed: Cell::default(),
+        }
+    }
+
+    /// From now on the connection speaks this.
+    pub fn speak(&self, protocol: Protocol) {
+        self.protocol.set(protocol);
+    }
+
+    /// From now on arrays may be confirmations.
+    pub fn listen(&self) {
+        self.listening.set(true);
+    }
+
+    /// A subscription is sent whose client wants no replies: it is confirmed all the same.
+    pub fn listen_unasked(&self) {
+        self.listening.set(true);
+        self.unheard.set(true);
+    }
+
+    pub fn be_raw(&self) {
+        self.raw.set(true);
+    }
+
+    pub fn is_raw(&self) -> bool {
+        self.raw.get()
+    }
+
+    pub fn is_subscribed(&self) -> bool {
+        self.subscribed.get() != [0; 3]
+    }
+
+    /// Whether the client is a subscriber in RESP2, who may say little.
+    pub fn is_restricted(&self) -> bool {
+        self.protocol.get() == Protocol::Resp2 && (self.is_subscribed() || self.unheard.get())
+    }
+
+    /// Whether nobody was ever subscribed here, nor saw what others say.
+    pub fn is_clean(&self) -> bool {
+        !self.listening.get() && !self.raw.get()
+    }
+
+    /// Whether the frame that begins with `start` answers no request; `awaited` if a subscription is the next that
+    /// has no reply.
+    pub fn is_push(&self, awaited: Option<&Awaited>, kind: Kind, start: &[u8]) -> bool {
+        if self.raw.get() {
+            return true;
+        }
+        match kind {
+            Kind::Push => !awaited.is_some_and(|awaited| awaited.is(message_word(start))),
+            Kind::Aggregate if self.listening.get() && self.protocol.get() == Protocol::Resp2 => {
+                let word = message_word(start);
+                if awaited.is_some_and(|awaited| awaited.is(word)) {
+                    return false;
+                }
+                match confirmation(word) {
+                    Some(_) => self.is_subscribed() || self.unheard.get(),
+                    None => self.is_subscribed() && is_message(word),
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// A confirmation that was awaited: says how many are left.
+    pub fn confirmed(&self, awaited: Awaited, frame: &[u8]) -> Option<Awaited> {
+        let there = awaited.word.map_or(0, |word| self.subscribed.get()[place(word)]);
+        let left = awaited.left.unwrap_or(usize::try_from(there).unwrap_or(0).max(1)) - 1;
+        self.note(frame);
+        (left > 0).then_some(Awaited { word: awaited.word, left: Some(left) })
+    }
+
+    /// Takes in how many channels there are, if the frame is a confirmation.
+    pub fn note(&self, frame: &[u8]) {
+        let word = message_word(frame);
+        let (Some(word), Some(count)) = (confirmation(word), pubsub::count(frame)) else { return };
+        self.unheard.set(false);
+        let mut subscribed = self.subscribed.get();
+        let [channels, patterns, _] = subscribed;
+        // Channels and patterns are counted together.
+        subscribed[place(word)] = match place(word) {
+            0 => count - patterns,
+            1 => count - channels,
+            _ => count,
+        };
+        self.subscribed.set(subscribed);
+    }
+}
+
+/// Where in the counts the channels of such a confirmation are.
+fn place(word: &[u8]) -> usize {
+    match word[0] {
+        b'p' => 1,
+        b's' if word.starts_with(b"ss") || word.starts_with(b"sun") => 2,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn confirm(word: &str, count: i64) -> Vec<u8> {
+        format!("*3\r\n${}\r\n{word}\r\n$1\r\nc\r\n:{count}\r\n", word.len()).into_bytes()
+    }
+
+    #[test]
+    fn channels_of_each_kind_are_counted() {
+        let pushes = Pushes::new(Protocol::Resp2);
+        for (word, count, expected) in [
+            ("subscribe", 1, [1, 0, 0]),
+            ("psubscribe", 2, [1, 1, 0]),
+            ("ssubscribe", 1, [1, 1, 1]),
+            ("psubscribe", 3, [1, 2, 1]),
+            ("unsubscribe", 2, [0, 2, 1]),
+            ("sunsubscribe", 0, [0, 2, 0]),
+            ("punsubscribe", 1, [0, 1, 0]),
+            ("punsubscribe", 0, [0, 0, 0]),
+        ] {
+            pushes.note(&confirm(word, count));
+            assert_eq!(pushes.subscribed.get(), expected, "{word} {count}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_a_message_only_for_a_subscriber_in_resp2() {
+        let message = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n";
+        let pushes = Pushes::new(Protocol::Resp2);
+        let is_push = |pushes: &Pushes| pushes.is_push(None, Kind::Aggregate, message);
+        pushes.listen();
+        assert!(!is_push(&pushes));
+        pushes.note(&confirm("subscribe", 1));
+        assert!(is_push(&pushes));
+        pushes.speak(Protocol::Resp3);
+        assert!(!is_push(&pushes));
+        pushes.speak(Protocol::Resp2);
+        pushes.note(&confirm("unsubscribe", 0));
+        assert!(!is_push(&pushes));
+        let awaited = Awaited::of("subscribe", 1);
+        assert!(!pushes.is_push(Some(&awaited), Kind::Aggregate, &confirm("subscribe", 1)));
+    }
+}

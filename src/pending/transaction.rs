@@ -1,0 +1,49 @@
+//! A transaction: what is queued in it, from its `MULTI` to its `EXEC`.
+
+use super::state::Effect;
+use super::write_set::{CacheFence, WriteSet};
+use crate::command::Kind;
+use crate::process::Process;
+
+/// A transaction, from its `MULTI` on.
+#[derive(Default)]
+pub struct Transaction {
+    pub write_set: WriteSet,
+    /// The server has answered the `MULTI`.
+    pub answered: bool,
+    /// Commands that the server has queued, or has refused and will refuse the transaction for.
+    queued: usize,
+    /// What they leave on the connection, with their places among them.
+    effects: Vec<(usize, Effect)>,
+    /// The server refused the `MULTI`, so what came behind it was carried out: fenced until all is answered.
+    pub refused: Option<CacheFence>,
+}
+
+impl Transaction {
+    /// The place of the next command in the reply to `EXEC`.
+    pub fn place(&self) -> usize {
+        self.queued
+    }
+
+    /// Another command, which leaves this if it is carried out.
+    pub fn add(&mut self, kind: Kind, effect: Option<Effect>) {
+        // These are answered at once, with an error.
+        if matches!(kind, Kind::Multi | Kind::Watch) {
+            return;
+        }
+        self.effects.extend(effect.map(|effect| (self.queued, effect)));
+        self.queued += 1;
+    }
+
+    pub fn into_parts(self) -> (WriteSet, Vec<(usize, Effect)>) {
+        (self.write_set, self.effects)
+    }
+
+    /// The reply to `MULTI` has come; those to what came behind it are not yet delivered.
+    pub fn answer(&mut self, refused: bool, process: &Process) {
+        self.answered = true;
+        if refused {
+            self.refused = Some(self.write_set.fence(process, process.now()));
+        }
+    }
+}

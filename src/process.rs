@@ -1,0 +1,31 @@
+//! What the threads of the process share: settings, identities, clients, the upstream's nodes, and the workers' inboxes.
+//!
+//! Invariants: everything here may be used from any thread, and nothing here waits. What belongs to one thread (links,
+//! sessions) is not here.
+
+mod clients;
+pub mod errors;
+mod idents;
+mod inbox;
+mod info;
+mod node;
+mod password;
+mod present;
+mod role;
+mod settings;
+mod shared;
+mod watch;
+mod why;
+
+pub use clients::{Alone, Call, Client, NOBODY, Who};
+pub use idents::Ident;
+pub use inbox::{Inbox, Message, Ticket};
+pub use info::section;
+pub use node::{FeedUp, Node, NodeId, Topology};
+pub use password::Password;
+pub use present::Present;
+pub use role::is_readonly;
+pub use settings::Settings;
+pub use shared::{CachedTable, Process, micros};
+pub use watch::watch_role;
+pub use why::why;

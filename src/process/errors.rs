@@ -1,0 +1,119 @@
+//! What a client reads when nearside itself has to refuse something: each wording stands here, once.
+
+use crate::io::Address;
+use crate::resp::request::Request;
+use crate::resp::scanner::Kind;
+use crate::upstream::{ConnectError, Loss, Said};
+
+/// An error line as it is sent.
+pub fn line(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 3);
+    crate::resp::encode::error(&mut out, text.as_bytes());
+    out
+}
+
+/// A request has no reply because its link was lost or cannot be made.
+pub fn lost(address: &Address, loss: &Loss) -> String {
+    if let ConnectError::Refused(raw) = &loss.cause
+        && Said::of(Kind::Error, raw) == Said::NotNow
+    {
+        // As it would have said to the request.
+        return String::from_utf8_lossy(raw).trim_end().trim_start_matches('-').to_string();
+    }
+    let fate = match loss.sent {
+        true => "the reply was lost; the command may have been executed",
+        false => "the command was not sent",
+    };
+    format!("ERR nearside: upstream {address}: {}; {fate}", loss.cause)
+}
+
+/// A step of changing the connection's identity failed: the upstream's own words if it has any.
+pub fn refused(address: &Address, loss: &Loss) -> Vec<u8> {
+    match &loss.cause {
+        ConnectError::Refused(raw) => raw.to_vec(),
+        ConnectError::Io(_) | ConnectError::TurnedAway(_) => line(&lost(address, loss)),
+    }
+}
+
+pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
+
+/// A client has left its replies untaken.
+pub fn untaken(limit: usize) -> String {
+    format!(
+        "ERR nearside: closed, because more than {limit} bytes of replies were left untaken (client-output-limit) while \
+         nothing was read for client-stall-timeout; read replies while you send requests, or send fewer at a time"
+    )
+}
+
+/// A reply was begun that has no end.
+pub const LATE: &str = "ERR nearside: the upstream refused a later part of the reply";
+
+/// As Redis words it.
+pub const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+
+/// As Redis words it.
+pub const NOPROTO: &str = "NOPROTO unsupported protocol version";
+
+/// As Redis words it.
+pub const BAD_VERSION: &str = "ERR Protocol version is not an integer or out of range";
+
+/// As Redis words it.
+pub const NOAUTH: &str = "NOAUTH Authentication required.";
+
+/// As Redis words it.
+pub const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// As Redis words it.
+pub const NOAUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+     HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+     the same time";
+
+/// As Redis words it.
+pub const SYNTAX: &str = "ERR syntax error";
+
+pub const UNKNOWN_FILTER: &str =
+    "ERR nearside: CLIENT KILL has an option that nearside does not know; nobody was closed";
+
+pub const AUTH_IN_MULTI: &str =
+    "ERR nearside: a login in a transaction is not possible when nearside asks for the password";
+
+/// As Redis' `commandCheckExistence` words it, up to 128 bytes of the arguments; an error stays on one line.
+pub fn unknown_command(request: &Request<'_>) -> String {
+    const SHOWN: usize = 128;
+    let mut args = String::new();
+    for arg in request.args().skip(1) {
+        let left = SHOWN.saturating_sub(args.len());
+        if left == 0 {
+            break;
+        }
+        args += &format!("'{}' ", shown(arg, left));
+    }
+    let name = shown(request.arg(0), SHOWN);
+    format!("ERR unknown command '{name}', with args beginning with: {args}")
+}
+
+/// As Redis' `commandCheckExistence` words it, of a container's request with more than its name.
+pub fn unknown_subcommand(request: &Request<'_>) -> String {
+    let container = String::from_utf8_lossy(request.arg(0)).to_uppercase();
+    format!("ERR unknown subcommand '{}'. Try {container} HELP.", shown(request.arg(1), 128))
+}
+
+/// As Redis words it.
+pub fn wrong_arity(name: &str) -> String {
+    format!("ERR wrong number of arguments for '{name}' command")
+}
+
+/// The first bytes of an argument; as a C string, it ends at a NUL.
+fn shown(arg: &[u8], most: usize) -> String {
+    let arg = &arg[..arg.len().min(most)];
+    let end = memchr::memchr(0, arg).unwrap_or(arg.len());
+    String::from_utf8_lossy(&arg[..end]).into_owned()
+}
+
+/// As Redis words it.
+pub fn hello_option(option: &[u8]) -> String {
+    format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(option))
+}
+
+/// As Redis words it.
+pub const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";

@@ -1,0 +1,108 @@
+//! What is said to a worker from outside its thread, and where it is left.
+//!
+//! Invariants: a worker's inbox holds at most as many messages as it has open requests and clients. Whoever leaves one never
+//! waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::cache::{Waiter, Wanted};
+use crate::metrics::Metrics;
+
+/// What is said to a worker from outside its thread.
+pub enum Message {
+    /// A client has connected.
+    Client(std::net::TcpStream),
+    UnixClient(std::os::unix::net::UnixStream),
+    /// A flight came in for a waiting session.
+    Served {
+        session: u64,
+        slot: u64,
+        reply: Bytes,
+    },
+    /// A flight came to nothing.
+    Released {
+        session: u64,
+        slot: u64,
+    },
+    /// There is something for the session to look at.
+    Wake {
+        session: u64,
+    },
+    /// Fetch a reply anew.
+    Refresh {
+        key: Box<[u8]>,
+        wanted: Wanted,
+    },
+    /// Take no more requests.
+    Drain,
+}
+
+/// Where a worker's messages are left. Each holds at most as many as there are open requests and clients.
+#[derive(Default)]
+pub struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    arrived: Notify,
+    /// Clients that the worker has, or will have when it has read its messages.
+    clients: AtomicUsize,
+}
+
+impl Inbox {
+    pub fn send(&self, message: Message) {
+        self.messages.lock().push(message);
+        self.arrived.notify_one();
+    }
+
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Hands a client over.
+    pub fn send_client(&self, message: Message) {
+        self.count_client();
+        self.send(message);
+    }
+
+    /// A client is the worker's, or will be.
+    pub fn count_client(&self) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client that was handed over has gone.
+    pub fn client_left(&self, metrics: &Metrics) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+        metrics.clients.dec();
+    }
+
+    /// All that was left, as soon as there is anything.
+    pub async fn take(&self) -> Vec<Message> {
+        loop {
+            let messages = std::mem::take(&mut *self.messages.lock());
+            if !messages.is_empty() {
+                return messages;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+/// A session's place in another's flight.
+pub struct Ticket {
+    pub inbox: Arc<Inbox>,
+    pub session: u64,
+    pub slot: u64,
+}
+
+impl Waiter for Ticket {
+    fn served(self, reply: Bytes) {
+        self.inbox.send(Message::Served { session: self.session, slot: self.slot, reply });
+    }
+
+    fn released(self) {
+        self.inbox.send(Message::Released { session: self.session, slot: self.slot });
+    }
+}

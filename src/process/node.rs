@@ -1,0 +1,172 @@
+//! The upstream's nodes: one server as a rule, and room for more.
+//!
+//! Invariants:
+//! - What is known of one node says nothing of another: each has its own feed, coverage, rights and era. What was read on a
+//!   node's links is filled under coverages that are children of its feed's, so losing one node voids its entries alone.
+//! - A [`Topology`] never changes; another takes its place. Its nodes are shared, so those that stay keep what they know.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::role::Role;
+use crate::cache::{By, Cache, CoverageId, CoverageSlot, Micros, Reason, ValidUnder, Waiter};
+use crate::namespace::Tracking;
+use crate::upstream::{self, ServerId};
+
+/// The number of a node, for as long as the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u16);
+
+/// How many slots keys are divided into, as Redis Cluster has it.
+pub const SLOTS: usize = 16_384;
+
+/// Which nodes there are, and which keys are whose.
+pub struct Topology {
+    /// Grows with each topology that takes another's place.
+    pub epoch: u64,
+    nodes: Box<[Arc<Node>]>,
+    /// For each slot, the place of its node among `nodes`; none of a single node, which has all keys.
+    slots: Option<Box<[u16]>>,
+}
+
+impl Topology {
+    /// One server, which has all keys.
+    pub fn single(node: Arc<Node>) -> Self {
+        Self { epoch: 0, nodes: Box::new([node]), slots: None }
+    }
+
+    /// Several: `owner` tells for each slot the place of its node among `nodes`. `None` if that is no place.
+    pub fn sharded(epoch: u64, nodes: Vec<Arc<Node>>, owner: impl Fn(u16) -> u16) -> Option<Self> {
+        let slots: Box<[u16]> = (0..SLOTS as u16).map(owner).collect();
+        let known = |place: &u16| usize::from(*place) < nodes.len();
+        slots.iter().all(known).then(|| Self { epoch, nodes: nodes.into(), slots: Some(slots) })
+    }
+
+    /// All nodes; the first is the one for what concerns no key.
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// Whether there is but one.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        self.slots.is_none()
+    }
+
+    /// Whose the key is.
+    pub fn owner(&self, key: &[u8]) -> &Arc<Node> {
+        let place = self.slots.as_ref().map_or(0, |slots| slots[usize::from(crate::resp::key_slot(key))]);
+        &self.nodes[usize::from(place)]
+    }
+}
+
+/// The feed of a node is subscribed: what a data link needs to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedUp {
+    pub coverage: CoverageId,
+    /// The connection to which tracking redirects; `None` if the node has no tracking.
+    pub client_id: Option<i64>,
+    /// The server that it is on, if that is known.
+    pub server: Option<ServerId>,
+    /// When it was said.
+    pub since: Micros,
+}
+
+/// One server of the upstream.
+pub struct Node {
+    pub id: NodeId,
+    /// How it is reached.
+    pub upstream: upstream::Settings,
+    /// The coverage of its feed, the parent of those of its links.
+    pub feed: CoverageSlot,
+    /// The coverage of what is announced only: it depends on the feed, and is told of nothing else.
+    pub announced: CoverageSlot,
+    pub feed_up: watch::Sender<Option<FeedUp>>,
+    /// Why it does not track what is read with nearside's own login, if it does not.
+    pub own_refusal: Mutex<Option<Box<str>>>,
+    /// Its feed is told of all changes of the keys that are tracked by prefix.
+    pub broadcasts: AtomicBool,
+    /// Whether it is still the server that it was.
+    pub role: Role,
+    /// Changes of users and their rules are seen; not yet known is no.
+    users_watched: AtomicBool,
+    /// That they are not was told.
+    unwatched_told: AtomicBool,
+    /// Nearside's own login was given a reply to `GET`, and to `MGET`; and was refused one of them.
+    said: [ValidUnder; 2],
+    refused: ValidUnder,
+}
+
+impl Node {
+    /// `None` if there is no room for its coverages.
+    pub fn new<W: Waiter>(id: NodeId, upstream: upstream::Settings, cache: &Cache<W>) -> Option<Self> {
+        let coverages = cache.coverages();
+        Some(Self {
+            id,
+            upstream,
+            feed: coverages.take()?,
+            announced: coverages.take()?,
+            feed_up: watch::Sender::new(None),
+            own_refusal: Mutex::default(),
+            broadcasts: AtomicBool::new(false),
+            role: Role::default(),
+            users_watched: AtomicBool::new(false),
+            unwatched_told: AtomicBool::new(false),
+            said: Default::default(),
+            refused: ValidUnder::default(),
+        })
+    }
+
+    /// Whether it is seen when somebody changes users or their rules there. If not, the replies of those who log
+    /// in as another are not cached.
+    pub fn watches_users(&self) -> bool {
+        self.users_watched.load(Ordering::Relaxed)
+    }
+
+    pub fn watch_users(&self, sees: bool) {
+        self.users_watched.store(sees, Ordering::Relaxed);
+        if !sees && !self.unwatched_told.swap(true, Ordering::Relaxed) {
+            warn!(
+                "the upstream does not tell nearside of changed users (INFO): replies to other users are not cached"
+            );
+        }
+    }
+
+    /// Whether it tells in this way of changes, for nearside's own login.
+    pub fn grants(&self, how: Tracking) -> bool {
+        match how {
+            Tracking::Keys => self.own_refusal.lock().is_none(),
+            Tracking::Prefix => self.broadcasts.load(Ordering::Relaxed),
+            Tracking::Off => true,
+        }
+    }
+
+    /// A reply to `GET`, or an element of `MGET`, was had with nearside's own login: by what it may be had besides.
+    ///
+    /// That login may say both of all keys if it is the server's default user, which has all rights where nobody took
+    /// them away, or once it was seen to say each of them; and as long as it was not refused one.
+    pub fn shared_by<W: Waiter>(&self, cache: &Cache<W>, is_default: bool, by: By) -> By {
+        let coverages = cache.coverages();
+        let seen = &self.said[usize::from(by == By::MGET)];
+        if !seen.stands(coverages) {
+            coverages.current(&self.feed).into_iter().for_each(|id| seen.note(id));
+        }
+        let seen = is_default || self.said.iter().all(|said| said.stands(coverages));
+        let both = seen && !self.refused.stands(coverages);
+        if both { By::GET.and(By::MGET) } else { By::ITSELF }
+    }
+
+    /// Nearside's own login was refused a `GET` or an `MGET`: what was shared goes. It is shared again when users or
+    /// their rules have changed.
+    pub fn note_refusal<W: Waiter>(&self, cache: &Cache<W>) {
+        let coverages = cache.coverages();
+        if !self.refused.stands(coverages) && coverages.current(&self.feed).is_some() {
+            cache.flush(Reason::Users);
+            coverages.current(&self.feed).into_iter().for_each(|id| self.refused.note(id));
+        }
+    }
+}

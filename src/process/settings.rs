@@ -1,0 +1,35 @@
+//! What the configuration tells the workers.
+
+use std::time::Duration;
+
+use super::password::Password;
+use crate::namespace::Tracking;
+use crate::resp::framer::Limits;
+use crate::upstream::{self, Login};
+
+/// What sessions are told by the configuration.
+#[derive(Clone)]
+pub struct Settings {
+    pub upstream: upstream::Settings,
+    /// Nearside's own login and database: those of a session that has not changed them.
+    pub login: Option<Login>,
+    pub db: u32,
+    /// What clients have to give before anything else; `None` lets the upstream ask them.
+    pub password: Option<Password>,
+    pub limits: Limits,
+    pub output_limit: usize,
+    /// How many links sessions share, of one worker.
+    pub max_links: usize,
+    pub stall_timeout: Duration,
+    /// For keys outside all namespaces.
+    pub max_staleness: Duration,
+    pub max_age: Duration,
+    /// Whether reads may be served for a while when the upstream is unreachable.
+    pub stale_if_error: bool,
+    /// How the upstream tells of changes of keys outside all namespaces.
+    pub tracking: Tracking,
+    /// The commands whose replies are cached; `None` is all that can be.
+    pub cache_commands: Option<Vec<String>>,
+    /// Name and value of every setting, for `NEARSIDE CONFIG`.
+    pub described: Vec<(String, String)>,
+}

@@ -1,0 +1,171 @@
+//! What all threads of the process share: settings, cache, identities, clients, and the upstream's nodes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use super::clients::Clients;
+use super::idents::Idents;
+use super::inbox::Ticket;
+use super::node::{Node, NodeId, Topology};
+use super::settings::Settings;
+use crate::cache::{By, Cache, IdentId, Micros};
+use crate::command::Table;
+use crate::metrics::Metrics;
+use crate::namespace::{Namespace, Namespaces, Tracking};
+
+/// See [`Process::cached_table`].
+pub type CachedTable = arc_swap::Cache<Arc<ArcSwap<Table>>, Arc<Table>>;
+
+/// How long heartbeats go on after the last read: an application that reads now and then still hits.
+const ACTIVE: Duration = Duration::from_secs(60);
+
+/// See the [module](self).
+pub struct Process {
+    pub settings: Settings,
+    pub cache: Arc<Cache<Ticket>>,
+    pub namespaces: Namespaces,
+    pub metrics: Metrics,
+    pub idents: Idents,
+    pub clients: Clients,
+    /// The number of `GET` in the command table.
+    pub get: u16,
+    topology: ArcSwap<Topology>,
+    table: Arc<ArcSwap<Table>>,
+    origin: Instant,
+}
+
+impl Process {
+    /// In front of the one server that the settings name.
+    pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
+        let node = Node::new(NodeId(0), settings.upstream.clone(), &cache)?;
+        Self::in_front_of(Topology::single(Arc::new(node)), settings, cache, namespaces)
+    }
+
+    /// In front of these nodes.
+    pub fn in_front_of(
+        topology: Topology,
+        settings: Settings,
+        cache: Cache<Ticket>,
+        namespaces: Namespaces,
+    ) -> Option<Self> {
+        let table = Table::builtin();
+        let get = table.number(b"get")?;
+        Some(Self {
+            table: Arc::new(ArcSwap::from_pointee(narrowed(&settings, table))),
+            settings,
+            cache: Arc::new(cache),
+            namespaces,
+            metrics: Metrics::default(),
+            idents: Idents::default(),
+            clients: Clients::default(),
+            get,
+            topology: ArcSwap::from_pointee(topology),
+            origin: Instant::now(),
+        })
+    }
+
+    /// Now, in microseconds since the start; never 0.
+    pub fn now(&self) -> Micros {
+        self.origin.elapsed().as_micros() as Micros + 1
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// The nodes as they are now.
+    pub fn topology(&self) -> arc_swap::Guard<Arc<Topology>> {
+        self.topology.load()
+    }
+
+    /// The node for what concerns no key.
+    pub fn first_node(&self) -> Arc<Node> {
+        self.topology.load().nodes()[0].clone()
+    }
+
+    pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// The table for one thread, which asks for it all the time: a look at whether it was replaced.
+    pub fn cached_table(&self) -> CachedTable {
+        arc_swap::Cache::new(self.table.clone())
+    }
+
+    /// Replaces the command table by this one, as far as its commands are to be cached.
+    pub fn set_table(&self, table: Table) {
+        self.table.store(Arc::new(narrowed(&self.settings, table)));
+    }
+
+    /// A reply to `GET`, or an element of `MGET`, was had from `node` for the identity of this number: by what it may be
+    /// had besides. Of other users than nearside's own that is known of each reply only.
+    pub fn shared_by(&self, node: &Node, ident: IdentId, by: By) -> By {
+        let own = || self.idents.get(ident).is_some_and(|ident| ident.user.is_none());
+        if by == By::ITSELF || !own() {
+            return By::ITSELF;
+        }
+        let user = self.settings.login.as_ref().and_then(|login| login.user.as_deref());
+        node.shared_by(&self.cache, user.is_none_or(|user| user == b"default"), by)
+    }
+
+    /// The identity of this number was answered a `GET` or an `MGET` with this error.
+    pub fn note_error(&self, node: &Node, ident: IdentId, error: &[u8]) {
+        // One that was forgotten may have been nearside's own.
+        let own = || self.idents.get(ident).is_none_or(|ident| ident.user.is_none());
+        if error.starts_with(b"-NOPERM") && own() {
+            node.note_refusal(&self.cache);
+        }
+    }
+
+    /// How the upstream is to tell of changes of a key.
+    pub fn wanted_tracking(&self, namespace: Option<&Namespace>) -> Tracking {
+        namespace.map_or(self.settings.tracking, |namespace| namespace.rules.tracking)
+    }
+
+    /// Whether any key is to be tracked in this way.
+    pub fn wants(&self, how: Tracking) -> bool {
+        let namespaces = self.namespaces.iter().map(Some);
+        namespaces.chain([None]).any(|namespace| self.wanted_tracking(namespace) == how)
+    }
+
+    /// Whether any key is tracked in this way now, on every node, for nearside's own login.
+    pub fn tracks(&self, how: Tracking) -> bool {
+        self.wants(how) && self.topology.load().nodes().iter().all(|node| node.grants(how))
+    }
+
+    /// How stale a hit of such a key may be.
+    pub fn max_staleness(&self, namespace: Option<&Namespace>) -> Micros {
+        micros(namespace.map_or(self.settings.max_staleness, |namespace| namespace.rules.max_staleness))
+    }
+
+    /// The tightest bound there is, which sets the pace of the heartbeats; zero if nothing is served.
+    pub fn tightest_staleness(&self) -> Duration {
+        let all = self.namespaces.iter().map(|namespace| namespace.rules.max_staleness);
+        all.chain([self.settings.max_staleness]).filter(|bound| !bound.is_zero()).min().unwrap_or_default()
+    }
+
+    pub fn max_age(&self, namespace: Option<&Namespace>) -> Micros {
+        micros(namespace.map_or(self.settings.max_age, |namespace| namespace.rules.max_age))
+    }
+
+    /// Whether reads came in lately, so that freshness is to be proven.
+    pub fn is_active(&self, now: Micros) -> bool {
+        now.saturating_sub(self.cache.last_lookup()) < ACTIVE.as_micros() as Micros
+    }
+}
+
+/// The table, as far as its commands are to be cached.
+fn narrowed(settings: &Settings, table: Table) -> Table {
+    match &settings.cache_commands {
+        Some(wanted) => table.narrow(wanted),
+        None => table,
+    }
+}
+
+/// As the cache counts time.
+pub fn micros(duration: Duration) -> Micros {
+    let whole = duration.as_secs().saturating_mul(1_000_000);
+    whole.saturating_add(duration.subsec_micros().into()).min(Micros::MAX / 4)
+}

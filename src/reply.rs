@@ -1,0 +1,12 @@
+//! A client's replies on their way to it: in the order of its requests, and no faster than it takes them.
+//!
+//! Invariants: replies leave in the order of their requests. What a client leaves untaken is bounded, and holds up nobody
+//! else for long.
+
+mod queue;
+mod room;
+mod slot;
+mod slots;
+
+pub use queue::{MAX_SPARE, ReplyQueue, WriteOutcome};
+pub use slot::ReplySlot;

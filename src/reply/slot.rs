@@ -1,0 +1,46 @@
+//! The place of one reply, held by whoever brings it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::queue::ReplyQueue;
+use crate::resp::encode;
+
+/// Where one request's reply goes.
+pub struct ReplySlot {
+    pub queue: Rc<ReplyQueue>,
+    pub slot: u64,
+}
+
+/// A reply that a fault has lost never comes: better closed than waited for.
+impl Drop for ReplySlot {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.queue.cut();
+            self.queue.wake();
+        }
+    }
+}
+
+impl ReplySlot {
+    /// Adds a piece of the reply; `last` completes it.
+    pub fn piece(&self, bytes: Bytes, last: bool) {
+        self.queue.piece(self.slot, bytes, last);
+    }
+
+    /// The reply as a whole, copied from `bytes`.
+    pub fn whole(&self, bytes: &[u8]) {
+        self.queue.whole(self.slot, bytes);
+    }
+
+    /// The reply is an error, worded by us. If a piece of the upstream's reply was passed on already,
+    /// nothing can be said any more but by closing the connection.
+    pub fn error(&self, text: &str) {
+        if !self.queue.break_off(self.slot) {
+            let mut line = Vec::with_capacity(text.len() + 3);
+            encode::error(&mut line, text.as_bytes());
+            self.whole(&line);
+        }
+    }
+}

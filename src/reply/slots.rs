@@ -1,0 +1,148 @@
+//! What a queue of replies holds, and how its slots move to the front.
+
+use std::collections::{HashMap, VecDeque};
+use std::task::Waker;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::io::Outgoing;
+
+/// What a reply is taken to be before any has come, in bytes.
+const UNKNOWN: usize = 16 << 10;
+
+/// A fair piece is this part of the limit.
+const PIECE: usize = 64;
+
+/// A shared link waits: until when, and what the client had taken before.
+pub(super) struct Hold {
+    pub(super) until: Instant,
+    pub(super) written: u64,
+}
+
+/// What a queue holds.
+pub(super) struct Inner {
+    pub(super) out: Outgoing,
+    /// The number of the front slot.
+    pub(super) first: u64,
+    pub(super) slots: VecDeque<Slot>,
+    /// Bytes held in slots.
+    pub(super) held: usize,
+    pub(super) limit: usize,
+    /// Slots that wait for another's flight: how many, for each hash of a key.
+    pub(super) joined: HashMap<u64, usize>,
+    /// Joined slots whose flight came to nothing.
+    pub(super) released: VecDeque<u64>,
+    /// The session's task.
+    pub(super) waker: Option<Waker>,
+    /// Links that wait for room.
+    pub(super) blocked_links: Vec<Waker>,
+    /// How large this client's replies are lately, in bytes: the base of how many may be open.
+    pub(super) usual: usize,
+    /// While a shared link waits for room.
+    pub(super) hold: Option<Hold>,
+    /// So much was left untaken that the client is sent away.
+    pub(super) overrun: bool,
+    /// A reply was cut off in the middle, or the client is to be.
+    pub(super) broken: bool,
+    /// Nothing more is to be said.
+    pub(super) ended: bool,
+    /// The dedicated link was lost.
+    pub(super) lost_link: bool,
+    pub(super) written: u64,
+}
+
+/// One request that is not answered yet.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) pieces: SmallVec<[Bytes; 1]>,
+    pub(super) size: usize,
+    pub(super) begun: bool,
+    pub(super) done: bool,
+    /// While it waits for another's flight: the request, and the hash of its key.
+    pub(super) joined: Option<(Box<[u8]>, u64)>,
+}
+
+impl Inner {
+    /// One that asks for no more while it holds over `limit` bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            out: Outgoing::default(),
+            first: 0,
+            slots: VecDeque::new(),
+            held: 0,
+            limit,
+            joined: HashMap::new(),
+            released: VecDeque::new(),
+            waker: None,
+            blocked_links: Vec::new(),
+            usual: UNKNOWN,
+            hold: None,
+            overrun: false,
+            broken: false,
+            ended: false,
+            lost_link: false,
+            written: 0,
+        }
+    }
+
+    pub(super) fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+        let i = number.checked_sub(self.first)?;
+        self.slots.get_mut(i as usize)
+    }
+
+    pub(super) fn begun(&mut self, number: u64) -> bool {
+        self.slot(number).is_some_and(|slot| slot.begun)
+    }
+
+    /// Lets go of what is open, and of who waits for room.
+    pub(super) fn forget(&mut self) {
+        self.blocked_links.drain(..).for_each(Waker::wake);
+        self.slots.clear();
+        self.released.clear();
+        self.joined.clear();
+        self.held = 0;
+        self.limit = usize::MAX;
+    }
+
+    pub(super) fn note_size(&mut self, size: usize) {
+        self.usual = if size > self.usual { size } else { (self.usual * 7 + size) / 8 };
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() + self.held > self.limit
+    }
+
+    /// The front reply is complete: moves what was waiting behind it.
+    pub(super) fn pop_front(&mut self) {
+        self.slots.pop_front();
+        self.first += 1;
+        while let Some(front) = self.slots.front_mut() {
+            for piece in front.pieces.drain(..) {
+                self.held -= piece.len();
+                self.out.append(piece);
+            }
+            if !front.done {
+                return;
+            }
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn fair_piece(&self) -> u64 {
+        (self.limit / PIECE) as u64
+    }
+
+    /// Whether the client has to take something before a link may bring more.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.out.len() > self.limit
+    }
+}

@@ -1,0 +1,117 @@
+//! In whose name a request is sent, on which link, and where its reply goes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::outbound::Outbound;
+use super::raw::Raw;
+use crate::cache::{Bounds, IdentId, Micros};
+use crate::command::Row;
+use crate::io::Outgoing;
+use crate::namespace::Namespace;
+use crate::pending::{Link, Owner, Pending, send};
+use crate::process::{Present, Process};
+use crate::reply::{ReplyQueue, ReplySlot};
+use crate::resp::request::Request;
+use crate::router::{LinkKey, Target};
+
+/// What requests of one session are made with. The session alone changes it.
+pub struct Context {
+    pub process: Arc<Process>,
+    pub outbound: Rc<Outbound>,
+    pub queue: Rc<ReplyQueue>,
+    pub client: Present,
+    /// What the client calls itself.
+    pub name: Vec<u8>,
+    /// As whom it speaks, and to which node what has no keys goes.
+    pub key: LinkKey,
+    /// The identity's number in the cache.
+    pub ident: IdentId,
+    /// The link that it shares with others of its kind.
+    pub link: Link,
+    /// When the present request was read.
+    pub now: Micros,
+}
+
+impl Context {
+    /// The slot of this number.
+    pub fn slot(&self, slot: u64) -> ReplySlot {
+        ReplySlot { queue: self.queue.clone(), slot }
+    }
+
+    /// Opens a slot for the reply to the next request.
+    pub fn open(&self) -> ReplySlot {
+        self.slot(self.queue.open())
+    }
+
+    /// Sends a request on the shared link; `pending` says what is done with its reply.
+    pub fn forward(&self, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
+        self.forward_on(&self.link, raw, pending);
+    }
+
+    /// Likewise on another link.
+    pub fn forward_on(&self, link: &Link, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
+        let pending = pending(self.open());
+        let _ = send(link, self.now, |out| raw.write(out), pending);
+    }
+
+    /// Sends on the shared link; if that is away, the client is told at once.
+    pub fn send(&self, write: impl FnOnce(&mut Outgoing), pending: Pending) {
+        let _ = send(&self.link, self.now, write, pending);
+    }
+
+    /// The link to this target; `None` is the session's own. There is none to several nodes at once; what concerns all
+    /// of them goes to the first.
+    pub fn link_to(&self, target: Target) -> Result<Option<Link>, CrossSlot> {
+        match target {
+            Target::Any | Target::All => Ok(None),
+            Target::Node(node) if node.id == self.key.node.id => Ok(None),
+            Target::Node(node) => Ok(Some(self.outbound.router.link(&LinkKey { node, ..self.key.clone() }))),
+            Target::Split | Target::CrossSlot => Err(CrossSlot),
+        }
+    }
+
+    /// The link to the node of this key; `None` is the session's own.
+    pub fn link_of(&self, key: &[u8]) -> Option<Link> {
+        let topology = self.process.topology();
+        if topology.is_single() {
+            return None;
+        }
+        self.link_to(Target::Node(topology.owner(key).clone())).ok().flatten()
+    }
+
+    /// Where a request goes, by its keys.
+    pub fn target(&self, row: Option<&Row>, request: &Request<'_>) -> Target {
+        let topology = self.process.topology();
+        if topology.is_single() {
+            return Target::Any;
+        }
+        let keys = keys_of(row, request);
+        Target::of(&topology, row.map_or("", |row| &row.name), keys.iter().map(|key| &**key))
+    }
+
+    /// Under what conditions a read of a key in this namespace may be served.
+    pub fn bounds(&self, namespace: Option<&Namespace>) -> Bounds {
+        let unreachable = self.process.settings.stale_if_error && !self.link.is_up();
+        Bounds { max_staleness: self.process.max_staleness(namespace), unreachable }
+    }
+
+    /// For a link that the session has for itself.
+    pub fn owner(&self) -> Owner {
+        Owner { queue: self.queue.clone(), client: (*self.client).clone() }
+    }
+}
+
+/// The keys of a request are of several slots, and it cannot be divided.
+pub struct CrossSlot;
+
+/// The keys of a request, copied.
+pub fn keys_of(row: Option<&Row>, request: &Request<'_>) -> SmallVec<[Box<[u8]>; 1]> {
+    let mut keys = SmallVec::new();
+    if let Some(row) = row {
+        let _ = row.keys(request, |i, _| keys.push(request.arg(i).into()));
+    }
+    keys
+}

@@ -1,0 +1,199 @@
+//! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`.
+
+use std::rc::{Rc, Weak};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::context::Context;
+use super::raw::Raw;
+use crate::cache::{By, EntryKey, Lookup};
+use crate::io::Outgoing;
+use crate::pending::{Fetch, MgetAssembly, Missing, Part, Pending, assemble};
+use crate::process::Ticket;
+use crate::resp::encode;
+use crate::resp::request::Request;
+
+/// Missing keys that are fetched at a time.
+const MAX_FILLS: usize = 1024;
+
+/// One `MGET` is put together in windows: each looks up so many keys at most, fetches so many, and holds so many bytes
+/// of cached elements. The next one begins when the client has taken of what there is; no later request is looked at
+/// before the last one.
+const LOOKUPS: usize = 16 << 10;
+const BYTES: usize = 1 << 20;
+
+/// What is left of an `MGET` of more than one window.
+pub struct Unfinished {
+    /// The keys that are still to be looked up, as they came.
+    keys: Bytes,
+    left: usize,
+    slot: u64,
+    all_hit: bool,
+    /// Stands while a window is being fetched.
+    fetch: Weak<Fetch>,
+}
+
+/// What has become of an `MGET`.
+pub enum Progress {
+    /// There is none, or it waits for what was fetched, or for its client to take what there is.
+    Waits,
+    /// Something was done, and more is to be.
+    Worked,
+    /// Others are to have their turn first.
+    GivesWay,
+    /// Nothing is left to be sent; whether all of it was there.
+    Over { hit: bool },
+}
+
+/// Keys behind one another, as a request has them.
+struct Keys<'a>(&'a [u8]);
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let line = memchr::memchr(b'\n', self.0)?;
+        let digits = self.0.get(1..line - 1)?;
+        let len = digits.iter().fold(0, |len, digit| len * 10 + usize::from(digit - b'0'));
+        let key = self.0.get(line + 1..line + 1 + len)?;
+        self.0 = self.0.get(line + len + 3..)?;
+        Some(key)
+    }
+}
+
+/// Answers an `MGET` from the cache, or fetches what is missing. What is left of it then waits for [`go_on`].
+pub fn mget(cx: &Context, request: &Request<'_>, raw: Raw<'_>) -> (Progress, Option<Box<Unfinished>>) {
+    let elements = request.len() - 1;
+    // As long as all are there, they go straight to where the client's replies are gathered.
+    let first = cx.queue.reply_unless(|out| {
+        encode::array(out, elements);
+        let start = out.len();
+        (1..=elements).find_map(|i| {
+            if out.len() - start > BYTES || i > LOOKUPS {
+                return Some((i, None, BytesMut::from(&out[start..])));
+            }
+            match lookup(cx, request.arg(i), |reply| {
+                out.extend_from_slice(reply);
+            }) {
+                Lookup::Hit => None,
+                other => Some((i, Some(other), BytesMut::from(&out[start..]))),
+            }
+        })
+    });
+    let Some((at, found, held)) = first else { return (Progress::Over { hit: true }, None) };
+    let keys = match raw {
+        Raw::Own(whole) => whole.slice_ref(request.raw_after(at - 1)),
+        Raw::Copy(_) => Bytes::copy_from_slice(request.raw_after(at - 1)),
+    };
+    let (left, slot) = (elements + 1 - at, cx.queue.open());
+    let mut rest = Unfinished { keys, left, slot, all_hit: true, fetch: Weak::new() };
+    window(cx, &mut rest, Some(elements), found, held);
+    if rest.left == 0 {
+        return (Progress::Over { hit: false }, None);
+    }
+    cx.queue.wake();
+    (Progress::Worked, Some(Box::new(rest)))
+}
+
+/// Goes on with an `MGET` of several windows.
+pub fn go_on(cx: &Context, unfinished: &mut Option<Box<Unfinished>>) -> Progress {
+    let Some(rest) = unfinished else { return Progress::Waits };
+    let mut windows = 0;
+    while rest.left > 0 && cx.queue.is_unanswered(rest.slot) {
+        // The queue wakes when there is room, the fetch at its end.
+        if cx.queue.is_full() || rest.fetch.strong_count() > 0 {
+            return if windows > 0 { Progress::Worked } else { Progress::Waits };
+        }
+        if windows == 1 {
+            return Progress::GivesWay;
+        }
+        windows += 1;
+        window(cx, rest, None, None, BytesMut::new());
+    }
+    let hit = rest.all_hit;
+    *unfinished = None;
+    Progress::Over { hit }
+}
+
+/// Puts the next window together, of which `held` is there and the next key was `found` so, and delivers it or has
+/// fetched what is missing. The first one begins the reply, of so many `elements`.
+fn window(
+    cx: &Context,
+    rest: &mut Unfinished,
+    elements: Option<usize>,
+    mut found: Option<Lookup<Ticket>>,
+    mut held: BytesMut,
+) {
+    let mut parts = vec![Part::Held(0..held.len())];
+    let mut missing = Vec::new();
+    let all = rest.keys.clone();
+    let (mut keys, mut looked) = (Keys(&all), 0);
+    while looked < LOOKUPS && held.len() <= BYTES && missing.len() < MAX_FILLS && rest.left > 0 {
+        let Some(key) = keys.next() else { break };
+        (rest.left, looked) = (rest.left - 1, looked + 1);
+        let start = held.len();
+        let found = found.take().unwrap_or_else(|| lookup(cx, key, |reply| held.extend_from_slice(reply)));
+        match found {
+            Lookup::Hit => match parts.last_mut() {
+                Some(Part::Held(range)) => range.end = held.len(),
+                _ => parts.push(Part::Held(start..held.len())),
+            },
+            other => {
+                parts.push(Part::Missing);
+                let lease = if let Lookup::Miss(lease) = other { Some(lease) } else { None };
+                missing.push(Missing { key: key.into(), past: lease.is_none(), lease, reply: 0..0 });
+            }
+        }
+    }
+    let behind = keys.0.len();
+    rest.keys = all.slice(all.len() - behind..);
+    cx.process.cache.touch(cx.now);
+    let (to, last) = (cx.slot(rest.slot), rest.left == 0);
+    let held = held.freeze();
+    if missing.is_empty() {
+        return assemble(&to, elements, &parts, &held, (&[], &Bytes::new()), last);
+    }
+    rest.all_hit = false;
+    let fetch = Rc::new(Fetch(cx.queue.clone()));
+    rest.fetch = Rc::downgrade(&fetch);
+    let mut out = BytesMut::new();
+    out.put_slice(format!("*{}\r\n$4\r\nMGET\r\n", missing.len() + 1).as_bytes());
+    missing.iter().for_each(|missing| encode::bulk(&mut out, &missing.key));
+    for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
+        encode::command(&mut out, &[b"PTTL", &fill.key]);
+    }
+    let assembly = MgetAssembly {
+        to,
+        elements,
+        last,
+        held,
+        parts,
+        missing,
+        fetched: BytesMut::new(),
+        is_read: false,
+        next: 0,
+        _fetch: fetch,
+    };
+    cx.send(|to: &mut Outgoing| to.append(out.freeze()), Pending::MgetAssembly(Box::new(assembly)));
+}
+
+fn lookup(cx: &Context, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket> {
+    let name = EntryKey { key, ident: cx.ident, command: cx.process.get, args: b"", by: By::MGET };
+    let namespace = cx.process.namespaces.find(key);
+    let cover = || cx.link.client().cover(namespace);
+    cx.process.cache.lookup(&name, cx.now, cx.bounds(namespace), cover, |_| None, serve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_one_by_one() {
+        let mut keys = Keys(b"$1\r\na\r\n$0\r\n\r\n$11\r\n$1\r\nx\r\n$2\r\n\r\n");
+        assert_eq!(keys.next(), Some(&b"a"[..]));
+        assert_eq!(keys.next(), Some(&b""[..]));
+        assert_eq!(keys.next(), Some(&b"$1\r\nx\r\n$2\r\n"[..]));
+        assert_eq!((keys.next(), keys.0), (None, &b""[..]));
+    }
+}

@@ -1,0 +1,108 @@
+//! Cached reads of one key: lookup, and on a miss the read with its time to live.
+
+use smallvec::smallvec;
+
+use super::context::Context;
+use super::fetch::ask_times;
+use super::raw::Raw;
+use crate::cache::{By, EntryKey, EntryKeyBuf, Lookup};
+use crate::command::{Row, Table};
+use crate::io::Outgoing;
+use crate::pending::{Bypass, CacheLease, Fill, Pending, send};
+use crate::process::Ticket;
+use crate::reply::ReplySlot;
+use crate::resp::framer::{Frame, RequestFramer};
+use crate::resp::request::Request;
+
+/// Answers a read from the cache, or lets it fill the cache. Says whether it was a hit.
+pub fn read(cx: &Context, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>) -> bool {
+    let Some(row) = row else {
+        cx.forward(raw, Pending::Relay);
+        return false;
+    };
+    match lookup(cx, row.id, request, None) {
+        Lookup::Hit => return true,
+        Lookup::Joined => {
+            cx.queue.open_joined(request.raw(), request.arg(1));
+        }
+        Lookup::Miss(lease) => fetch(cx, row, request, raw, (cx.open(), lease)),
+        Lookup::Bypass(_) => {
+            let link = cx.link_of(request.arg(1));
+            let bypass = bypass(cx, row.id, request);
+            cx.forward_on(link.as_ref().unwrap_or(&cx.link), raw, |to| Pending::Bypass(to, bypass));
+        }
+    }
+    false
+}
+
+/// Looks up anew for a slot whose flight came to nothing. Says whether it was a hit.
+pub fn read_again(cx: &Context, table: &Table, slot: u64, request: &[u8]) -> bool {
+    let mut framer = RequestFramer::new(cx.process.settings.limits);
+    let Ok(Frame::Request(_)) = framer.next(request) else { return false };
+    let parsed = framer.request(request);
+    let Some(row) = table.lookup(&parsed) else { return false };
+    match lookup(cx, row.id, &parsed, Some(slot)) {
+        Lookup::Hit => return true,
+        Lookup::Joined => cx.queue.join(slot, request.into(), parsed.arg(1)),
+        Lookup::Miss(lease) => fetch(cx, row, &parsed, Raw::Copy(request), (cx.slot(slot), lease)),
+        Lookup::Bypass(_) => {
+            let link = cx.link_of(parsed.arg(1));
+            let pending = Pending::Bypass(cx.slot(slot), bypass(cx, row.id, &parsed));
+            send(link.as_ref().unwrap_or(&cx.link), cx.now, |out| out.copy(request), pending);
+        }
+    }
+    false
+}
+
+/// Answers into `slot`, or into the next one.
+#[inline]
+fn lookup(cx: &Context, command: u16, request: &Request<'_>, slot: Option<u64>) -> Lookup<Ticket> {
+    let key = request.arg(1);
+    let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by: by(cx, command) };
+    let namespace = cx.process.namespaces.find(key);
+    cx.process.cache.lookup(
+        &name,
+        cx.now,
+        cx.bounds(namespace),
+        || cx.link_of(key).as_ref().unwrap_or(&cx.link).client().cover(namespace),
+        |behind_write| {
+            // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
+            // released join another refill: of a key that is written all the time, readers would wait for ever.
+            if behind_write && cx.queue.waiting() > 0 {
+                return None;
+            }
+            let slot = slot.unwrap_or_else(|| cx.queue.next());
+            Some(Ticket { inbox: cx.outbound.inbox.clone(), session: cx.client.id, slot })
+        },
+        |reply| match slot {
+            Some(slot) => cx.slot(slot).whole(reply),
+            None => cx.queue.reply(reply),
+        },
+    )
+}
+
+/// By what a reply of this command is asked for: elements of `MGET` are kept as replies to `GET`.
+#[inline(always)]
+fn by(cx: &Context, command: u16) -> By {
+    if command == cx.process.get { By::GET } else { By::ITSELF }
+}
+
+fn bypass(cx: &Context, command: u16, request: &Request<'_>) -> Box<Bypass> {
+    cx.process.cache.touch(cx.now);
+    let key = request.arg(1);
+    let by = by(cx, command);
+    let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by };
+    let instead = cx.process.settings.stale_if_error.then(|| EntryKeyBuf::new(&name));
+    Box::new(Bypass { keys: smallvec![key.into()], instead })
+}
+
+fn fetch(cx: &Context, row: &Row, request: &Request<'_>, raw: Raw<'_>, (to, lease): (ReplySlot, CacheLease)) {
+    cx.process.cache.touch(cx.now);
+    let (key, link) = (request.arg(1), cx.link_of(request.arg(1)));
+    let fill = Fill::new(&cx.process, Some(to), lease, row.fields);
+    let write = |out: &mut Outgoing| {
+        raw.write(out);
+        out.with(|tail| ask_times(tail, row.fields, key, request.raw_after(1)));
+    };
+    send(link.as_ref().unwrap_or(&cx.link), cx.now, write, Pending::Fill(Box::new(fill)));
+}

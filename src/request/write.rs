@@ -1,0 +1,125 @@
+//! Writes going out, with their fence and their announcements.
+//!
+//! Invariants: the fence is taken before the write is sent. What is to be announced whatever the reply says follows
+//! the write on the same connection in the same packet; the rest is decided by the reply, and sent when it comes. A
+//! session with a login of its own announces over nearside's own link, when its write is answered: it may be allowed
+//! to write and not to publish.
+
+use super::context::Context;
+use super::raw::Raw;
+use super::refill;
+use crate::cache::NO_LINK;
+use crate::command::{Say, Tells};
+use crate::io::Outgoing;
+use crate::pending::{self, Link, Pending, Write, WriteSet, write_announcement};
+use crate::process::Process;
+use crate::reply::ReplySlot;
+use crate::upstream::PING;
+
+/// Announces writes that are done, of which no reply has told.
+pub fn announce_later(set: WriteSet, cx: &Context, db: u32) {
+    let keys = set.sayings.into_iter().flat_map(|saying| saying.keys);
+    cx.outbound.say(NO_LINK, db, keys.map(|(key, _)| (key, Say::Look)).collect());
+}
+
+/// Takes the fence and sends the write with its announcements; the reply goes to `to`.
+pub fn send(mut set: WriteSet, cx: &Context, link: &Link, to: ReplySlot, raw: Raw<'_>) {
+    let (process, ident, now) = (&*cx.process, &cx.key.ident, cx.now);
+    let handler = link.client();
+    let (number, own) = (handler.id, ident.user.is_none());
+    let refills = refill::wanted(cx, link, &set);
+    let (fence, popped) = set.hold(process, now);
+    if set.certain > 0 && (!own || handler.careful.get()) {
+        set.saying(process, Tells::There);
+    }
+    // The read behind it is deaf to what is said before it.
+    let look = !refills.is_empty() && !set.sayings.is_empty() && handler.may_look();
+    if look {
+        look_behind(&mut set, process);
+    }
+    let (behind, say) = (set.certain, if look { Say::Look } else { Say::Update });
+    let mut echoed = Vec::new();
+    if behind > 0 {
+        echoed = std::mem::take(&mut set.keys);
+        echoed.retain(|key| process.namespaces.find(key).is_some());
+        echoed.iter().for_each(|key| process.cache.expect_echo(key, number));
+    }
+    process.metrics.announcements.add(behind as u64);
+    let write = |out: &mut Outgoing| {
+        raw.write(out);
+        if behind > 0 {
+            out.copy(&set.publish);
+        }
+    };
+    let leases = refill::lease(cx, link, &refills);
+    let pending = Pending::Write(Box::new(Write {
+        fence,
+        popped,
+        barrier: set.barrier,
+        announced: behind,
+        say: if behind > 0 { say } else { Say::Nothing },
+        echoed,
+        sayings: set.sayings,
+        via: if own { number } else { NO_LINK },
+        db: set.db.unwrap_or(ident.db),
+        leaves: set.leaves,
+        ..Write::new(Some(to))
+    }));
+    if pending::send(link, now, write, pending) {
+        refill::send(cx, link, leases);
+    }
+}
+
+/// Lets the upstream look behind the write whether its keys are there.
+fn look_behind(set: &mut WriteSet, process: &Process) {
+    set.sayings.clear();
+    set.publish.clear();
+    set.keys.sort_unstable();
+    set.keys.dedup();
+    let publish = &mut set.publish;
+    set.certain = set.keys.iter().filter(|key| write_announcement(publish, process, key, Say::Look)).count();
+}
+
+/// Sends a write whose own reply is skipped; a `PING` behind it is answered. What the write has done is not told.
+pub fn send_skipped(mut set: WriteSet, cx: &Context, link: &Link, raw: Raw<'_>) {
+    let (process, ident, now) = (&*cx.process, &cx.key.ident, cx.now);
+    let (fence, popped) = set.hold(process, now);
+    if set.certain > 0 {
+        set.saying(process, Tells::Open);
+    }
+    let mut sayings = set.sayings;
+    sayings.iter_mut().for_each(|saying| (saying.tells, saying.place) = (Tells::Open, None));
+    let pending = Pending::Write(Box::new(Write {
+        fence,
+        popped,
+        barrier: set.barrier,
+        announced: 1,
+        sayings,
+        db: set.db.unwrap_or(ident.db),
+        ..Write::new(None)
+    }));
+    let write = |out: &mut Outgoing| {
+        raw.write(out);
+        out.copy(PING);
+    };
+    let _ = pending::send(link, now, write, pending);
+}
+
+/// Sends a write on a connection whose client wants no replies, with announcements that have none
+/// either. The fence is gone at once: nobody is told when the write is done, and what is read before
+/// that is dropped by the announcement or by the upstream's tracking. Another user may not be allowed to look,
+/// of which nobody would be told.
+pub fn send_unanswered(mut set: WriteSet, cx: &Context, link: &Link, raw: Raw<'_>) {
+    let (process, ident, now) = (&*cx.process, &cx.key.ident, cx.now);
+    drop(set.fence(process, now));
+    if set.certain == 0 {
+        let say = if ident.user.is_none() && link.client().may_look() { Say::Look } else { Say::Delete };
+        let keys = set.sayings.iter().flat_map(|saying| &saying.keys);
+        set.certain = keys.filter(|(key, _)| write_announcement(&mut set.publish, process, key, say)).count();
+    }
+    process.metrics.announcements.add(set.certain as u64);
+    link.send_unanswered(|out| {
+        raw.write(out);
+        out.copy(&set.publish);
+    });
+}

@@ -1,0 +1,181 @@
+//! `NEARSIDE …` and `INFO`: what nearside tells a person at `redis-cli`.
+
+use std::collections::HashMap;
+
+use super::glob::glob;
+use crate::cache::{IdentId, Reason};
+use crate::namespace::Tracking;
+use crate::pending::{Change, Changed, Pending};
+use crate::process::{errors, section, why};
+use crate::request::{Context, Raw};
+use crate::resp::encode;
+use crate::resp::request::Request;
+
+const HELP: &[&str] = &[
+    "NEARSIDE <subcommand> [<arg> ...]. Subcommands are:",
+    "STATS",
+    "    Pending the cache and the links have done so far, as INFO shows it.",
+    "KEYS [pattern] [COUNT n]",
+    "    Keys that are cached now, at most n (default 1000), in no particular order.",
+    "WHY <key>",
+    "    Whether the key is cached, since when and by which coverage; if not, why.",
+    "FLUSH [key ...]",
+    "    Forget these keys, or everything. The upstream is not write_set.",
+    "CONFIG",
+    "    Every setting that is in effect.",
+    "HELP",
+    "    Print this help.",
+];
+
+/// Keys that `NEARSIDE KEYS` gives if it is not told how many.
+const KEYS: usize = 1000;
+
+pub fn answer(cx: &Context, request: &Request<'_>) {
+    let subcommand = request.get(1).unwrap_or(b"HELP").to_ascii_uppercase();
+    let protocol = cx.key.ident.protocol;
+    let lines = |lines: &[String]| {
+        cx.queue.reply_with(|out| {
+            encode::array(out, lines.len());
+            lines.iter().for_each(|line| encode::bulk(out, line.as_bytes()));
+        });
+    };
+    match (&*subcommand, request.len()) {
+        (b"HELP", ..=2) => cx.queue.reply_with(|out| {
+            encode::array(out, HELP.len());
+            HELP.iter().for_each(|line| encode::simple(out, line.as_bytes()));
+        }),
+        (b"STATS", 2) => {
+            let section = section(&cx.process);
+            cx.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
+        }
+        (b"KEYS", _) => match keys_wanted(request) {
+            Some((pattern, count)) => {
+                let mut theirs = Theirs::of(cx);
+                let matches =
+                    |key: &[u8], ident| pattern.is_none_or(|pattern| glob(pattern, key)) && theirs.has(ident);
+                let keys = cx.process.cache.keys(count, cx.process.now(), matches);
+                cx.queue.reply_with(|out| {
+                    encode::array(out, keys.len());
+                    keys.iter().for_each(|key| encode::bulk(out, key));
+                });
+            }
+            None => cx.queue.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]")),
+        },
+        (b"WHY", 3) => {
+            let mut known = why(&cx.process, request.arg(2), cx.key.ident.user.as_deref());
+            known.extend(untracked(cx, request.arg(2)));
+            lines(&known);
+        }
+        (b"FLUSH", 2) => {
+            let (cache, now) = (&cx.process.cache, cx.process.now());
+            match &cx.key.ident.user {
+                None => cache.flush(Reason::Flushed),
+                Some(_) => cache.forget_all_of(Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
+            }
+            cx.queue.reply(b"+OK\r\n");
+        }
+        (b"FLUSH", 3..) => {
+            let now = cx.process.now();
+            for i in 2..request.len() {
+                let (cache, key) = (&cx.process.cache, request.arg(i));
+                match &cx.key.ident.user {
+                    None => cache.invalidate(key, Reason::Flushed, now),
+                    Some(_) => cache.forget_of(key, Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
+                }
+            }
+            cx.queue.reply(b"+OK\r\n");
+        }
+        (b"CONFIG", 2) => {
+            let all = &cx.process.settings.described;
+            cx.queue.reply_with(|out| {
+                encode::map(out, protocol, all.len());
+                for (name, value) in all {
+                    encode::bulk(out, name.as_bytes());
+                    encode::bulk(out, value.as_bytes());
+                }
+            });
+        }
+        _ => {
+            let text = format!(
+                "ERR unknown subcommand or wrong number of arguments for '{}'. Try NEARSIDE HELP.",
+                String::from_utf8_lossy(&subcommand)
+            );
+            cx.queue.reply(&errors::line(&text));
+        }
+    }
+}
+
+/// What concerns whoever asks. Nearside's own user is told of everything; another only of what was fetched for
+/// itself, for it may not be allowed to know of more.
+struct Theirs<'c> {
+    cx: &'c Context,
+    known: HashMap<IdentId, bool>,
+}
+
+impl<'c> Theirs<'c> {
+    fn of(cx: &'c Context) -> Self {
+        Self { cx, known: HashMap::new() }
+    }
+
+    fn has(&mut self, ident: IdentId) -> bool {
+        let (user, idents) = (&self.cx.key.ident.user, &self.cx.process.idents);
+        let same = || idents.get(ident).is_some_and(|ident| ident.user == *user);
+        user.is_none() || *self.known.entry(ident).or_insert_with(same)
+    }
+}
+
+fn keys_wanted<'a>(request: &Request<'a>) -> Option<(Option<&'a [u8]>, usize)> {
+    let (mut pattern, mut count, mut i) = (None, KEYS, 2);
+    while let Some(arg) = request.get(i) {
+        match request.get(i + 1) {
+            Some(n) if arg.eq_ignore_ascii_case(b"count") => {
+                count = std::str::from_utf8(n).ok()?.parse().ok()?;
+                i += 2;
+            }
+            _ if pattern.is_none() => {
+                pattern = Some(arg);
+                i += 1;
+            }
+            _ => return None,
+        }
+    }
+    Some((pattern, count))
+}
+
+/// That the key is not tracked for this session, and why.
+fn untracked(cx: &Context, key: &[u8]) -> Option<String> {
+    let namespace = cx.process.namespaces.find(key);
+    let why = match cx.process.wanted_tracking(namespace) {
+        Tracking::Keys => {
+            cx.link.client().refusal().map(|said| format!("CLIENT TRACKING is refused to this user: {said}"))
+        }
+        Tracking::Prefix if !cx.process.tracks(Tracking::Prefix) => {
+            Some("CLIENT TRACKING is refused to nearside".into())
+        }
+        Tracking::Off if namespace.is_none() => Some("tracking is off".into()),
+        Tracking::Prefix | Tracking::Off => None,
+    };
+    let so = match namespace {
+        Some(_) => "of its changes only announcements tell",
+        None => "only keys in namespaces are cached",
+    };
+    why.map(|why| format!("note: {why}; {so}"))
+}
+
+/// Sends `INFO` upstream, so that our section can be added; or answers if only that is wanted.
+pub fn info(cx: &Context, request: &Request<'_>, raw: Raw<'_>) {
+    let wants = |section: &[u8]| request.args().skip(1).any(|arg| arg.eq_ignore_ascii_case(section));
+    if request.len() == 2 && wants(b"nearside") {
+        let section = section(&cx.process);
+        let protocol = cx.key.ident.protocol;
+        if cx.queue.waiting() == 0 {
+            return cx.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
+        }
+    }
+    let ours =
+        request.len() == 1 || [&b"default"[..], b"all", b"everything", b"nearside"].into_iter().any(wants);
+    match ours {
+        true => cx.forward(raw, |to| Pending::Changed(to, Changed::by(Change::Info))),
+        false => cx.forward(raw, Pending::Relay),
+    }
+}

@@ -1,0 +1,203 @@
+//! The session's turn: what had to wait, then request after request.
+
+use std::task::{Context as Task, Poll};
+
+use bytes::Bytes;
+
+use super::about;
+use super::admit::{Action, Admission};
+use super::command::Command;
+use super::gate;
+use super::state::{Mode, Session};
+use super::tunnel::Wanted;
+use super::unblock::unblocking;
+use crate::cache::Reason;
+use crate::command::{Access, Row, Table};
+use crate::pending::{Bypass, Link, Pending, WriteSet};
+use crate::process::errors;
+use crate::request::mget::{self, Progress};
+use crate::request::{CrossSlot, Raw, keys_of, read, write};
+use crate::resp::request::Request;
+
+impl Session {
+    /// Before a batch of requests: takes the time, and does what had to wait. Says whether anything was done.
+    pub fn begin_batch(&mut self, table: &Table, task: &mut Task<'_>) -> bool {
+        self.cx.now = self.cx.process.now();
+        self.turn.is_timed();
+        if self.cx.client.has_orders() {
+            self.obey(task);
+        }
+        let mut done = self.poll_changing(task) | self.poll_asking(table);
+        self.unsettled = self.cx.link.client().front.is_unsettled(self.cx.now);
+        if self.unsettled && !self.settle(false) && self.cx.queue.has_joined() {
+            // What was released waits until it is known which way to go.
+            return done;
+        }
+        while let Some((slot, request)) = self.cx.queue.next_released() {
+            if read::read_again(&self.cx, table, slot, &request) {
+                self.turn.count_hit();
+            }
+            done = true;
+        }
+        if self.unfinished.is_some() {
+            let progress = mget::go_on(&self.cx, &mut self.unfinished);
+            done |= self.note(progress);
+        }
+        if self.changing.is_none() {
+            self.leave_if_idle();
+        }
+        done
+    }
+
+    /// What has become of an `MGET`: says whether anything was done.
+    fn note(&mut self, progress: Progress) -> bool {
+        match progress {
+            Progress::Waits => return false,
+            Progress::Worked | Progress::Over { hit: false } => {}
+            Progress::GivesWay => self.turn.give_way(),
+            Progress::Over { hit: true } => self.turn.count_hit(),
+        }
+        true
+    }
+
+    /// Does what others have asked of the session.
+    #[cold]
+    fn obey(&mut self, task: &mut Task<'_>) {
+        if self.cx.client.is_killed() {
+            self.quit = true;
+            self.cx.queue.cut_off();
+            return;
+        }
+        if self.is_shared() && (self.cx.queue.waiting() > 0 || self.changing.is_some()) {
+            // It is woken when these are done.
+            return;
+        }
+        self.dedicate();
+        let id = match self.present_link().poll_ready(task) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(())) => self.present_link().client().upstream_id(),
+            Poll::Ready(Err(_)) => None,
+        };
+        self.cx.client.calls().into_iter().for_each(|call| call.answer(id));
+    }
+
+    /// `last` is the row of the last request.
+    pub fn end_batch(&mut self, last: Option<&Row>) {
+        let (requests, hits) = self.turn.report();
+        if requests == 0 {
+            return;
+        }
+        let cx = &self.cx;
+        cx.client.note(cx.now, last.map(|row| row.id));
+        cx.process.metrics.requests.add(requests);
+        if hits > 0 {
+            cx.process.cache.touch(cx.now);
+            let took = cx.process.now().saturating_sub(cx.now);
+            cx.process.metrics.hit_latency.observe(took, hits);
+        }
+    }
+
+    /// Whether another request may be taken now; if not, the session is woken when it may.
+    pub fn may_proceed(&mut self, task: &mut Task<'_>) -> bool {
+        if self.turn.is_due() {
+            self.cx.now = self.cx.process.now();
+        }
+        if self.turn.looks {
+            self.turn.looks = self.is_held_up(task);
+        }
+        !self.turn.looks && self.cx.queue.may_open()
+    }
+
+    /// Whether anything but the replies that are open holds the session up. Within a batch only its own requests can
+    /// change that, and the clock; a hit cannot.
+    fn is_held_up(&self, task: &mut Task<'_>) -> bool {
+        self.turn.is_giving_way()
+            || self.unfinished.is_some()
+            || self.changing.is_some()
+            || self.asking.is_some()
+            || self.tunnel.is_some()
+            || self.quit
+            || self.present_link().is_congested(task)
+    }
+
+    /// Does with a request what it was [admitted](Session::admit) for.
+    pub fn execute(&mut self, admission: Admission<'_>, request: &Request<'_>, raw: Raw<'_>) {
+        self.turn.handled += 1;
+        self.turn.looks = true;
+        let Admission { row, action } = admission;
+        match action {
+            Action::Read => {
+                let hit = read::read(&self.cx, row, request, raw);
+                if hit {
+                    self.turn.count_hit();
+                }
+                self.turn.looks = !hit;
+            }
+            Action::Forward | Action::Mget | Action::Bypass(_) | Action::Write => {
+                match self.cx.link_to(self.cx.target(row, request)) {
+                    Ok(link) => self.send_to(link.as_ref(), Admission { row, action }, request, raw),
+                    Err(CrossSlot) => self.cx.queue.reply(&errors::line(errors::CROSS_SLOT)),
+                }
+            }
+            Action::Refuse => self.cx.queue.reply(&errors::line(&gate::refusal(row, request))),
+            Action::Info => about::info(&self.cx, request, raw),
+            Action::Local(local) => {
+                self.cx.client.note(self.cx.now, row.map(|row| row.id));
+                self.answer_here(local, request, raw);
+            }
+            Action::Dedicated(kind) => self.send_dedicated(Command { row, kind, request }, raw),
+            Action::Tunnel => {
+                let said = match &self.mode {
+                    Mode::Dedicated(dedicated) => dedicated.said(),
+                    Mode::Shared => Default::default(),
+                };
+                let writes = row.is_some_and(|row| row.access != Access::None);
+                let request = Bytes::copy_from_slice(request.raw());
+                self.tunnel = Some(Wanted { said, request, writes });
+            }
+        }
+    }
+
+    /// Sends a request on a link that others share; `None` is the session's own.
+    fn send_to(
+        &mut self,
+        other: Option<&Link>,
+        admission: Admission<'_>,
+        request: &Request<'_>,
+        raw: Raw<'_>,
+    ) {
+        let (cx, row) = (&self.cx, admission.row);
+        let link = other.unwrap_or(&cx.link);
+        let bypass = |reason: Reason, raw: Raw<'_>| {
+            cx.process.cache.count(reason);
+            let bypass = Bypass { keys: keys_of(row, request), instead: None };
+            cx.forward_on(link, raw, |to| Pending::Bypass(to, Box::new(bypass)));
+        };
+        match admission.action {
+            Action::Write => {
+                let mut write_set = WriteSet::of_one();
+                write_set.add(&cx.process, row, request);
+                let to = cx.open();
+                if write_set.is_barrier() {
+                    self.barrier.set(Some(to.slot));
+                }
+                write::send(write_set, cx, link, to, raw);
+            }
+            Action::Bypass(reason) => bypass(reason, raw),
+            // What is put together is what the session's own node has.
+            Action::Mget if other.is_some() => bypass(Reason::Uncacheable, raw),
+            Action::Mget => {
+                let (progress, unfinished) = mget::mget(cx, request, raw);
+                self.unfinished = unfinished;
+                self.note(progress);
+            }
+            _ => {
+                if row.is_some_and(|row| row.access == Access::Read) {
+                    cx.process.cache.count(Reason::Uncacheable);
+                }
+                let raw = unblocking(&cx.process, row, request).map_or(raw, Raw::Own);
+                cx.forward_on(link, raw, Pending::Relay);
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! One thread: its sessions, its inbox, and whose turn it is.
+
+mod audit;
+mod connection;
+mod run;
+mod seat;
+mod state;
+mod tunnel;
+
+pub use state::Worker;

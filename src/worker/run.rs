@@ -1,0 +1,197 @@
+//! The worker's loop: it takes what is left in its inbox, and gives each client a task.
+//!
+//! Invariants: sessions and links of a worker live on its thread and share nothing with other
+//! workers but the cache; whatever comes from elsewhere comes through the inbox.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::seat::Seat;
+use super::state::Worker;
+use super::{audit, connection};
+use crate::io::Stream;
+use crate::process::{Message, Present};
+use crate::reply::ReplyQueue;
+use crate::request::refresh;
+
+impl Worker {
+    /// Serves until it is told to drain, and then until the last session is gone. Runs in a `LocalRuntime`.
+    ///
+    /// `audits` is how often it compares a cached reply with the upstream's; one worker does.
+    pub async fn run(self: Rc<Self>, audits: Option<Duration>) {
+        // The link that nearly everybody will use: connected, and tracked, before the first client comes.
+        self.outbound.router.own_link().reconnect();
+        let mut tasks = JoinSet::new();
+        let router = self.outbound.router.clone();
+        tasks.spawn_local(async move { router.heartbeat().await });
+        for node in self.process.topology().nodes() {
+            let (router, of) = (self.outbound.router.clone(), node.clone());
+            tasks.spawn_local(async move { router.follow_feed(of).await });
+            let (router, of) = (self.outbound.router.clone(), node.clone());
+            tasks.spawn_local(async move { router.follow_role(of).await });
+        }
+        if let Some(pause) = audits {
+            tasks.spawn_local(audit::run(self.outbound.clone(), pause));
+        }
+        let gone = Rc::new(Notify::new());
+        loop {
+            tokio::select! {
+                messages = self.outbound.inbox.take() => {
+                    messages.into_iter().for_each(|message| self.handle(message, &gone));
+                }
+                () = gone.notified() => {}
+                // Without one of them the worker would serve on and notice nothing: it ends, and with it the process.
+                Some(Err(fault)) = tasks.join_next() => {
+                    if let Ok(panic) = fault.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            }
+            if self.draining.get() && self.sessions.borrow().is_empty() {
+                break;
+            }
+        }
+        drop(tasks);
+        self.outbound.router.clear();
+    }
+
+    fn handle(self: &Rc<Self>, message: Message, gone: &Rc<Notify>) {
+        match message {
+            Message::Client(stream) => {
+                let stream = tokio::net::TcpStream::from_std(stream).map(Stream::Tcp);
+                self.accept(stream, gone);
+            }
+            Message::UnixClient(stream) => {
+                let stream = tokio::net::UnixStream::from_std(stream).map(Stream::Unix);
+                self.accept(stream, gone);
+            }
+            Message::Served { session, slot, reply } => {
+                if let Some(queue) = self.sessions.borrow().get(&session) {
+                    queue.served(slot, reply);
+                }
+            }
+            Message::Released { session, slot } => {
+                if let Some(queue) = self.sessions.borrow().get(&session) {
+                    queue.release(slot);
+                }
+            }
+            Message::Wake { session } => {
+                if let Some(queue) = self.sessions.borrow().get(&session) {
+                    queue.wake();
+                }
+            }
+            Message::Refresh { key, wanted } => {
+                refresh(&self.process, &self.outbound.router, &key, &wanted);
+            }
+            Message::Drain => {
+                self.draining.set(true);
+                self.sessions.borrow().values().for_each(|queue| queue.wake());
+            }
+        }
+    }
+
+    fn accept(self: &Rc<Self>, stream: std::io::Result<Stream>, gone: &Rc<Notify>) {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a client's socket cannot be used");
+                self.outbound.inbox.client_left(&self.process.metrics);
+                return;
+            }
+        };
+        let inbox = self.outbound.inbox.clone();
+        let client = self.process.clients.enter(stream.ends(), inbox, self.process.now());
+        let (id, present) = (client.id, Present::new(self.process.clone(), client));
+        let queue = Rc::new(ReplyQueue::new(self.process.settings.output_limit));
+        self.sessions.borrow_mut().insert(id, queue.clone());
+        let seat = Seat { worker: self.clone(), id, queue, gone: gone.clone() };
+        tokio::task::spawn_local(async move {
+            connection::serve(seat.worker.clone(), present, seat.queue.clone(), stream).await;
+            drop(seat);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::io::Address;
+    use crate::namespace::{Namespaces, Tracking};
+    use crate::process::{Inbox, Message, Process, Settings};
+    use crate::resp::framer::Limits;
+    use crate::upstream;
+
+    fn process() -> Arc<Process> {
+        let second = Duration::from_secs(1);
+        let address = Address::Unix("/nowhere".into());
+        let settings = Settings {
+            upstream: upstream::Settings {
+                address,
+                connect_timeout: second,
+                reply_timeout: second,
+                ours: Default::default(),
+                dial: Default::default(),
+            },
+            login: None,
+            db: 0,
+            password: None,
+            limits: Limits::default(),
+            output_limit: 1 << 20,
+            max_links: 16,
+            stall_timeout: second,
+            max_staleness: second,
+            max_age: second,
+            stale_if_error: false,
+            tracking: Tracking::Off,
+            cache_commands: None,
+            described: Vec::new(),
+        };
+        Arc::new(
+            Process::new(settings, Cache::new(1 << 20, 1 << 20, 0), Namespaces::new(Vec::new())).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_session_that_panics_leaves_nothing_behind_and_the_drain_ends() {
+        let options = tokio::runtime::LocalOptions::default();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
+        runtime.block_on(async {
+            let (process, inbox) = (process(), Arc::new(Inbox::default()));
+            let worker = Worker::new(process.clone(), inbox.clone());
+            let gone = Rc::new(Notify::new());
+            let sit = |id| {
+                process.metrics.clients.inc();
+                inbox.count_client();
+                let queue = Rc::new(ReplyQueue::new(1000));
+                worker.sessions.borrow_mut().insert(id, queue.clone());
+                Seat { worker: worker.clone(), id, queue, gone: gone.clone() }
+            };
+            let (faulty, other) = (sit(1), sit(2));
+            let ended = tokio::task::spawn_local(async move {
+                let _faulty = faulty;
+                panic!("as the test wants it");
+            });
+            assert!(ended.await.is_err_and(|error| error.is_panic()));
+            assert_eq!((process.metrics.clients.get(), inbox.clients()), (1, 1), "the other is still there");
+            assert!(!worker.sessions.borrow().contains_key(&1));
+            gone.notified().await;
+
+            let drained = tokio::task::spawn_local(worker.clone().run(None));
+            inbox.send(Message::Drain);
+            drop(other);
+            inbox.send(Message::Drain);
+            tokio::time::timeout(Duration::from_secs(10), drained).await.expect("the drain ends").unwrap();
+            assert_eq!(process.metrics.clients.get(), 0);
+        });
+    }
+}

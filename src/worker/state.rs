@@ -1,0 +1,39 @@
+//! What one thread has of its own: its sessions, and what these take turns with.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::process::{CachedTable, Inbox, Process};
+use crate::reply::ReplyQueue;
+use crate::request::Outbound;
+
+/// See the [module](self).
+pub struct Worker {
+    pub(super) process: Arc<Process>,
+    pub(super) outbound: Rc<Outbound>,
+    pub(super) sessions: RefCell<HashMap<u64, Rc<ReplyQueue>>>,
+    /// The read buffer of whichever session is reading, so that idle sessions need none.
+    pub(super) scratch: RefCell<BytesMut>,
+    /// Likewise for replies: the buffer of whichever session answers.
+    pub(super) spare: RefCell<BytesMut>,
+    pub(super) table: RefCell<CachedTable>,
+    pub(super) draining: Cell<bool>,
+}
+
+impl Worker {
+    pub fn new(process: Arc<Process>, inbox: Arc<Inbox>) -> Rc<Self> {
+        Rc::new(Self {
+            table: RefCell::new(process.cached_table()),
+            outbound: Outbound::new(process.clone(), inbox),
+            process,
+            sessions: RefCell::default(),
+            scratch: RefCell::default(),
+            spare: RefCell::default(),
+            draining: Cell::new(false),
+        })
+    }
+}
