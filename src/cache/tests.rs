@@ -5,7 +5,13 @@ use parking_lot::Mutex;
 
 use super::*;
 
+mod barrier;
+mod coverage;
+mod echo;
 mod heard;
+mod lease;
+mod refresh;
+mod users;
 
 const LINK: LinkId = LinkId(1);
 
@@ -39,17 +45,20 @@ impl Fixture {
         Self { cache, feed, told: Told::default(), now: SECOND }
     }
 
+    fn cover(&self) -> Option<(CoverageId, LinkId)> {
+        self.cache.coverages().current(&self.feed).map(|id| (id, LINK))
+    }
+
     fn lookup(&self, key: &[u8]) -> (Lookup<Told>, Option<Vec<u8>>) {
         self.lookup_in(key, Bounds { max_staleness: SECOND, unreachable: false })
     }
 
     fn lookup_in(&self, key: &[u8], bounds: Bounds) -> (Lookup<Told>, Option<Vec<u8>>) {
         let name = EntryKey { key, ident: IdentId(0), command: 1, args: b"", by: By::ITSELF };
-        let coverage = || self.cache.coverages().current(&self.feed).map(|id| (id, LINK));
         let mut hit = None;
         let join = |_| Some(self.told.clone());
         let serve = |reply: &[u8]| hit = Some(reply.to_vec());
-        (self.cache.lookup(&name, self.now, bounds, coverage, join, serve), hit)
+        (self.cache.lookup(&name, self.now, bounds, || self.cover(), join, serve), hit)
     }
 
     fn lease(&self, key: &[u8]) -> Lease<Told> {
