@@ -303,6 +303,29 @@ mod tests {
     }
 
     #[test]
+    fn memory_goes_back_when_three_quarters_of_it_are_not_in_use() {
+        let mut store = Store::new();
+        let room = |store: &Store| (store.heads.capacity(), store.slots.capacity(), store.index.capacity());
+        for i in 0..1024u32 {
+            put(&mut store, &i.to_le_bytes(), b"", b"+OK\r\n");
+        }
+        let full = room(&store);
+        assert_eq!((full.0, full.1), (1024, 1024));
+        while store.len() > 256 {
+            store.pop_oldest();
+        }
+        assert_eq!((store.heads.capacity(), store.slots.capacity()), (1024, 1024), "a quarter is in use");
+        store.pop_oldest();
+        let (heads, slots, index) = room(&store);
+        assert_eq!((heads, slots), (510, 510), "twice of what is in use");
+        assert!(index >= 510 && index < full.2);
+        let mut small = Store::new();
+        (0..64u32).for_each(|i| put(&mut small, &i.to_le_bytes(), b"", b"+OK\r\n"));
+        while small.pop_oldest().is_some() {}
+        assert_eq!((small.heads.capacity(), small.slots.capacity()), (64, 64), "so little is kept");
+    }
+
+    #[test]
     fn requests_are_told_apart_by_their_argument_boundaries() {
         let mut store = Store::new();
         put(&mut store, b"k", b"$1\r\n1\r\n$2\r\n23\r\n", b"one");

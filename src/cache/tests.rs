@@ -8,9 +8,11 @@ use super::*;
 mod barrier;
 mod coverage;
 mod echo;
+mod evict;
 mod heard;
 mod lease;
 mod refresh;
+mod show;
 mod users;
 
 const LINK: LinkId = LinkId(1);
