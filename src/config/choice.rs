@@ -7,7 +7,7 @@ use crate::namespace::{OnUpdate, Tracking};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
     Upstream,
-    /// nearside itself, for [`Config::password`].
+    /// nearside itself, for [`Config::password`](super::Config::password).
     Password,
 }
 

@@ -35,7 +35,7 @@ pub(super) enum Question {
     Broadcast,
     /// Which server this is.
     Server,
-    /// How often each command was called; behind the first one, [`ping`] asks for it.
+    /// How often each command was called; behind the first one, [`ping`](super::ask::ping) asks for it.
     Calls,
     Commands,
     Subscribe,
