@@ -27,7 +27,9 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::process::{Inbox, Message, Process, micros, watch_role};
+use crate::io::Address;
+use crate::process::{Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, micros, watch_role};
+use crate::upstream;
 use crate::worker::Worker;
 pub use error::ServerError;
 
@@ -112,6 +114,36 @@ pub struct Server {
 impl Server {
     /// Binds every port. Errors: which one could not be bound, and why.
     pub fn bind(config: Config) -> Result<Server, ServerError> {
+        Self::bind_to(config, |settings, cache| {
+            let node = Node::new(NodeId(0), settings.upstream.clone(), cache)?;
+            Some(Topology::single(Arc::new(node)))
+        })
+    }
+
+    /// Likewise, in front of several servers that have divided the slots of keys among them, instead of the one that the
+    /// configuration names: `owner` tells for each slot whose it is, by its place in `nodes`. Requests with keys of
+    /// several slots are refused, and what has no keys goes to the first.
+    pub fn bind_sharded(
+        config: Config,
+        nodes: &[Address],
+        owner: impl Fn(u16) -> u16,
+    ) -> Result<Server, ServerError> {
+        Self::bind_to(config, |settings, cache| {
+            let of = |(id, address): (usize, &Address)| {
+                let dial = settings.upstream.dial.another();
+                let upstream =
+                    upstream::Settings { address: address.clone(), dial, ..settings.upstream.clone() };
+                Node::new(NodeId(id.try_into().ok()?), upstream, cache).map(Arc::new)
+            };
+            let nodes: Option<Vec<_>> = nodes.iter().enumerate().map(of).collect();
+            Topology::sharded(0, nodes?, owner)
+        })
+    }
+
+    fn bind_to(
+        config: Config,
+        topology: impl FnOnce(&Settings, &Cache<Ticket>) -> Option<Topology>,
+    ) -> Result<Server, ServerError> {
         config.warnings().iter().for_each(|warning| warn!("{warning}"));
         let room = files::make_room(config.max_clients, config.workers)?;
         let mut listeners = Vec::new();
@@ -127,7 +159,9 @@ impl Server {
             None => None,
         };
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
-        let process = Process::new(parts::settings(&config, room.files), cache, parts::namespaces(&config));
+        let settings = parts::settings(&config, room.files);
+        let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
+        let process = Process::new(topology, settings, cache, parts::namespaces(&config));
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
         Ok(Server { config, process, listeners, admin, room })
     }

@@ -43,6 +43,11 @@ impl Dial {
         Self { files, ..self }
     }
 
+    /// For another address: it knows nothing yet of what worked.
+    pub fn another(&self) -> Self {
+        Self { worked: Arc::default(), files: self.files }
+    }
+
     /// Opens a connection, without a handshake; `patience` is how long the caller waits.
     pub async fn open(&self, address: &Address, patience: Duration) -> io::Result<Stream> {
         match address {

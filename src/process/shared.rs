@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::clients::Clients;
 use super::idents::Idents;
 use super::inbox::Ticket;
-use super::node::{Node, NodeId, Topology};
+use super::node::{Node, Topology};
 use super::settings::Settings;
 use crate::cache::{By, Cache, IdentId, Micros};
 use crate::command::Table;
@@ -32,19 +32,15 @@ pub struct Process {
     /// The number of `GET` in the command table.
     pub get: u16,
     topology: ArcSwap<Topology>,
+    /// That there is but one node, which is asked for every request.
+    single: bool,
     table: Arc<ArcSwap<Table>>,
     origin: Instant,
 }
 
 impl Process {
-    /// In front of the one server that the settings name.
-    pub fn new(settings: Settings, cache: Cache<Ticket>, namespaces: Namespaces) -> Option<Self> {
-        let node = Node::new(NodeId(0), settings.upstream.clone(), &cache)?;
-        Self::in_front_of(Topology::single(Arc::new(node)), settings, cache, namespaces)
-    }
-
-    /// In front of these nodes.
-    pub fn in_front_of(
+    /// In front of these nodes. `None` if the built-in command table is broken.
+    pub fn new(
         topology: Topology,
         settings: Settings,
         cache: Cache<Ticket>,
@@ -61,6 +57,7 @@ impl Process {
             idents: Idents::default(),
             clients: Clients::default(),
             get,
+            single: topology.is_single(),
             topology: ArcSwap::from_pointee(topology),
             origin: Instant::now(),
         })
@@ -78,6 +75,12 @@ impl Process {
     /// The nodes as they are now.
     pub fn topology(&self) -> arc_swap::Guard<Arc<Topology>> {
         self.topology.load()
+    }
+
+    /// Whether there is but one node.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        self.single
     }
 
     /// The node for what concerns no key.

@@ -64,6 +64,7 @@ impl Context {
 
     /// The link to this target; `None` is the session's own. There is none to several nodes at once; what concerns all
     /// of them goes to the first.
+    #[inline]
     pub fn link_to(&self, target: Target) -> Result<Option<Link>, CrossSlot> {
         match target {
             Target::Any | Target::All => Ok(None),
@@ -74,20 +75,21 @@ impl Context {
     }
 
     /// The link to the node of this key; `None` is the session's own.
+    #[inline]
     pub fn link_of(&self, key: &[u8]) -> Option<Link> {
-        let topology = self.process.topology();
-        if topology.is_single() {
+        if self.process.is_single() {
             return None;
         }
-        self.link_to(Target::Node(topology.owner(key).clone())).ok().flatten()
+        self.link_to(Target::Node(self.process.topology().owner(key).clone())).ok().flatten()
     }
 
     /// Where a request goes, by its keys.
+    #[inline]
     pub fn target(&self, row: Option<&Row>, request: &Request<'_>) -> Target {
-        let topology = self.process.topology();
-        if topology.is_single() {
+        if self.process.is_single() {
             return Target::Any;
         }
+        let topology = self.process.topology();
         let keys = keys_of(row, request);
         Target::of(&topology, row.map_or("", |row| &row.name), keys.iter().map(|key| &**key))
     }

@@ -29,7 +29,7 @@ impl Router {
     }
 
     /// Likewise, to that node.
-    pub(super) fn own_link_to(&self, node: &Arc<Node>) -> Link {
+    pub fn own_link_to(&self, node: &Arc<Node>) -> Link {
         self.link(&LinkKey { node: node.clone(), ..self.default_key(Protocol::Resp2) })
     }
 

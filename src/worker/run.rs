@@ -22,8 +22,10 @@ impl Worker {
     ///
     /// `audits` is how often it compares a cached reply with the upstream's; one worker does.
     pub async fn run(self: Rc<Self>, audits: Option<Duration>) {
-        // The link that nearly everybody will use: connected, and tracked, before the first client comes.
-        self.outbound.router.own_link().reconnect();
+        // The links that nearly everybody will use: connected, and tracked, before the first client comes.
+        for node in self.process.topology().nodes() {
+            self.outbound.router.own_link_to(node).reconnect();
+        }
         let mut tasks = JoinSet::new();
         let router = self.outbound.router.clone();
         tasks.spawn_local(async move { router.heartbeat().await });
@@ -126,7 +128,7 @@ mod tests {
     use crate::cache::Cache;
     use crate::io::Address;
     use crate::namespace::{Namespaces, Tracking};
-    use crate::process::{Inbox, Message, Process, Settings};
+    use crate::process::{Inbox, Message, Node, NodeId, Process, Settings, Topology};
     use crate::resp::framer::Limits;
     use crate::upstream;
 
@@ -155,9 +157,10 @@ mod tests {
             cache_commands: None,
             described: Vec::new(),
         };
-        Arc::new(
-            Process::new(settings, Cache::new(1 << 20, 1 << 20, 0), Namespaces::new(Vec::new())).unwrap(),
-        )
+        let cache = Cache::new(1 << 20, 1 << 20, 0);
+        let node = Node::new(NodeId(0), settings.upstream.clone(), &cache).unwrap();
+        let topology = Topology::single(Arc::new(node));
+        Arc::new(Process::new(topology, settings, cache, Namespaces::new(Vec::new())).unwrap())
     }
 
     #[test]

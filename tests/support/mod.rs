@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nearside::config::{Config, HostPort, Listen, Tracking, Upstream};
+use nearside::io::Address;
 use nearside::resp::encode;
 use nearside::resp::scanner::{Kind, ReplyScanner, Scan};
 use nearside::server::{Server, ServerError, Shutdown, Stop};
@@ -254,6 +255,16 @@ impl Nearside {
         nearside
     }
 
+    /// In front of several servers, of which `owner` tells for each slot of keys whose it is.
+    pub fn sharded(nodes: &[&Redis], owner: impl Fn(u16) -> u16) -> Self {
+        let address = |node: &&Redis| {
+            let address = node.address();
+            Address::Tcp { host: address.ip().to_string(), port: address.port() }
+        };
+        let addresses: Vec<_> = nodes.iter().map(address).collect();
+        Self::bound(config(nodes[0].address()), |config| Server::bind_sharded(config, &addresses, owner))
+    }
+
     /// Does not wait until it is ready.
     pub fn unready(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(upstream);
@@ -264,8 +275,12 @@ impl Nearside {
                 namespace.tracking = config.tracking;
             }
         }
+        Self::bound(config, Server::bind)
+    }
+
+    fn bound(config: Config, bind: impl FnOnce(Config) -> Result<Server, ServerError>) -> Self {
         let workers = config.workers;
-        let server = Server::bind(config).expect("free ports");
+        let server = bind(config).expect("free ports");
         let address = server.addresses().first().copied().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
         let admin = server.admin_address().expect("an admin port");
         let (stop, shutdown) = Shutdown::by_hand();
