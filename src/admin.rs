@@ -1,6 +1,7 @@
 //! The admin pages: `/livez`, `/readyz` and `/metrics`, over HTTP on a port of their own.
 
 mod export;
+mod listed;
 
 use std::cell::Cell;
 use std::convert::Infallible;

@@ -21,7 +21,7 @@
 //! upstream links, and the handshake                       → io, resp
 //! ```
 //!
-//! `io`, `cache`, `resp`, `namespace` and `metrics` take nothing of ours, `command` only `resp`, `config` only `io` and
+//! `io`, `cache`, `resp`, `namespace` and `metrics` take nothing of ours, `command` only `resp`, `config` only `command`, `io` and
 //! `namespace`. Files stand in such an order, too: there is no circle of imports. `tests/rooms.rs` holds both.
 pub mod admin;
 pub mod cache;

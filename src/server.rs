@@ -187,40 +187,10 @@ impl Server {
     }
 
     async fn serve(self, shutdown: Shutdown) -> Result<(), ServerError> {
-        let Server { config, process, listeners, admin, room } = self;
+        let (process, timeout) = (self.process.clone(), self.config.drain_timeout);
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
-        let workers: Vec<_> = (0..config.workers)
-            .map(|i| {
-                let audits = config.audit.filter(|_| i == 0);
-                WorkerThread::start(i, process.clone(), audits, stop.subscribe(), &alarm)
-            })
-            .collect::<Result<_, _>>()?;
-        let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
-        let mut tasks = Vec::new();
-        for node in process.topology().nodes() {
-            tasks.push(alarm.spawn("the feed", parts::feed(&config, &process, node, &inboxes).run()));
-            let watch = watch_role(process.clone(), node.clone());
-            tasks.push(alarm.spawn("the watch of the upstream's role", watch));
-        }
-        tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
-        let draining = Arc::new(AtomicBool::new(false));
-        let admin = admin
-            .map(|admin| admin::serve(admin, process.clone(), draining.clone(), room.admin))
-            .transpose()?;
-        for listener in &listeners {
-            info!("listening on {listener}");
-        }
-        info!(upstream = %config.upstream, workers = config.workers, "ready for clients");
-        let accepting: Vec<_> = listeners
-            .into_iter()
-            .map(|listener| {
-                let (process, workers) = (process.clone(), inboxes.clone());
-                let (keepalive, spare) = (config.tcp_keepalive, Spare::new());
-                listener.accept(Door { process, workers, room, keepalive, spare }, &alarm)
-            })
-            .collect::<Result<_, _>>()?;
-
+        let running = self.start(&stop, &alarm)?;
         let follow = shutdown.follow(&stop);
         tokio::pin!(follow);
         let drain = async {
@@ -234,33 +204,89 @@ impl Server {
                 return Err(ServerError::Fault(part));
             }
         }
-        draining.store(true, Ordering::Relaxed);
         let clients = process.metrics.clients.get();
-        info!(clients, timeout = ?config.drain_timeout, "stopping: no new clients, finishing what is in flight");
-        accepting.iter().for_each(|task| task.abort());
-        inboxes.iter().for_each(|inbox| inbox.send(Message::Drain));
+        info!(clients, ?timeout, "stopping: no new clients, finishing what is in flight");
+        running.drain();
         let result = tokio::select! {
             followed = &mut follow => followed.map_err(ServerError::from).and(Err(ServerError::Forced)),
-            drained = drained(&workers, config.drain_timeout, stop.subscribe()) => drained,
+            drained = drained(&running.workers, timeout, stop.subscribe()) => drained,
         };
         let left = process.metrics.clients.get();
         stop.send_replace(Stop::Now);
-        tasks.iter().for_each(|task| task.abort());
-        if let Some(admin) = admin {
-            admin.abort();
-        }
+        running.tasks.iter().for_each(|task| task.abort());
         match left {
             0 => info!("stopped"),
             _ => warn!(clients = left, "stopped with clients still connected"),
         }
         if result.is_ok() {
-            for worker in workers {
-                if worker.thread.join().is_err() {
-                    error!("a worker has panicked");
-                }
-            }
+            running.join();
         }
         result
+    }
+
+    /// Starts all parts; the last are those that let clients in.
+    fn start(self, stop: &watch::Sender<Stop>, alarm: &Alarm) -> Result<Running, ServerError> {
+        let Server { config, process, listeners, admin, room } = self;
+        let workers: Vec<_> = (0..config.workers)
+            .map(|i| {
+                let audits = config.audit.filter(|_| i == 0);
+                WorkerThread::start(i, process.clone(), audits, stop.subscribe(), alarm)
+            })
+            .collect::<Result<_, _>>()?;
+        let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
+        let mut tasks = Vec::new();
+        for node in process.topology().nodes() {
+            tasks.push(alarm.spawn("the feed", parts::feed(&config, &process, node, &inboxes).run()));
+            let watch = watch_role(process.clone(), node.clone());
+            tasks.push(alarm.spawn("the watch of the upstream's role", watch));
+        }
+        tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
+        let draining = Arc::new(AtomicBool::new(false));
+        if let Some(admin) = admin {
+            tasks.push(admin::serve(admin, process.clone(), draining.clone(), room.admin)?);
+        }
+        for listener in &listeners {
+            info!("listening on {listener}");
+        }
+        info!(upstream = %config.upstream, workers = config.workers, "ready for clients");
+        let accepting = listeners
+            .into_iter()
+            .map(|listener| {
+                let (process, workers) = (process.clone(), inboxes.clone());
+                let (keepalive, spare) = (config.tcp_keepalive, Spare::new());
+                listener.accept(Door { process, workers, room, keepalive, spare }, alarm)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Running { workers, accepting, tasks, draining })
+    }
+}
+
+/// What was started.
+struct Running {
+    workers: Vec<WorkerThread>,
+    accepting: Vec<Task>,
+    tasks: Vec<Task>,
+    /// Whether it is no more for new clients.
+    draining: Arc<AtomicBool>,
+}
+
+type Task = tokio::task::JoinHandle<()>;
+
+impl Running {
+    /// Lets nobody in any more, and tells the workers to finish.
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.accepting.iter().for_each(|task| task.abort());
+        self.workers.iter().for_each(|worker| worker.inbox.send(Message::Drain));
+    }
+
+    /// Waits for the workers' threads, which have ended or are about to.
+    fn join(self) {
+        for worker in self.workers {
+            if worker.thread.join().is_err() {
+                error!("a worker has panicked");
+            }
+        }
     }
 }
 
