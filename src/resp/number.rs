@@ -86,9 +86,23 @@ mod tests {
 
     #[test]
     fn short_line_agrees_with_string2ll() {
-        for text in
-            ["0", "7", "10", "99", "123456789", "", "-1", "01", "00", "+1", "1234567890", "1a", "a1", "?"]
-        {
+        for text in [
+            "0",
+            "7",
+            "10",
+            "99",
+            "900",
+            "123456789",
+            "",
+            "-1",
+            "01",
+            "00",
+            "+1",
+            "1234567890",
+            "1a",
+            "a1",
+            "?",
+        ] {
             for (before, after) in [("", ""), ("", "r"), ("before", "rest")] {
                 let line = format!("{before}${text}\r\n{after}");
                 let number = string2ll(text.as_bytes()).filter(|n| (0..=999_999_999).contains(n));

@@ -55,3 +55,18 @@ impl<'a> Request<'a> {
         (0..self.len()).map(|i| self.arg(i))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_given_as_they_lie() {
+        let raw = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+        let args = [ArgRange { start: 8, len: 3 }, ArgRange { start: 17, len: 1 }];
+        let request = Request::new(raw, &args);
+        assert_eq!([0, 1, 2].map(|i| request.get(i)), [Some(&b"GET"[..]), Some(b"k"), None]);
+        assert!(request.args().eq([&b"GET"[..], b"k"]));
+        assert_eq!(request.raw_after(0), b"$1\r\nk\r\n");
+    }
+}

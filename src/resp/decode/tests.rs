@@ -57,6 +57,7 @@ fn garbage() {
         ("$01\r\na\r\n", ReplyError::Header(b'$', b"01".to_vec())),
         ("*1?\r\n", ReplyError::Header(b'*', b"1?".to_vec())),
         ("#x\r\n", ReplyError::Header(b'#', b"x".to_vec())),
+        ("_1\r\n", ReplyError::Header(b'_', b"1".to_vec())),
         (",x\r\n", ReplyError::Header(b',', b"x".to_vec())),
         ("=3\r\ntxt\r\n", ReplyError::Header(b'=', b"3".to_vec())),
         ("$1\r\nab\r\n", ReplyError::BulkEnd(b'b')),

@@ -126,6 +126,41 @@ fn limits_are_inclusive() {
 }
 
 #[test]
+fn a_count_that_cannot_fit_is_refused_at_once() {
+    let limits = Limits { max_bulk: 5, max_args: 5, max_inline: 10, max_request: 24 };
+    for (bytes, error) in [
+        // An empty argument has 6 bytes.
+        ("*4\r\n", None),
+        ("*5\r\n", Some(ProtocolError::RequestTooLarge)),
+        ("*6\r\n$0\r\n\r\n$0\r\n\r\n", Some(ProtocolError::InvalidCount)),
+    ] {
+        assert_eq!(same_however_cut(limits, bytes.as_bytes(), 1).error, error, "{bytes:?}");
+    }
+    let limits = Limits { max_args: 2, ..Limits::default() };
+    let whole = "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n";
+    assert_eq!(same_however_cut(limits, whole.as_bytes(), 1).error, Some(ProtocolError::InvalidCount));
+}
+
+#[test]
+fn who_has_yet_to_log_in_is_told_so_and_only_of_what_else_would_be_taken() {
+    for (count, len, locked, error) in [
+        (10, 1, true, None),
+        (11, 1, true, Some(ProtocolError::LockedCount)),
+        (11, 1, false, None),
+        (21, 1, true, Some(ProtocolError::InvalidCount)),
+        (1, 16_384, true, None),
+        (1, 16_385, true, Some(ProtocolError::LockedLength)),
+        (1, 16_385, false, None),
+        (1, 20_001, true, Some(ProtocolError::InvalidLength)),
+    ] {
+        let mut framer = RequestFramer::new(Limits { max_args: 20, max_bulk: 20_000, ..Limits::default() });
+        framer.lock(locked);
+        let begun = format!("*{count}\r\n${len}\r\n");
+        assert_eq!(framer.next(begun.as_bytes()).err(), error, "{begun:?} {locked}");
+    }
+}
+
+#[test]
 fn every_cut_of_a_pipeline() {
     let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nSET k 'a b'\r\n*0\r\n\r\n*1\rX$4\r\nPING\r\n*1\r\n$12\r\n0123456789ab\r\n";
     let whole = framed(Limits::default(), bytes, MORE);
@@ -152,6 +187,10 @@ fn the_memory_of_a_large_request_is_given_back() {
     let many = ["*100000\r\n", &"$1\r\nx\r\n".repeat(100_000)].concat();
     assert_eq!(framer.next(many.as_bytes()), Ok(Frame::Request(many.len())));
     assert_eq!(framer.request(many.as_bytes()).len(), 100_000);
+    let get = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+    assert_eq!(framer.next(get), Ok(Frame::Request(get.len())));
+    assert!(framer.args.capacity() <= KEPT_ARGS, "usual requests have no need of it");
+    framer.next(many.as_bytes()).unwrap();
     let wide = format!("ECHO {}\r\n", "x".repeat(50_000));
     assert_eq!(framer.next(wide.as_bytes()), Ok(Frame::Inline(wide.len())));
     assert!(framer.args.capacity() <= KEPT_ARGS);

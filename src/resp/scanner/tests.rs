@@ -8,6 +8,7 @@ const REPLIES: &[(&str, Kind)] = &[
     ("+OK\r\n", Kind::Simple),
     ("+\r\n", Kind::Simple),
     ("+a\rb\nc\r\r\n", Kind::Simple),
+    ("+a\n\rb\r\n", Kind::Simple),
     ("-ERR no\r\n", Kind::Error),
     ("!6\r\nERR no\r\n", Kind::Error),
     (":1000\r\n", Kind::Integer),
@@ -81,6 +82,7 @@ fn garbage() {
         (":\r\n".into(), "bad reply header ':'"),
         (":1-\r\n".into(), "bad reply header ':1-'"),
         ("#x\r\n".into(), "bad reply header '#x'"),
+        (":?\r\n".into(), "bad reply header ':?'"),
         ("_1\r\n".into(), "bad reply header '_1'"),
         ("$1\r\nab\r\n".into(), "bulk string ends with byte 0x62 in the place of CRLF"),
         ("$1\r\na\rb".into(), "bulk string ends with byte 0x62 in the place of CRLF"),
@@ -124,6 +126,19 @@ fn what_is_known_on_the_way() {
     assert_eq!((scanner.kind(), scanner.missing()), (Some(Kind::Bulk), 9));
     scanner.scan(b"defghij\r").unwrap();
     assert_eq!(scanner.missing(), 1);
+}
+
+#[test]
+fn the_elements_of_an_array_are_found() {
+    let found = |array: &str| {
+        elements(array.as_bytes())
+            .map(|all| all.into_iter().map(|at| array[at].to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(found("*0\r\n"), Some(vec![]));
+    assert_eq!(found("*2\r\n$1\r\na\r\n*1\r\n:1\r\n").unwrap(), ["$1\r\na\r\n", "*1\r\n:1\r\n"]);
+    for none in ["", "*1", "%1\r\n+a\r\n+b\r\n", "*2\r\n:1\r\n$3\r\nab", "*1\r\nx\r\n"] {
+        assert_eq!(found(none), None, "{none:?}");
+    }
 }
 
 #[test]
