@@ -229,6 +229,7 @@ mod tests {
             ("XREADGROUP GROUP g STREAMS CLAIM 5 NOACK STREAMS s >", "s"),
             ("SORT k BY store GET store LIMIT 0 1", "k"),
             ("SORT k BY w_* STORE d", "k d+"),
+            ("SORT k STORE store GET x", "k store+"),
             ("GEORADIUS k 1 2 3 m STOREDIST d", "k d+"),
             ("GEORADIUSBYMEMBER k m 3 m store d", "k d+"),
             ("MIGRATE h 1 k 0 9 COPY", "k-"),
@@ -259,6 +260,7 @@ mod tests {
             ("EVAL s", "?"),
             ("LMPOP 2 a", "?"),
             ("XREADGROUP GROUP g c STREAMS a b 0", "?"),
+            ("XREADGROUP GROUP g c STREAMS", "?"),
             ("MIGRATE h 1 k 0 9 WHAT", "k- ?"),
             // A read is never a reason to fence.
             ("ZUNION x a", ""),

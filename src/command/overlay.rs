@@ -277,6 +277,10 @@ mod tests {
             server("mod.odd", -2, "write", (1, i64::MAX, 0)),
             server("mod.zero", -2, "write", (1, -1, 0)),
             server("mod.zero", -2, "readonly", (1, -1, 0)),
+            server("mod.none", -2, "write", (0, -1, 1)),
+            server("mod.last", -2, "write", (1, 0, 1)),
+            server("mod.both", -2, "write readonly pubsub", (1, 1, 1)),
+            server("mod.huge", i64::MAX, "write", (1, 1, 1)),
             box_,
         ]);
         for (line, expected) in [
@@ -288,6 +292,9 @@ mod tests {
             ("mod.listen c", ""),
             ("mod.odd a", "?"),
             ("mod.zero a b", "a+ b+"),
+            ("mod.none a", "?"),
+            ("mod.last a", "?"),
+            ("mod.both a", "a+"),
             ("box put k", "k+"),
             ("BOX PEEK k", "k"),
             ("box new k", "?"),
@@ -301,6 +308,37 @@ mod tests {
         assert_eq!(kind(&table, "mod.server"), Kind::Blocking, "leaves nothing");
         assert_eq!(kind(&table, "client new x"), Kind::Connection);
         assert_eq!(kind(&table, "mod.listen c"), Kind::Subscribe);
+        let huge = table.find(b"mod.huge").unwrap();
+        assert!(huge.takes(1) && huge.takes(9), "how many it takes is not known");
+    }
+
+    #[test]
+    fn what_is_no_name_gets_no_row() {
+        let names = [String::new(), "x".repeat(MAX_NAME + 1), "a\0b".into()];
+        let plain = Table::builtin();
+        let table = plain.overlay(&names.map(|name| server(&name, 1, "readonly", (0, 0, 0))));
+        assert_eq!(table.rows.len(), plain.rows.len());
+        let longest = "x".repeat(MAX_NAME);
+        let table = plain.overlay(&[server(&longest, 1, "readonly", (0, 0, 0))]);
+        assert!(table.find(longest.as_bytes()).is_some());
+    }
+
+    #[test]
+    fn what_may_wait_is_no_longer_plain_and_all_else_stays_where_it_is() {
+        let table = Table::builtin().overlay(&[
+            server("get", 2, "readonly fast", (1, 1, 1)),
+            server("lpush", -3, "write blocking", (1, 1, 1)),
+            server("monitor", 1, "blocking admin", (0, 0, 0)),
+            server("xread", -4, "readonly blocking movablekeys", (0, 0, 0)),
+        ]);
+        for (line, expected) in [
+            ("GET k", Kind::Plain),
+            ("LPUSH k v", Kind::Blocking),
+            ("MONITOR", Kind::Monitor),
+            ("XREAD STREAMS s 0", Kind::Plain),
+        ] {
+            assert_eq!(kind(&table, line), expected, "{line}");
+        }
     }
 
     #[test]

@@ -196,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_found_by_its_number() {
+        let table = Table::builtin();
+        for row in &table.rows {
+            let number = table.number(row.name.to_uppercase().as_bytes());
+            assert_eq!(number, Some(row.id));
+            assert_eq!(table.row(row.id).map(|found| &found.name), Some(&row.name));
+        }
+        assert_eq!(table.number(b"nosuch"), None);
+        assert!(table.row(table.rows.len() as u16).is_none());
+    }
+
+    #[test]
     fn short_names_do_not_crowd() {
         // One collision in the low bits now and then is fair; a pile is not.
         let table = Table::builtin();

@@ -209,6 +209,12 @@ mod tests {
             ("SET k v XX GET", "$1\r\nx\r\n", "k+"),
             ("SET k v EX 10", "+OK\r\n", "k+"),
             ("SET k v EXAT 10", "+OK\r\n", "k?"),
+            ("SET k v EXAT 10 GET", "$-1\r\n", "k?"),
+            ("SET k v EX 10 GET", "$-1\r\n", "k+"),
+            ("SET k v PX 10 GET", "$-1\r\n", "k+"),
+            ("SET k v KEEPTTL GET", "$-1\r\n", "k+"),
+            ("SET k v XX EXAT 10", "+OK\r\n", "k?"),
+            ("SET k v NX PXAT 10", "_\r\n", ""),
             ("SET k v IFEQ x", "$-1\r\n", ""),
             ("SET k v IFEQ xx", "+OK\r\n", "k+"),
             ("SET k v IFEQ x GET", "$1\r\nx\r\n", "k?"),
@@ -250,6 +256,17 @@ mod tests {
             ("MIGRATE h 1 k 0 9 COPY", "+OK\r\n", "k?"),
         ] {
             assert_eq!(said(line, reply), expected, "{line}: {reply}");
+        }
+    }
+
+    #[test]
+    fn of_two_different_things_to_say_the_upstream_decides() {
+        let all = [Say::Update, Say::Delete, Say::Look, Say::Nothing];
+        for one in all {
+            assert_eq!((one.and(one), one.and(Say::Nothing), Say::Nothing.and(one)), (one, one, one));
+            for other in all.into_iter().filter(|other| *other != one && *other != Say::Nothing) {
+                assert!(one == Say::Nothing || one.and(other) == Say::Look, "{one:?} {other:?}");
+            }
         }
     }
 }
