@@ -37,7 +37,7 @@ mod write_set;
 pub use announcement::{Key, write as write_announcement};
 pub use answers::Answers;
 pub use asked::{Answer, Asked};
-pub use assembly::{Fetch, MgetAssembly, Missing, Part, assemble};
+pub use assembly::{Fetch, MgetAssembly, Missing, Part, Window};
 pub use audit::Audit;
 pub use changed::{Change, Changed};
 pub use fill::{CacheLease, Fill};

@@ -4,6 +4,7 @@ mod audit;
 mod connection;
 mod run;
 mod seat;
+mod stall;
 mod state;
 mod tunnel;
 

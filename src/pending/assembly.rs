@@ -48,15 +48,47 @@ pub struct Missing {
     pub reply: Range<usize>,
 }
 
-/// An `MGET` of the missing keys, and their `PTTL`s, in flight.
-pub struct MgetAssembly {
+/// A part of the reply: what is there of it, and what is missing, in order.
+pub struct Window {
     pub to: ReplySlot,
     /// Of the whole reply, if this is its first window.
     pub elements: Option<usize>,
     /// Nothing comes behind it.
     pub last: bool,
+    /// The elements that are there.
     pub held: Bytes,
     pub parts: Vec<Part>,
+}
+
+impl Window {
+    /// Hands the elements over in order: small ones together, large ones as they are.
+    pub fn deliver(&self, missing: &[Missing], fetched: &Bytes) {
+        let mut out = BytesMut::new();
+        if let Some(elements) = self.elements {
+            encode::array(&mut out, elements);
+        }
+        let mut missing = missing.iter();
+        for part in &self.parts {
+            let bytes = match part {
+                Part::Held(range) => self.held.slice(range.clone()),
+                Part::Missing => fetched.slice(missing.next().map_or(0..0, |missing| missing.reply.clone())),
+            };
+            if bytes.len() < LARGE {
+                out.put_slice(&bytes);
+                continue;
+            }
+            if !out.is_empty() {
+                self.to.piece(out.split().freeze(), false);
+            }
+            self.to.piece(bytes, false);
+        }
+        self.to.piece(out.freeze(), self.last);
+    }
+}
+
+/// An `MGET` of the missing keys, and their `PTTL`s, in flight.
+pub struct MgetAssembly {
+    pub window: Window,
     pub missing: Vec<Missing>,
     /// The upstream's reply.
     pub fetched: BytesMut,
@@ -109,7 +141,7 @@ impl MgetAssembly {
     /// `PTTL`s still come.
     fn refuse(&mut self) {
         self.missing.iter_mut().for_each(|missing| missing.reply = 0..0);
-        self.parts.clear();
+        self.window.parts.clear();
     }
 
     /// Takes the next `PTTL`.
@@ -149,52 +181,14 @@ impl MgetAssembly {
         for missing in self.missing.iter().filter(|missing| missing.past && !filled.contains(&*missing.key)) {
             handler.past(&missing.key, now);
         }
-        let (to, fetched) = (&self.to, self.fetched.freeze());
-        if !self.parts.is_empty() {
-            return assemble(
-                to,
-                self.elements,
-                &self.parts,
-                &self.held,
-                (&self.missing, &fetched),
-                self.last,
-            );
+        let (to, fetched) = (&self.window.to, self.fetched.freeze());
+        if !self.window.parts.is_empty() {
+            return self.window.deliver(&self.missing, &fetched);
         }
-        match self.elements {
+        match self.window.elements {
             Some(_) => to.piece(fetched, true),
             // Elements of earlier windows are the client's already.
             None => to.error(errors::LATE),
         }
     }
-}
-
-/// Hands a window's elements over in order: small ones together, large ones as they are.
-pub fn assemble(
-    to: &ReplySlot,
-    elements: Option<usize>,
-    parts: &[Part],
-    held: &Bytes,
-    (missing, fetched): (&[Missing], &Bytes),
-    last: bool,
-) {
-    let mut out = BytesMut::new();
-    if let Some(elements) = elements {
-        encode::array(&mut out, elements);
-    }
-    let mut missing = missing.iter();
-    for part in parts {
-        let bytes = match part {
-            Part::Held(range) => held.slice(range.clone()),
-            Part::Missing => fetched.slice(missing.next().map_or(0..0, |missing| missing.reply.clone())),
-        };
-        if bytes.len() < LARGE {
-            out.put_slice(&bytes);
-            continue;
-        }
-        if !out.is_empty() {
-            to.piece(out.split().freeze(), false);
-        }
-        to.piece(bytes, false);
-    }
-    to.piece(out.freeze(), last);
 }

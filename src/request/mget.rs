@@ -8,7 +8,7 @@ use super::context::Context;
 use super::raw::Raw;
 use crate::cache::{By, EntryKey, Lookup};
 use crate::io::Outgoing;
-use crate::pending::{Fetch, MgetAssembly, Missing, Part, Pending, assemble};
+use crate::pending::{Fetch, MgetAssembly, Missing, Part, Pending, Window};
 use crate::process::Ticket;
 use crate::resp::encode;
 use crate::resp::request::Request;
@@ -148,10 +148,10 @@ fn window(
     let behind = keys.0.len();
     rest.keys = all.slice(all.len() - behind..);
     cx.process.cache.touch(cx.now);
-    let (to, last) = (cx.slot(rest.slot), rest.left == 0);
-    let held = held.freeze();
+    let (to, last, held) = (cx.slot(rest.slot), rest.left == 0, held.freeze());
+    let window = Window { to, elements, last, held, parts };
     if missing.is_empty() {
-        return assemble(&to, elements, &parts, &held, (&[], &Bytes::new()), last);
+        return window.deliver(&[], &Bytes::new());
     }
     rest.all_hit = false;
     let fetch = Rc::new(Fetch(cx.queue.clone()));
@@ -162,18 +162,8 @@ fn window(
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
-    let assembly = MgetAssembly {
-        to,
-        elements,
-        last,
-        held,
-        parts,
-        missing,
-        fetched: BytesMut::new(),
-        is_read: false,
-        next: 0,
-        _fetch: fetch,
-    };
+    let assembly =
+        MgetAssembly { window, missing, fetched: BytesMut::new(), is_read: false, next: 0, _fetch: fetch };
     cx.send(|to: &mut Outgoing| to.append(out.freeze()), Pending::MgetAssembly(Box::new(assembly)));
 }
 

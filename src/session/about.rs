@@ -48,43 +48,13 @@ pub fn answer(cx: &Context, request: &Request<'_>) {
             let section = section(&cx.process);
             cx.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
         }
-        (b"KEYS", _) => match keys_wanted(request) {
-            Some((pattern, count)) => {
-                let mut theirs = Theirs::of(cx);
-                let matches =
-                    |key: &[u8], ident| pattern.is_none_or(|pattern| glob(pattern, key)) && theirs.has(ident);
-                let keys = cx.process.cache.keys(count, cx.process.now(), matches);
-                cx.queue.reply_with(|out| {
-                    encode::array(out, keys.len());
-                    keys.iter().for_each(|key| encode::bulk(out, key));
-                });
-            }
-            None => cx.queue.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]")),
-        },
+        (b"KEYS", _) => keys(cx, request),
         (b"WHY", 3) => {
             let mut known = why(&cx.process, request.arg(2), cx.key.ident.user.as_deref());
             known.extend(untracked(cx, request.arg(2)));
             lines(&known);
         }
-        (b"FLUSH", 2) => {
-            let (cache, now) = (&cx.process.cache, cx.process.now());
-            match &cx.key.ident.user {
-                None => cache.flush(Reason::Flushed),
-                Some(_) => cache.forget_all_of(Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
-            }
-            cx.queue.reply(b"+OK\r\n");
-        }
-        (b"FLUSH", 3..) => {
-            let now = cx.process.now();
-            for i in 2..request.len() {
-                let (cache, key) = (&cx.process.cache, request.arg(i));
-                match &cx.key.ident.user {
-                    None => cache.invalidate(key, Reason::Flushed, now),
-                    Some(_) => cache.forget_of(key, Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
-                }
-            }
-            cx.queue.reply(b"+OK\r\n");
-        }
+        (b"FLUSH", 2..) => flush(cx, request),
         (b"CONFIG", 2) => {
             let all = &cx.process.settings.described;
             cx.queue.reply_with(|out| {
@@ -103,6 +73,37 @@ pub fn answer(cx: &Context, request: &Request<'_>) {
             cx.queue.reply(&errors::line(&text));
         }
     }
+}
+
+fn keys(cx: &Context, request: &Request<'_>) {
+    let Some((pattern, count)) = keys_wanted(request) else {
+        return cx.queue.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]"));
+    };
+    let mut theirs = Theirs::of(cx);
+    let matches = |key: &[u8], ident| pattern.is_none_or(|pattern| glob(pattern, key)) && theirs.has(ident);
+    let keys = cx.process.cache.keys(count, cx.process.now(), matches);
+    cx.queue.reply_with(|out| {
+        encode::array(out, keys.len());
+        keys.iter().for_each(|key| encode::bulk(out, key));
+    });
+}
+
+/// Forgets the keys that are named, or everything: of nearside's own user all of it, of another what was fetched for it.
+fn flush(cx: &Context, request: &Request<'_>) {
+    let (cache, now, own) = (&cx.process.cache, cx.process.now(), cx.key.ident.user.is_none());
+    match request.len() {
+        2 if own => cache.flush(Reason::Flushed),
+        2 => cache.forget_all_of(Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
+        _ => {
+            for key in request.args().skip(2) {
+                match own {
+                    true => cache.invalidate(key, Reason::Flushed, now),
+                    false => cache.forget_of(key, Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
+                }
+            }
+        }
+    }
+    cx.queue.reply(b"+OK\r\n");
 }
 
 /// What concerns whoever asks. Nearside's own user is told of everything; another only of what was fetched for

@@ -9,15 +9,15 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
+use super::stall::Stall;
 use super::state::Worker;
 use super::tunnel::{self, Begun, Side};
 use crate::command::{Row, Table};
@@ -48,7 +48,7 @@ pub async fn serve(worker: Rc<Worker>, present: Present, queue: Rc<ReplyQueue>, 
         wanted: 0,
         input: Input::Open,
         came: 0,
-        stall: None,
+        stall: Stall::default(),
     };
     loop {
         let mut end = poll_fn(|cx| connection.poll(&mut stream, cx)).await;
@@ -102,8 +102,8 @@ struct Connection {
     input: Input,
     /// Bytes that have come so far.
     came: u64,
-    /// Runs while the client leaves more than the limit untaken: until when, and what it had taken and sent before.
-    stall: Option<(Pin<Box<Sleep>>, u64)>,
+    /// Runs while the client leaves more than the limit untaken.
+    stall: Stall,
 }
 
 /// What became of what there was to handle.
@@ -386,34 +386,17 @@ impl Connection {
             return true;
         }
         if !left.pending || !left.full {
-            if self.stall.is_some() {
-                self.stall = None;
-            }
+            self.stall.end();
             return false;
         }
         self.is_still(stream, cx)
     }
 
     /// Whether nothing has moved for `client-stall-timeout`, since this was first asked.
-    ///
-    /// A socket counts as writable only when a good part of its buffer is free, so in the end it is asked outright.
     fn is_still(&mut self, stream: &Stream, cx: &mut Context<'_>) -> bool {
+        let (queue, came) = (&self.queue, self.came);
         let timeout = self.worker.process.settings.stall_timeout;
-        let moved = self.queue.written() + self.came;
-        let (sleep, before) =
-            self.stall.get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), moved));
-        if moved != *before {
-            *before = moved;
-            sleep.as_mut().reset(Instant::now() + timeout);
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            if !self.queue.write_now(stream) {
-                return true;
-            }
-            *before = self.queue.written() + self.came;
-            sleep.as_mut().reset(Instant::now() + timeout);
-        }
-        false
+        self.stall.is_over(timeout, || queue.written() + came, || queue.write_now(stream), cx)
     }
 
     /// The client is told why, behind the replies that it has left; then the connection is closed.
@@ -429,7 +412,7 @@ impl Connection {
         self.end_input();
         self.framed = None;
         self.input = Input::Away;
-        self.stall = None;
+        self.stall.end();
     }
 
     /// Lets the client take what it has, and throws away what it still sends, until it has all or nothing moves.
