@@ -1,7 +1,7 @@
 //! A client's replies on their way to it: in the order of its requests, and no faster than it takes them.
 //!
 //! Invariants: replies leave in the order of their requests. What a client leaves untaken is bounded, and holds up nobody
-//! else for long.
+//! else for long. A reply that the client does not want (`CLIENT REPLY`) is thrown away here, and nowhere before.
 
 mod queue;
 mod room;
@@ -10,3 +10,4 @@ mod slots;
 
 pub use queue::{MAX_SPARE, ReplyQueue, WriteOutcome};
 pub use slot::ReplySlot;
+pub use slots::Replies;

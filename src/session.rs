@@ -25,7 +25,6 @@ mod own;
 mod own_link;
 mod redirect;
 mod run;
-mod silence;
 mod state;
 mod tunnel;
 mod turn;

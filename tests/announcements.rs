@@ -168,10 +168,10 @@ fn a_client_without_replies_is_announced_for_as_well() {
     let nearside = Nearside::start(redis.address());
     let mut listener = redis.listen();
     let mut client = nearside.connect();
-    let lines = ["CLIENT REPLY OFF", "SET users/1 v", "DEL users/2", "CLIENT REPLY ON"];
+    let lines = ["CLIENT REPLY OFF", "SET users/1 v", "SET users/2 v", "DEL users/2", "CLIENT REPLY ON"];
     client.send(&lines.map(line).concat());
     assert_eq!(client.reply(), b"+OK\r\n");
-    assert_eq!(listener.heard(&mut client), ["users/update 1", "users/delete 2"]);
+    assert_eq!(listener.heard(&mut client), ["users/update 1", "users/update 2", "users/delete 2"]);
     client.send(&["CLIENT REPLY SKIP", "SET users/3 v", "GET users/3"].map(line).concat());
     assert_eq!(client.reply(), b"$1\r\nv\r\n");
     assert_eq!(listener.next(), (b"users/update".to_vec(), b"3".to_vec()));

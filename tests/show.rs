@@ -349,8 +349,8 @@ fn every_read_past_the_cache_has_its_reason() {
         client.pipeline(&[&["CLIENT NO-EVICT on"][..], &reads].concat());
     });
     let mut client = nearside.connect();
-    expect("dedicated", 3, &mut || {
-        let lines = [&["CLIENT REPLY OFF"][..], &reads, &["CLIENT REPLY ON"]].concat();
+    expect("transaction", 3, &mut || {
+        let lines = [&["CLIENT REPLY OFF", "MULTI"][..], &reads, &["EXEC", "CLIENT REPLY ON"]].concat();
         client.send(&lines.iter().flat_map(|words| line(words)).collect::<Vec<_>>());
         assert_eq!(client.reply(), b"+OK\r\n");
     });

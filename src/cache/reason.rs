@@ -22,7 +22,7 @@ pub enum Reason {
     Watching,
     /// The session is subscribed.
     Subscribed,
-    /// The session's connection has other state of its own upstream (`CLIENT TRACKING`, `CLIENT REPLY`, …).
+    /// The session's connection has other state of its own upstream (`CLIENT TRACKING`, `CLIENT NO-EVICT`, …).
     Dedicated,
     /// Replies of the command, or of this form of it, cannot be cached.
     Uncacheable,

@@ -72,6 +72,7 @@ pub enum Local {
     ClientGetName,
     ClientSetName,
     ClientSetInfo,
+    ClientReply,
     Nearside,
 }
 

@@ -50,7 +50,7 @@ impl LinkHandler {
             Change::Info | Change::Library(..) | Change::Redirect(_) => {}
             Change::HelloId(id, leaves) => {
                 let whole = At { kind, first: true, last: true };
-                leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes));
+                leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes, to));
                 reply = with_number(reply, b"$2\r\nid\r\n:", |_| id as i64);
             }
         }

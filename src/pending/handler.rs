@@ -92,6 +92,9 @@ impl ReplyHandler for LinkHandler {
                 let who = owner.client.who();
                 owner.queue.push(redirected(&who, BytesMut::from(&chunk[..])).freeze());
             }
+            Some(owner) if self.pushes.is_raw() && at.kind != Kind::Push => {
+                owner.queue.push_reply(chunk.into_bytes());
+            }
             Some(owner) => owner.queue.push(chunk.into_bytes()),
             None => debug!("a push came on a shared link"),
         }
@@ -235,7 +238,7 @@ impl LinkHandler {
                 None
             }
             Pending::Leave(to, mut leaves) => {
-                leaves.reply(&chunk, at, &self.pushes);
+                leaves.reply(&chunk, at, &self.pushes, &to);
                 self.relay(to, since, chunk, at).map(|to| Pending::Leave(to, leaves))
             }
             Pending::Subscribe(to, awaited) => {
@@ -244,11 +247,11 @@ impl LinkHandler {
                     return self.relay(to, since, chunk, at).map(|to| Pending::Subscribe(to, awaited));
                 }
                 if !at.last {
-                    to.piece(chunk.into_bytes(), false);
+                    to.confirmation(chunk.into_bytes(), false);
                     return Some(Pending::Subscribe(to, awaited));
                 }
                 let left = self.pushes.confirmed(awaited, &chunk);
-                to.piece(chunk.into_bytes(), left.is_none());
+                to.confirmation(chunk.into_bytes(), left.is_none());
                 left.map(|left| Pending::Subscribe(to, left))
             }
             Pending::Multi(to, transaction) => {

@@ -37,8 +37,6 @@ pub struct Pushes {
     protocol: Cell<Protocol>,
     /// Has, or had, subscriptions.
     listening: Cell<bool>,
-    /// A subscription was sent whose client wants no replies, and nothing was heard of it.
-    unheard: Cell<bool>,
     /// Everything that comes belongs to no request (`MONITOR`).
     raw: Cell<bool>,
     /// Channels, patterns and shard channels.
@@ -50,7 +48,6 @@ impl Pushes {
         Self {
             protocol: Cell::new(protocol),
             listening: Cell::default(),
-            unheard: Cell::default(),
             raw: Cell::default(),
             subscribed: Cell::default(),
         }
@@ -64,12 +61,6 @@ impl Pushes {
     /// From now on arrays may be confirmations.
     pub fn listen(&self) {
         self.listening.set(true);
-    }
-
-    /// A subscription is sent whose client wants no replies: it is confirmed all the same.
-    pub fn listen_unasked(&self) {
-        self.listening.set(true);
-        self.unheard.set(true);
     }
 
     pub fn be_raw(&self) {
@@ -86,7 +77,7 @@ impl Pushes {
 
     /// Whether the client is a subscriber in RESP2, who may say little.
     pub fn is_restricted(&self) -> bool {
-        self.protocol.get() == Protocol::Resp2 && (self.is_subscribed() || self.unheard.get())
+        self.protocol.get() == Protocol::Resp2 && self.is_subscribed()
     }
 
     /// Whether nobody was ever subscribed here, nor saw what others say.
@@ -108,7 +99,7 @@ impl Pushes {
                     return false;
                 }
                 match confirmation(word) {
-                    Some(_) => self.is_subscribed() || self.unheard.get(),
+                    Some(_) => self.is_subscribed(),
                     None => self.is_subscribed() && is_message(word),
                 }
             }
@@ -128,7 +119,6 @@ impl Pushes {
     pub fn note(&self, frame: &[u8]) {
         let word = message_word(frame);
         let (Some(word), Some(count)) = (confirmation(word), pubsub::count(frame)) else { return };
-        self.unheard.set(false);
         let mut subscribed = self.subscribed.get();
         let [channels, patterns, _] = subscribed;
         // Channels and patterns are counted together.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::elements::Elements;
 use super::pushes::Pushes;
 use crate::process::Ident;
+use crate::reply::ReplySlot;
 use crate::resp::Protocol;
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Login};
@@ -97,18 +98,6 @@ impl State {
         self.became.borrow().clone()
     }
 
-    /// Nobody says whether the server has accepted it: what it would set counts, what it would take away stays.
-    pub fn assume(&self, effect: &Effect, pushes: &Pushes) {
-        match effect {
-            Effect::Clear(_) | Effect::Once(_) | Effect::Confirm => {}
-            Effect::Become(_) => {
-                self.apply(effect, pushes);
-                self.apply(&Effect::Set(OTHER), pushes);
-            }
-            Effect::Set(_) | Effect::Wear => self.apply(effect, pushes),
-        }
-    }
-
     fn apply(&self, effect: &Effect, pushes: &Pushes) {
         match effect {
             Effect::Set(flag) => {
@@ -172,7 +161,7 @@ impl Leaves {
     }
 
     /// A piece of the reply came.
-    pub fn reply(&mut self, chunk: &[u8], at: At, pushes: &Pushes) {
+    pub fn reply(&mut self, chunk: &[u8], at: At, pushes: &Pushes, to: &ReplySlot) {
         match &mut self.of {
             // `QUEUED` is for `EXEC` to tell.
             Of::One(effect) if at.first && at.kind != Kind::Error && chunk != b"+QUEUED\r\n" => {
@@ -191,6 +180,7 @@ impl Leaves {
                             if matches!(effect, Effect::Confirm) {
                                 pushes.listen();
                                 pushes.note(element);
+                                to.confirmed_within(element);
                             }
                         }
                     });

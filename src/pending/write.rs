@@ -55,7 +55,7 @@ impl Write {
         }
     }
 
-    /// One reply that nobody wants.
+    /// One whose reply nobody wants.
     pub fn unwanted() -> Self {
         Self { barrier: Some(Barrier::Anything), announced: 1, ..Self::new(None) }
     }
@@ -86,7 +86,7 @@ impl LinkHandler {
                 self.decide(&mut write, &chunk, at);
             }
             if let Some(leaves) = &mut write.leaves {
-                leaves.reply(&chunk, at, &self.pushes);
+                leaves.reply(&chunk, at, &self.pushes, &to);
             }
             if at.last {
                 write.fence = None;

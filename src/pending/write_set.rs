@@ -117,15 +117,6 @@ impl WriteSet {
     }
 
     /// Takes in the keys of `other`, without its announcements.
-    pub fn add_keys(&mut self, other: &WriteSet) {
-        self.barrier = self.barrier.max(other.barrier);
-        self.all |= other.all || self.keys.len() + other.keys.len() > MAX_KEYS;
-        match self.all {
-            true => self.keys.clear(),
-            false => self.keys.extend_from_slice(&other.keys),
-        }
-    }
-
     /// The keys in namespaces, all of which were written with one outcome.
     pub fn saying(&mut self, process: &Process, tells: Tells) {
         let keys = self.keys.iter().filter(|key| process.namespaces.find(key).is_some());

@@ -77,6 +77,10 @@ pub const UNKNOWN_FILTER: &str =
 pub const AUTH_IN_MULTI: &str =
     "ERR nearside: a login in a transaction is not possible when nearside asks for the password";
 
+/// Redis would leave the reply to `EXEC` without its end.
+pub const REPLY_IN_MULTI: &str =
+    "ERR nearside: CLIENT REPLY OFF and SKIP cannot be part of a transaction; it goes on without them";
+
 /// As Redis' `commandCheckExistence` words it, up to 128 bytes of the arguments; an error stays on one line.
 pub fn unknown_command(request: &Request<'_>) -> String {
     const SHOWN: usize = 128;

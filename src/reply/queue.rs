@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::slots::{Inner, Slot};
+use super::slots::{Inner, Replies, Slot};
 use crate::io::{Outgoing, Stream};
 
 /// See the [module](self).
@@ -65,6 +65,15 @@ impl ReplyQueue {
         let mut inner = self.0.borrow_mut();
         inner.slots.push_back(Slot::default());
         inner.first + inner.slots.len() as u64 - 1
+    }
+
+    /// Opens the next slot for what tells which replies the client wants, if the upstream takes that.
+    pub fn open_switch(&self, replies: Replies) -> u64 {
+        let slot = self.open();
+        if let Some(slot) = self.0.borrow_mut().slots.back_mut() {
+            slot.switch = Some(replies);
+        }
+        slot
     }
 
     /// Opens the next slot for a read of `key` that waits for another's flight.
@@ -147,7 +156,7 @@ impl ReplyQueue {
     /// taken back.
     pub fn reply_unless<T>(&self, write: impl FnOnce(&mut BytesMut) -> Option<T>) -> Option<T> {
         let mut inner = self.0.borrow_mut();
-        if inner.slots.is_empty() {
+        if inner.slots.is_empty() && inner.replies == Replies::On {
             let given = inner.out.with_unless(write);
             inner.first += u64::from(given.is_none());
             return given;
@@ -158,8 +167,48 @@ impl ReplyQueue {
             inner.held += bytes.len();
             let pieces = SmallVec::from([bytes.freeze()]);
             inner.slots.push_back(Slot { pieces, done: true, ..Slot::default() });
+            if inner.slots.len() == 1 {
+                // It is not wanted.
+                inner.move_up();
+            }
         }
         given
+    }
+
+    /// Whether the client wants no reply to what comes next, if all that came before is answered.
+    pub fn is_muted(&self) -> bool {
+        self.0.borrow().replies != Replies::On
+    }
+
+    /// The client wants all replies again.
+    pub fn end_off(&self) {
+        let mut inner = self.0.borrow_mut();
+        if inner.replies == Replies::Off {
+            inner.replies = Replies::On;
+        }
+    }
+
+    /// A reply that belongs to no request, for it cannot be told to which.
+    pub fn push_reply(&self, bytes: Bytes) {
+        if !self.is_muted() {
+            self.push(bytes);
+        }
+    }
+
+    /// The slot's reply is a confirmation.
+    pub(super) fn confirms(&self, slot: u64) {
+        if let Some(slot) = self.0.borrow_mut().slot(slot) {
+            slot.confirms = true;
+        }
+    }
+
+    /// The slot's reply has this confirmation in it, which the client gets even if it does not want the reply.
+    pub(super) fn confirms_within(&self, slot: u64, element: &[u8]) {
+        let mut inner = self.0.borrow_mut();
+        if slot == inner.first && inner.replies != Replies::On {
+            inner.out.copy(element);
+            inner.wake();
+        }
     }
 
     /// What belongs to no request: a message. Replies come from the same connection and in its order, so
@@ -176,7 +225,7 @@ impl ReplyQueue {
     /// The slot's reply as a whole, copied from `bytes`.
     pub(super) fn whole(&self, slot: u64, bytes: &[u8]) {
         let mut inner = self.0.borrow_mut();
-        if slot == inner.first && !inner.slots.is_empty() {
+        if slot == inner.first && !inner.slots.is_empty() && inner.passes_on() {
             inner.out.copy(bytes);
             inner.note_size(bytes.len());
             inner.pop_front();
@@ -194,18 +243,22 @@ impl ReplyQueue {
         let Some(slot) = inner.slot(number) else { return };
         slot.begun = true;
         slot.size += len;
-        let size = slot.size;
+        slot.done = last;
+        let (size, decides) = (slot.size, slot.switch.is_some());
         if last {
             inner.note_size(size);
         }
-        if number != inner.first {
+        if number != inner.first || decides {
             let Some(slot) = inner.slot(number) else { return };
             slot.pieces.push(bytes);
-            slot.done = last;
             inner.held += len;
+            if number == inner.first {
+                inner.move_up();
+                inner.wake();
+            }
             return;
         }
-        inner.out.append(bytes);
+        inner.at_front(bytes);
         if last {
             inner.pop_front();
         }
@@ -213,7 +266,8 @@ impl ReplyQueue {
     }
 
     /// The slot's reply will not come, and no error can be said: false if it can, because nothing of the reply was passed
-    /// on. Whoever was answered already misses nothing.
+    /// on. One who does not want it hears of it by the end of its connection, as from a server that goes away. Whoever
+    /// was answered already misses nothing.
     pub(super) fn break_off(&self, number: u64) -> bool {
         let mut inner = self.0.borrow_mut();
         if inner.slot(number).is_none_or(|slot| slot.done) {
@@ -223,6 +277,9 @@ impl ReplyQueue {
             inner.broken = true;
             inner.wake();
             return true;
+        }
+        if let Some(slot) = inner.slot(number) {
+            slot.lost = true;
         }
         false
     }

@@ -29,6 +29,17 @@ impl ReplySlot {
         self.queue.piece(self.slot, bytes, last);
     }
 
+    /// Adds a piece of a confirmation, which the client gets whether it wants replies or not.
+    pub fn confirmation(&self, bytes: Bytes, last: bool) {
+        self.queue.confirms(self.slot);
+        self.piece(bytes, last);
+    }
+
+    /// The reply has this confirmation in it.
+    pub fn confirmed_within(&self, element: &[u8]) {
+        self.queue.confirms_within(self.slot, element);
+    }
+
     /// The reply as a whole, copied from `bytes`.
     pub fn whole(&self, bytes: &[u8]) {
         self.queue.whole(self.slot, bytes);

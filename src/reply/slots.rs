@@ -1,4 +1,8 @@
 //! What a queue of replies holds, and how its slots move to the front.
+//!
+//! Invariants: whether the client wants a reply (`CLIENT REPLY`) is decided when its slot is at the front, where all that
+//! was asked before is answered. What it does not want is thrown away there. Confirmations of subscriptions it gets all the
+//! same, as from Redis, and messages, which have no slot.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
@@ -21,12 +25,23 @@ pub(super) struct Hold {
     pub(super) written: u64,
 }
 
+/// Which replies a client wants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Replies {
+    On,
+    Off,
+    /// All but the next.
+    Skip,
+}
+
 /// What a queue holds.
 pub(super) struct Inner {
     pub(super) out: Outgoing,
     /// The number of the front slot.
     pub(super) first: u64,
     pub(super) slots: VecDeque<Slot>,
+    /// Which replies the client wants from the front slot on.
+    pub(super) replies: Replies,
     /// Bytes held in slots.
     pub(super) held: usize,
     pub(super) limit: usize,
@@ -60,6 +75,12 @@ pub(super) struct Slot {
     pub(super) size: usize,
     pub(super) begun: bool,
     pub(super) done: bool,
+    /// What the client wants from then on, if the upstream takes that.
+    pub(super) switch: Option<Replies>,
+    /// It is a confirmation, which comes whatever the client wants.
+    pub(super) confirms: bool,
+    /// The reply is lost, and an error stands for it.
+    pub(super) lost: bool,
     /// While it waits for another's flight: the request, and the hash of its key.
     pub(super) joined: Option<(Box<[u8]>, u64)>,
 }
@@ -71,6 +92,7 @@ impl Inner {
             out: Outgoing::default(),
             first: 0,
             slots: VecDeque::new(),
+            replies: Replies::On,
             held: 0,
             limit,
             joined: HashMap::new(),
@@ -114,21 +136,62 @@ impl Inner {
         self.out.len() + self.held > self.limit
     }
 
+    /// Whether what comes for the front slot goes to the client as it comes.
+    pub(super) fn passes_on(&self) -> bool {
+        let decides = |front: &Slot| front.switch.is_some();
+        self.replies == Replies::On && !self.slots.front().is_some_and(decides)
+    }
+
+    /// A piece of the front slot's reply.
+    pub(super) fn at_front(&mut self, piece: Bytes) {
+        let Some(front) = self.slots.front() else { return };
+        match self.replies == Replies::On || front.confirms {
+            true => self.out.append(piece),
+            // The client cannot be told but by this.
+            false => self.broken |= front.lost,
+        }
+    }
+
     /// The front reply is complete: moves what was waiting behind it.
     pub(super) fn pop_front(&mut self) {
-        self.slots.pop_front();
-        self.first += 1;
+        self.leave_front(None);
+        self.move_up();
+    }
+
+    /// Moves what has come for the slots up to the first that is not complete.
+    pub(super) fn move_up(&mut self) {
         while let Some(front) = self.slots.front_mut() {
-            for piece in front.pieces.drain(..) {
-                self.held -= piece.len();
-                self.out.append(piece);
-            }
-            if !front.done {
+            if front.switch.is_some() && !front.done {
                 return;
             }
-            self.slots.pop_front();
-            self.first += 1;
+            let (done, switched) =
+                (front.done, front.switch.filter(|_| front.pieces[..] == [&b"+OK\r\n"[..]]));
+            if switched == Some(Replies::On) {
+                self.replies = Replies::On;
+            }
+            for piece in std::mem::take(&mut front.pieces) {
+                self.held -= piece.len();
+                if switched.is_none_or(|replies| replies == Replies::On) {
+                    self.at_front(piece);
+                }
+            }
+            if !done {
+                return;
+            }
+            self.leave_front(switched);
         }
+    }
+
+    /// The front slot is done with; by it the client has `switched` to other wishes, if it has.
+    fn leave_front(&mut self, switched: Option<Replies>) {
+        self.slots.pop_front();
+        self.first += 1;
+        self.replies = match (switched, self.replies) {
+            (Some(Replies::Skip), Replies::Off) => Replies::Off,
+            (Some(replies), _) => replies,
+            (None, Replies::Skip) => Replies::On,
+            (None, replies) => replies,
+        };
     }
 
     pub(super) fn wake(&self) {

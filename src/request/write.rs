@@ -14,7 +14,6 @@ use crate::io::Outgoing;
 use crate::pending::{self, Link, Pending, Write, WriteSet, write_announcement};
 use crate::process::Process;
 use crate::reply::ReplySlot;
-use crate::upstream::PING;
 
 /// Announces writes that are done, of which no reply has told.
 pub fn announce_later(set: WriteSet, cx: &Context, db: u32) {
@@ -78,48 +77,4 @@ fn look_behind(set: &mut WriteSet, process: &Process) {
     set.keys.dedup();
     let publish = &mut set.publish;
     set.certain = set.keys.iter().filter(|key| write_announcement(publish, process, key, Say::Look)).count();
-}
-
-/// Sends a write whose own reply is skipped; a `PING` behind it is answered. What the write has done is not told.
-pub fn send_skipped(mut set: WriteSet, cx: &Context, link: &Link, raw: Raw<'_>) {
-    let (process, ident, now) = (&*cx.process, &cx.key.ident, cx.now);
-    let (fence, popped) = set.hold(process, now);
-    if set.certain > 0 {
-        set.saying(process, Tells::Open);
-    }
-    let mut sayings = set.sayings;
-    sayings.iter_mut().for_each(|saying| (saying.tells, saying.place) = (Tells::Open, None));
-    let pending = Pending::Write(Box::new(Write {
-        fence,
-        popped,
-        barrier: set.barrier,
-        announced: 1,
-        sayings,
-        db: set.db.unwrap_or(ident.db),
-        ..Write::new(None)
-    }));
-    let write = |out: &mut Outgoing| {
-        raw.write(out);
-        out.copy(PING);
-    };
-    let _ = pending::send(link, now, write, pending);
-}
-
-/// Sends a write on a connection whose client wants no replies, with announcements that have none
-/// either. The fence is gone at once: nobody is told when the write is done, and what is read before
-/// that is dropped by the announcement or by the upstream's tracking. Another user may not be allowed to look,
-/// of which nobody would be told.
-pub fn send_unanswered(mut set: WriteSet, cx: &Context, link: &Link, raw: Raw<'_>) {
-    let (process, ident, now) = (&*cx.process, &cx.key.ident, cx.now);
-    drop(set.fence(process, now));
-    if set.certain == 0 {
-        let say = if ident.user.is_none() && link.client().may_look() { Say::Look } else { Say::Delete };
-        let keys = set.sayings.iter().flat_map(|saying| &saying.keys);
-        set.certain = keys.filter(|(key, _)| write_announcement(&mut set.publish, process, key, say)).count();
-    }
-    process.metrics.announcements.add(set.certain as u64);
-    link.send_unanswered(|out| {
-        raw.write(out);
-        out.copy(&set.publish);
-    });
 }

@@ -1,7 +1,6 @@
 //! What is to be done with a request, and whether that may be done now: by what its row says, by the session's mode, and by
 //! what is still open.
 
-use super::command::Command;
 use super::gate;
 use super::state::{Mode, Session};
 use crate::cache::Reason;
@@ -71,22 +70,19 @@ impl Session {
             return None;
         }
         let idle = || self.cx.queue.waiting() == 0;
-        let now = self.cx.now;
+        let muted = self.cx.queue.is_muted();
         let kind = match &self.mode {
-            Mode::Dedicated(dedicated) => dedicated.kind_here(row, kind),
+            Mode::Dedicated(dedicated) => dedicated.kind_here(row, kind, muted),
+            Mode::Shared if kind == Kind::Tunnel && muted => Kind::Connection,
             Mode::Shared => kind,
         };
         let action = match (&mut self.mode, kind) {
             (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
-                let done = local != Local::Reset || dedicated.is_done(now);
+                let done = local != Local::Reset || dedicated.is_done();
                 (idle() && done).then_some(Action::Local(local))?
             }
             (_, Kind::Tunnel) => idle().then_some(Action::Tunnel)?,
-            (Mode::Dedicated(dedicated), kind)
-                if dedicated.holds_back(Command { row, kind, request }) && !idle() =>
-            {
-                return None;
-            }
+            (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Action::Dedicated(kind),
             (Mode::Shared, kind) if is_heavy(request) && !kind.is_answered_here() => {
                 idle().then_some(Action::Dedicated(kind))?
@@ -94,6 +90,7 @@ impl Session {
             // Wrong in any case: the upstream says how.
             (Mode::Shared, _) if !valid => Action::Forward,
             (Mode::Shared, Kind::Plain) => self.admit_plain(row?, request)?,
+            (Mode::Shared, Kind::Local(Local::ClientReply)) => Action::Local(Local::ClientReply),
             (Mode::Shared, Kind::Local(local)) => idle().then_some(Action::Local(local))?,
             // Without a transaction, an error or nothing.
             (Mode::Shared, Kind::Exec | Kind::Discard | Kind::Unwatch) => Action::Forward,

@@ -10,31 +10,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::command::Command;
 use super::gate::Within;
 use super::redirect::Lead;
 use super::tunnel::Said;
 use super::waits::Waits;
-use crate::cache::Micros;
 use crate::command::{Kind, Local, Row};
-use crate::pending::{Became, DEBUG, Link, Pending, Pushes, State, Transaction, Write, WriteSet, send};
+use crate::pending::{Became, DEBUG, Link, Pending, Pushes, State, Transaction, send};
 use crate::process::Alone;
 use crate::request::Context;
 use crate::request::write::announce_later;
 use crate::resp::encode;
 use crate::router::LinkKey;
-
-const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
-const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
-
-/// Which requests the server answers, as `CLIENT REPLY` has it.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Replies {
-    On,
-    Off,
-    /// All but the next.
-    Skip,
-}
 
 /// See the [module](self).
 pub struct Dedicated {
@@ -45,9 +31,6 @@ pub struct Dedicated {
     pub(super) state: Rc<State>,
     /// Has ever subscribed.
     pub(super) subscribes: bool,
-    pub(super) replies: Replies,
-    /// Written while the client wants no replies.
-    pub(super) unanswered: WriteSet,
     pub(super) waits: Waits,
     /// What a tunnel would have to say again.
     pub(super) said: Said,
@@ -69,8 +52,6 @@ impl Dedicated {
             transaction: None,
             state: Rc::default(),
             subscribes: false,
-            replies: Replies::On,
-            unanswered: WriteSet::default(),
             waits: Waits::default(),
             said: Said::default(),
             aside,
@@ -89,7 +70,6 @@ impl Dedicated {
     pub fn has_state(&self) -> bool {
         self.transaction.is_some()
             || self.state.holds()
-            || self.replies != Replies::On
             || self.pushes().is_subscribed()
             || self.pushes().is_raw()
             || self.alone.is_target()
@@ -108,20 +88,11 @@ impl Dedicated {
         !self.has_state() && self.link.in_flight() == 0
     }
 
-    /// Whether all that was written here is carried out, also what the client wants no replies to. If not, that is
-    /// asked for, and the session is woken when it is: what comes next may go another way.
-    pub fn is_done(&mut self, now: Micros) -> bool {
-        if self.pushes().is_raw() {
-            // Its replies cannot be told from what else comes.
-            return true;
-        }
-        if self.replies == Replies::Off {
-            self.replies = Replies::On;
-            let ends: &[u8] = if self.transaction.is_some() { DISCARD } else { b"" };
-            let pending = Pending::Write(Box::new(Write::unwanted()));
-            send(&self.link, now, |out| out.copy(&[ends, REPLY_ON].concat()), pending);
-        }
-        self.link.in_flight() == 0
+    /// Whether all that was written here is carried out. If not, the session is woken when it is: what comes next may go
+    /// another way.
+    pub fn is_done(&self) -> bool {
+        // Of a monitor's, replies cannot be told from what else comes.
+        self.pushes().is_raw() || self.link.in_flight() == 0
     }
 
     /// Forgets a transaction that the server has refused: whatever came behind its `MULTI` is done.
@@ -152,23 +123,23 @@ impl Dedicated {
 
     /// Whether such a command is answered by nearside even now.
     pub fn answers_here(&self, local: Local) -> bool {
-        let plain = self.transaction.is_none()
-            && !self.pushes().is_restricted()
-            && self.replies == Replies::On
-            && !self.pushes().is_raw();
+        let open = self.transaction.is_none() && !self.pushes().is_raw();
+        let plain = open && !self.pushes().is_restricted();
         match local {
             Local::Quit | Local::Http | Local::Reset => true,
             Local::Hello | Local::Auth | Local::Select => false,
+            // That a subscriber may not say it is the upstream's to tell.
+            Local::ClientReply => open,
             Local::ClientGetName | Local::ClientSetName => plain && !self.state.is_named(),
             Local::ClientId | Local::ClientSetInfo | Local::Nearside => plain,
             Local::ClientInfo | Local::ClientList | Local::ClientKill => plain,
         }
     }
 
-    /// What is asked about clients where nearside cannot answer the upstream answers as it can.
-    pub fn kind_here(&self, row: Option<&Row>, kind: Kind) -> Kind {
-        let plain =
-            || self.transaction.is_none() && self.replies == Replies::On && !self.pushes().is_restricted();
+    /// What is asked about clients where nearside cannot answer the upstream answers as it can. `muted` if the client wants
+    /// no reply.
+    pub fn kind_here(&self, row: Option<&Row>, kind: Kind, muted: bool) -> Kind {
+        let plain = || self.transaction.is_none() && !muted && !self.pushes().is_restricted();
         match kind {
             // The debugger answers it, and speaks to the client until its end.
             Kind::Plain if self.state.may_have(DEBUG) && plain() && row.is_some_and(is_script) => {
@@ -182,23 +153,18 @@ impl Dedicated {
 
     /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
     /// depends on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
-    pub fn holds_back(&self, Command { row, kind, .. }: Command<'_>) -> bool {
-        if matches!(kind, Kind::Local(_)) || is_reply_command(row) || self.aside.is_some() {
+    pub fn holds_back(&self, kind: Kind) -> bool {
+        if matches!(kind, Kind::Local(_)) || self.aside.is_some() {
             return true;
         }
         let unsure = |transaction: &Rc<RefCell<Transaction>>| !transaction.borrow().answered;
         let odd = !matches!(kind, Kind::Plain | Kind::Exec | Kind::Discard | Kind::Multi);
-        odd && self.replies == Replies::On && self.transaction.as_ref().is_some_and(unsure)
-    }
-
-    /// Whether the client wants no reply to what comes next.
-    pub fn is_silent(&self) -> bool {
-        self.replies != Replies::On
+        odd && self.transaction.as_ref().is_some_and(unsure)
     }
 
     /// Tells the server what the session is called, for what it will say itself.
     pub(super) fn tell_name(&mut self, cx: &Context) {
-        if self.state.is_named() || self.replies != Replies::On || !self.link.client().call(&cx.name) {
+        if self.state.is_named() || !self.link.client().call(&cx.name) {
             return;
         }
         let command: [&[u8]; 3] = [b"CLIENT", b"SETNAME", &cx.name];
@@ -206,9 +172,8 @@ impl Dedicated {
     }
 
     /// What depends on it when the client logs in here.
-    pub(super) fn within(&self, quiet: bool) -> Within {
+    pub(super) fn within(&self) -> Within {
         match self.transaction {
-            _ if quiet => Within::Silence,
             Some(_) => Within::Transaction,
             None if self.pushes().is_restricted() => Within::Subscription,
             None => Within::Nothing,
@@ -223,8 +188,4 @@ impl Dedicated {
 
 fn is_script(row: &Row) -> bool {
     matches!(&*row.name, "eval" | "evalsha" | "eval_ro" | "evalsha_ro")
-}
-
-pub(super) fn is_reply_command(row: Option<&Row>) -> bool {
-    row.is_some_and(|row| row.name == "client|reply")
 }

@@ -57,8 +57,6 @@ pub enum Within {
     Transaction,
     /// A RESP2 subscriber, who may say neither.
     Subscription,
-    /// The client wants no replies.
-    Silence,
 }
 
 /// What goes upstream for an `AUTH` or a `HELLO` on a session's own connection: without the login if that is
@@ -88,18 +86,16 @@ pub fn on_dedicated<'a>(
         Some(login) if !password.lets_in(login) => Err(errors::WRONGPASS.into()),
         _ => Ok(hello),
     });
-    match (within, checked) {
-        (Within::Silence, Err(_)) => Some(command(&[b"PING"])),
-        (Within::Silence, Ok(_)) if is_auth => Some(command(&[b"PING"])),
-        (_, Err(text)) => {
+    match checked {
+        Err(text) => {
             cx.queue.reply(&errors::line(&text));
             None
         }
-        (_, Ok(_)) if is_auth => {
+        Ok(_) if is_auth => {
             cx.queue.reply(b"+OK\r\n");
             None
         }
-        (_, Ok(hello)) => {
+        Ok(hello) => {
             let mut args = vec![&b"HELLO"[..]];
             args.extend(hello.protocol.map(version));
             if let Some(name) = &hello.name {

@@ -1,8 +1,9 @@
-//! What a client says of itself: `HELLO`, `AUTH`, `SELECT` and its name, as Redis reads them.
+//! What a client says of itself: `HELLO`, `AUTH`, `SELECT`, its name and which replies it wants, as Redis reads them.
 
 use std::borrow::Cow;
 
 use crate::process::errors;
+use crate::reply::Replies;
 use crate::resp::Protocol;
 use crate::resp::number::string2ll;
 use crate::resp::request::Request;
@@ -61,6 +62,14 @@ pub fn version(protocol: Protocol) -> &'static [u8] {
         Protocol::Resp2 => b"2",
         Protocol::Resp3 => b"3",
     }
+}
+
+/// Which replies a `CLIENT REPLY` asks for; `None` if there is anything wrong with it.
+pub fn wanted_replies(request: &Request<'_>) -> Option<Replies> {
+    let words: [(&[u8], Replies); 3] =
+        [(b"on", Replies::On), (b"off", Replies::Off), (b"skip", Replies::Skip)];
+    let word = request.get(2).filter(|_| request.len() == 3)?;
+    words.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, replies)| replies)
 }
 
 /// A database number as Redis takes it.

@@ -1,27 +1,28 @@
 //! Commands that nearside answers: who the session is, and what it is called.
 //!
 //! Invariants: each is executed when all earlier replies are in, and no request behind it is looked
-//! at before it is done.
+//! at before it is done; but for `CLIENT REPLY`, which is the queue's to follow in the order of the replies.
 
 use super::about;
 use super::changing::Then;
 use super::gate;
-use super::hello::{is_name, login_of, number};
+use super::hello::{is_name, login_of, number, wanted_replies};
 use super::state::Session;
 use crate::command::Local;
-use crate::pending::{Change, Changed, Pending};
+use crate::pending::{Change, Changed, Pending, send};
 use crate::process::{Ident, errors};
 use crate::request::Raw;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
 
+/// Changes nothing upstream, where replies are always on.
+const REPLY_ON: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n";
+
 impl Session {
     pub(super) fn answer_here(&mut self, local: Local, request: &Request<'_>, raw: Raw<'_>) {
         match local {
             Local::Quit => {
-                if !self.is_silent() {
-                    self.cx.queue.reply(b"+OK\r\n");
-                }
+                self.cx.queue.reply(b"+OK\r\n");
                 self.quit = true;
             }
             Local::Http => self.turn_away(),
@@ -31,6 +32,7 @@ impl Session {
                 self.cx.name.clear();
                 self.publish();
                 self.lock();
+                self.cx.queue.end_off();
                 self.cx.queue.reply(b"+RESET\r\n");
             }
             Local::ClientId => self.cx.queue.reply_with(|out| encode::integer(out, self.cx.client.id as i64)),
@@ -55,6 +57,7 @@ impl Session {
                 let change = Change::Library((*self.cx.client).clone(), attribute, value);
                 self.cx.forward(raw, |to| Pending::Changed(to, Changed::by(change)));
             }
+            Local::ClientReply => self.switch_replies(request, raw),
             Local::Select => match number(request.arg(1)) {
                 Some(db) => {
                     let ident = Ident { db, ..self.cx.key.ident.clone() };
@@ -67,6 +70,17 @@ impl Session {
             Local::Hello => self.hello(request),
             Local::Nearside => about::answer(&self.cx, request),
         }
+    }
+
+    /// `CLIENT REPLY`. Whether the user may say it is for the upstream to tell; what the client does not want it is asked for
+    /// all the same, and what becomes of that is then the queue's.
+    fn switch_replies(&mut self, request: &Request<'_>, raw: Raw<'_>) {
+        let cx = &self.cx;
+        let Some(replies) = wanted_replies(request) else {
+            return cx.forward_on(self.present_link(), raw, Pending::Relay);
+        };
+        let to = cx.slot(cx.queue.open_switch(replies));
+        let _ = send(self.present_link(), cx.now, |out| out.copy(REPLY_ON), Pending::Relay(to));
     }
 
     fn auth(&mut self, request: &Request<'_>, raw: Raw<'_>) {

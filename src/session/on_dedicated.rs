@@ -4,15 +4,18 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::command::Command;
-use super::dedicated::{Dedicated, Replies, is_reply_command};
+use super::dedicated::Dedicated;
 use super::effects::{effect_of, effect_of_local};
 use super::gate;
+use super::hello::wanted_replies;
 use super::unblock::unblocking;
 use crate::command::{Access, CacheRule, Kind, Local};
 use crate::pending::{
     Awaited, Barrier, Bypass, Change, Changed, Effect, Leaves, Pending, Transaction, Write, WriteSet,
     barrier, send,
 };
+use crate::process::errors;
+use crate::reply::Replies;
 use crate::request::{Context, Raw, keys_of};
 use crate::upstream::PING;
 
@@ -20,14 +23,13 @@ impl Dedicated {
     /// Carries a request out on the connection.
     pub fn execute(&mut self, cx: &Context, command: Command<'_>, raw: Raw<'_>) {
         let Command { row, kind, request } = command;
-        let quiet = self.replies != Replies::On || self.pushes().is_raw();
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
         if self.transaction.as_ref().is_some_and(refused) && cx.queue.waiting() == 0 {
             self.drop_refused(cx);
         }
         let raw = match kind {
             Kind::Local(local @ (Local::Auth | Local::Hello)) => {
-                match gate::on_dedicated(cx, local, &self.within(quiet), request, raw) {
+                match gate::on_dedicated(cx, local, &self.within(), request, raw) {
                     Some(raw) => raw,
                     None => return,
                 }
@@ -46,10 +48,7 @@ impl Dedicated {
                 let open = open.clone();
                 self.queue_up(cx, &open, command, effect, raw);
             }
-            _ if matches!(kind, Kind::Connection) && is_reply_command(row) => {
-                self.reply_command(cx, request, raw);
-            }
-            _ if quiet => self.unanswered(cx, command, effect, raw),
+            _ if self.pushes().is_raw() => self.send_unheard(cx, command, raw),
             _ => self.carry_out(cx, command, effect, raw),
         }
     }
@@ -64,17 +63,21 @@ impl Dedicated {
         raw: Raw<'_>,
     ) {
         let Command { row, kind, request } = command;
+        if kind == Kind::Local(Local::ClientReply)
+            && wanted_replies(request).is_some_and(|replies| replies != Replies::On)
+        {
+            // Redis leaves out the rest of the reply to `EXEC`, whose beginning is sent already.
+            return cx.queue.reply(&errors::line(errors::REPLY_IN_MULTI));
+        }
         let mut queued = open.borrow_mut();
         let place = queued.place();
         queued.write_set.add_queued(&cx.process, row, request, place);
         queued.add(kind, effect.clone());
         drop(queued);
         self.count_read(cx, row, request);
-        let barrier: Option<Barrier> = barrier(row, request).filter(|_| self.replies == Replies::On);
+        let barrier: Option<Barrier> = barrier(row, request);
         match (kind, effect) {
-            (Kind::Subscribe | Kind::Unsubscribe, _) if self.replies == Replies::On => {
-                self.subscribe(cx, command, raw);
-            }
+            (Kind::Subscribe | Kind::Unsubscribe, _) => self.subscribe(cx, command, raw),
             (_, effect) if barrier.is_some() => {
                 let leaves = effect.map(|effect| Leaves::one(&self.state, effect));
                 self.send(cx, raw, |to| Pending::Write(Box::new(Write::queued(to, barrier, leaves))));
@@ -84,7 +87,21 @@ impl Dedicated {
         }
     }
 
-    /// A request outside of transactions, whose reply the client wants.
+    /// A request of one who monitors: its reply cannot be told from what else comes, so nothing waits for it. Since
+    /// Redis 6.2 a monitor may touch no keys; but there are rights and settings.
+    fn send_unheard(&mut self, cx: &Context, Command { row, kind, request }: Command<'_>, raw: Raw<'_>) {
+        if kind == Kind::Local(Local::ClientReply) && wanted_replies(request) == Some(Replies::On) {
+            cx.queue.end_off();
+        }
+        let mut write_set = WriteSet::default();
+        if row.is_none_or(|row| row.access == Access::Write) {
+            write_set.add(&cx.process, row, request);
+        }
+        drop(write_set.fence(&cx.process, cx.now));
+        self.link.send_unheard(|out| raw.write(out));
+    }
+
+    /// A request outside of transactions.
     fn carry_out(&mut self, cx: &Context, command: Command<'_>, effect: Option<Effect>, raw: Raw<'_>) {
         let Command { row, kind, request } = command;
         match (kind, effect) {

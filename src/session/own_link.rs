@@ -1,6 +1,6 @@
 //! How a session's own connection is used: what is sent there, and what is awaited in return.
 
-use super::dedicated::{Dedicated, Replies};
+use super::dedicated::Dedicated;
 use crate::cache::Reason;
 use crate::command::{Access, CacheRule, Row};
 use crate::pending::{Effect, Leaves, Pending, WATCH, WriteSet, send};
@@ -28,13 +28,7 @@ impl Dedicated {
     }
 
     pub(super) fn relay(&mut self, cx: &Context, raw: Raw<'_>) {
-        if self.replies == Replies::On {
-            return self.send(cx, raw, Pending::Relay);
-        }
-        if self.replies == Replies::Skip {
-            self.replies = Replies::On;
-        }
-        self.link.send_unanswered(|out| raw.write(out));
+        self.send(cx, raw, Pending::Relay);
     }
 
     pub(super) fn send(&mut self, cx: &Context, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
@@ -44,9 +38,6 @@ impl Dedicated {
 
     /// Sends what changes the connection's state if the server accepts it.
     pub(super) fn leave(&mut self, cx: &Context, effect: Effect, raw: Raw<'_>) {
-        if self.replies != Replies::On {
-            return self.relay(cx, raw);
-        }
         let leaves = Leaves::one(&self.state, effect);
         self.send(cx, raw, |to| Pending::Leave(to, leaves));
     }

@@ -118,11 +118,6 @@ impl Session {
         self.quit
     }
 
-    /// Whether the client wants no reply.
-    pub(super) fn is_silent(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.is_silent())
-    }
-
     /// Whether the session may be ended between two requests. An open transaction dies with it, as with a server that
     /// is shut down.
     pub fn may_leave(&self) -> bool {

@@ -97,8 +97,8 @@ impl<C: ReplyHandler> Link<C> {
         Ok(())
     }
 
-    /// Queues what is answered by nothing. If the upstream is away it is dropped.
-    pub fn send_unanswered(&self, write: impl FnOnce(&mut Outgoing)) {
+    /// Queues what no reply is awaited for. If the upstream is away it is dropped.
+    pub fn send_unheard(&self, write: impl FnOnce(&mut Outgoing)) {
         if self.begin().is_err() {
             return;
         }

@@ -37,7 +37,7 @@ fn kinds() {
         ("XREAD NEWOPTION 1 STREAMS s 0", Kind::Blocking),
         ("TS.READ k 0 BLOCK 0 1", Kind::Blocking),
         ("CLIENT SETNAME x", Kind::Local(Local::ClientSetName)),
-        ("CLIENT REPLY OFF", Kind::Connection),
+        ("CLIENT REPLY OFF", Kind::Local(Local::ClientReply)),
         ("CLIENT SOMETHING", Kind::Connection),
         ("CLIENT LIST", Kind::Local(Local::ClientList)),
         ("CLIENT PAUSE 1", Kind::Plain),

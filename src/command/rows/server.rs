@@ -51,7 +51,7 @@ pub(super) const ROWS: &[Spec] = &[
     plain("client|no-evict", 3).kind(Kind::Connection),
     plain("client|no-touch", 3).kind(Kind::Connection),
     plain("client|pause", -3),
-    plain("client|reply", 3).kind(Kind::Connection),
+    plain("client|reply", 3).kind(Kind::Local(Local::ClientReply)),
     plain("client|setinfo", 4).kind(Kind::Local(Local::ClientSetInfo)),
     plain("client|setname", 3).kind(Kind::Local(Local::ClientSetName)),
     plain("client|tracking", -3).kind(Kind::Connection),
