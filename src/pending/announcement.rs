@@ -78,3 +78,62 @@ pub fn write(out: &mut BytesMut, process: &Process, key: &[u8], say: Say) -> boo
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a command's reply tells, of which keys, and where it stands in a transaction's.
+    type Told<'a> = (Tells, &'a [(&'a str, KeyUse)], Option<usize>);
+
+    /// What is said after `reply` of commands with these keys, as `key+`, `key-` and `key?`.
+    fn said(sayings: &[Told<'_>], reply: &str, kind: Kind, last: bool) -> String {
+        let sayings = sayings.iter().map(|(tells, keys, place)| Saying {
+            tells: *tells,
+            keys: keys.iter().map(|(key, usage)| (key.as_bytes().into(), *usage)).collect(),
+            place: *place,
+        });
+        let said = decide(sayings.collect(), reply.as_bytes(), At { kind, first: true, last });
+        let mark = |say| match say {
+            Say::Update => "+",
+            Say::Delete => "-",
+            Say::Look => "?",
+            Say::Nothing => "0",
+        };
+        let said =
+            said.into_iter().map(|(key, say)| format!("{}{}", String::from_utf8_lossy(&key), mark(say)));
+        said.collect::<Vec<_>>().join(" ")
+    }
+
+    const A: &[(&str, KeyUse)] = &[("a", KeyUse::Update)];
+    const GONE: &[(&str, KeyUse)] = &[("a", KeyUse::Delete)];
+
+    #[test]
+    fn one_command_s_reply_tells_of_its_keys() {
+        let one = |tells, keys, reply, kind| said(&[(tells, keys, None)], reply, kind, true);
+        assert_eq!(one(Tells::There, A, "+OK\r\n", Kind::Simple), "a+");
+        assert_eq!(one(Tells::There, A, "-ERR\r\n", Kind::Error), "");
+        assert_eq!(one(Tells::ThereIfNil, A, "$-1\r\n", Kind::Null), "a+", "a null is an answer here");
+        // RENAME a a: which of both was last is not known.
+        let both = [A[0], GONE[0]];
+        assert_eq!(one(Tells::There, &both, "+OK\r\n", Kind::Simple), "a?");
+    }
+
+    #[test]
+    fn of_a_transaction_each_place_tells_and_the_later_one_counts() {
+        let (set, del) = ((Tells::There, A, Some(0)), (Tells::MayBe, GONE, Some(1)));
+        let exec = |sayings: &[_], reply, kind| said(sayings, reply, kind, true);
+        assert_eq!(exec(&[set, del], "*2\r\n+OK\r\n:1\r\n", Kind::Aggregate), "a-");
+        assert_eq!(
+            exec(&[set, del], "*2\r\n+OK\r\n:0\r\n", Kind::Aggregate),
+            "a+",
+            "the later one did nothing"
+        );
+        assert_eq!(exec(&[set, del], "*2\r\n-ERR\r\n:1\r\n", Kind::Aggregate), "a-");
+        assert_eq!(exec(&[set], "*1\r\n-ERR\r\n", Kind::Aggregate), "");
+        assert_eq!(exec(&[set, del], "*-1\r\n", Kind::Null), "", "it was not carried out");
+        assert_eq!(exec(&[set, del], "-EXECABORT\r\n", Kind::Error), "");
+        // Not all of the reply is there: nobody has seen what it says.
+        assert_eq!(said(&[set], "*1\r\n+OK", Kind::Aggregate, false), "a?");
+    }
+}

@@ -71,4 +71,25 @@ mod tests {
             assert_eq!(all, expected, "cut at {cut}");
         }
     }
+
+    #[test]
+    fn only_so_much_is_held_of_an_element() {
+        let reply =
+            [format!("*2\r\n${}\r\n", HELD).into_bytes(), vec![b'x'; HELD], b"\r\n:1\r\n".to_vec()].concat();
+        for cut in [20, 1000, HELD + 4, HELD + 10] {
+            let (mut elements, mut found) = (Elements::default(), Vec::new());
+            let (a, b) = reply.split_at(cut);
+            for (first, piece) in [(true, a), (false, b)] {
+                elements.scan(piece, first, |i, kind, _| found.push((i, kind)));
+                assert!(elements.held.len() <= HELD, "cut at {cut}");
+            }
+            assert_eq!(found, [(0, Kind::Bulk), (1, Kind::Integer)], "cut at {cut}");
+        }
+        // Just as much is held whole.
+        let (mut elements, mut whole) = (Elements::default(), Vec::new());
+        let (a, b) = reply.split_at(4 + HELD);
+        elements.scan(a, true, |_, _, _| ());
+        elements.scan(b, false, |i, _, bytes| whole.extend((i == 0).then_some(bytes.len())));
+        assert_eq!(whole, [reply.len() - 8]);
+    }
 }

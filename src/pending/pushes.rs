@@ -183,4 +183,57 @@ mod tests {
         let awaited = Awaited::of("subscribe", 1);
         assert!(!pushes.is_push(Some(&awaited), Kind::Aggregate, &confirm("subscribe", 1)));
     }
+
+    #[test]
+    fn in_resp3_a_push_is_told_by_its_marker_and_a_confirmation_by_who_awaits_it() {
+        let pushes = Pushes::new(Protocol::Resp3);
+        let is_push = |awaited: Option<&Awaited>, word: &str| {
+            let mut frame = confirm(word, 1);
+            frame[0] = b'>';
+            pushes.is_push(awaited, Kind::Push, &frame)
+        };
+        let (mine, nobody_s) = (Awaited::of("psubscribe", 1), Awaited::of("subscribe.renamed", 1));
+        assert!(is_push(None, "subscribe") && is_push(None, "message"));
+        assert!(is_push(Some(&mine), "subscribe") && !is_push(Some(&mine), "psubscribe"));
+        // What an unknown command awaits may be a confirmation of any kind, and no message.
+        assert!(!is_push(Some(&nobody_s), "subscribe") && is_push(Some(&nobody_s), "message"));
+        pushes.listen();
+        assert!(!pushes.is_push(None, Kind::Aggregate, &confirm("subscribe", 1)), "an array is a reply");
+        pushes.be_raw();
+        assert!(pushes.is_raw() && pushes.is_push(Some(&mine), Kind::Simple, b"+OK\r\n"));
+    }
+
+    #[test]
+    fn a_confirmation_that_nobody_awaits_is_a_push_for_a_subscriber() {
+        let pushes = Pushes::new(Protocol::Resp2);
+        let unasked = |word| pushes.is_push(None, Kind::Aggregate, &confirm(word, 1));
+        assert!(!unasked("subscribe") && !pushes.is_restricted() && pushes.is_clean());
+        pushes.listen();
+        assert!(!unasked("subscribe") && !pushes.is_restricted() && !pushes.is_clean());
+        // Sent by a client that wants no replies.
+        pushes.listen_unasked();
+        assert!(unasked("subscribe") && !unasked("message") && pushes.is_restricted());
+        pushes.note(&confirm("subscribe", 1));
+        assert!(unasked("subscribe") && unasked("message") && !unasked("other"));
+        assert!(pushes.is_subscribed() && pushes.is_restricted());
+        pushes.note(&confirm("unsubscribe", 0));
+        assert!(!unasked("subscribe") && !pushes.is_subscribed() && !pushes.is_restricted());
+        assert!(!pushes.is_clean(), "it once was subscribed");
+        let raw = Pushes::new(Protocol::Resp2);
+        raw.be_raw();
+        assert!(!raw.is_clean());
+    }
+
+    #[test]
+    fn as_many_confirmations_are_awaited_as_there_are_channels() {
+        let pushes = Pushes::new(Protocol::Resp2);
+        let two = Awaited::of("subscribe", 2);
+        let one = pushes.confirmed(two, &confirm("subscribe", 1)).unwrap();
+        assert!(pushes.confirmed(one, &confirm("subscribe", 2)).is_none());
+        // Of all that there are, one each; and one if there is none.
+        let all = Awaited::of("unsubscribe", 0);
+        let last = pushes.confirmed(all, &confirm("unsubscribe", 1)).unwrap();
+        assert!(pushes.confirmed(last, &confirm("unsubscribe", 0)).is_none());
+        assert!(pushes.confirmed(Awaited::of("unsubscribe", 0), &confirm("unsubscribe", 0)).is_none());
+    }
 }

@@ -195,3 +195,6 @@ impl Leaves {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,3 +174,69 @@ pub fn barrier(row: Option<&Row>, request: &Request<'_>) -> Option<Barrier> {
     let Some(row) = row else { return Some(Barrier::Anything) };
     (row.keys(request, |_, _| ()) == KeySet::Unknown).then_some(Barrier::Keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Table;
+    use crate::resp::framer::{Limits, RequestFramer};
+
+    fn of(keys: usize) -> WriteSet {
+        WriteSet { keys: vec![b"k"[..].into(); keys], ..WriteSet::default() }
+    }
+
+    #[test]
+    fn more_keys_than_can_be_told_are_all_keys() {
+        for (more, all) in [(0, false), (1, true)] {
+            let mut set = of(MAX_KEYS - 10);
+            set.add_keys(&of(10 + more));
+            assert_eq!((set.all, set.keys.len()), (all, if all { 0 } else { MAX_KEYS }));
+            set.add_keys(&WriteSet::default());
+            assert_eq!(set.all, all, "once all, always all");
+        }
+        let (mut set, all) = (of(1), WriteSet { all: true, ..WriteSet::default() });
+        set.add_keys(&all);
+        assert!(set.all);
+    }
+
+    #[test]
+    fn the_wider_barrier_counts() {
+        let with = |barrier| WriteSet { barrier, ..WriteSet::default() };
+        let all = [None, Some(Barrier::Keys), Some(Barrier::Anything)];
+        for (i, one) in all.into_iter().enumerate() {
+            for (j, other) in all.into_iter().enumerate() {
+                let mut set = with(one);
+                set.add_keys(&with(other));
+                assert_eq!((set.barrier, set.is_barrier()), (all[i.max(j)], i.max(j) > 0));
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_change_anything_does_not_wait() {
+        for (all, barrier, waits) in
+            [(false, None, true), (true, None, false), (false, Some(Barrier::Keys), false)]
+        {
+            let mut set = WriteSet { all, barrier, ..WriteSet::default() };
+            set.may_wait();
+            assert_eq!(set.waits, waits);
+        }
+    }
+
+    #[test]
+    fn a_command_raises_a_barrier_if_it_may_write_what_it_does_not_name() {
+        let table = Table::builtin();
+        for (line, expected) in [
+            ("GET k", None),
+            ("SET k v", None),
+            ("EVAL s 1 k", Some(Barrier::Keys)),
+            ("FLUSHALL", None),
+            ("NOSUCH", Some(Barrier::Anything)),
+        ] {
+            let (mut framer, line) = (RequestFramer::new(Limits::default()), format!("{line}\r\n"));
+            framer.next(line.as_bytes()).unwrap();
+            let request = framer.request(line.as_bytes());
+            assert_eq!(barrier(table.lookup(&request), &request), expected, "{line}");
+        }
+    }
+}

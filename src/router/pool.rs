@@ -71,5 +71,7 @@ mod tests {
         (0..=MOST).for_each(|link| pool.put(a, link));
         assert_eq!(pool.idle.len(), MOST);
         assert_eq!(pool.idle[0].1, 1, "the oldest made room");
+        pool.clear();
+        assert_eq!(pool.take(&a), None);
     }
 }
