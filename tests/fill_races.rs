@@ -366,3 +366,24 @@ fn an_error_is_passed_on_and_not_kept() {
     assert_eq!(text(race.client.reply()), wrong);
     race.goes_upstream();
 }
+
+/// What comes behind a `MULTI` that the upstream refuses is carried out at once: it is a write like any other.
+#[test]
+fn a_write_behind_a_refused_multi() {
+    let mut race = Race::new();
+    race.read_old(At::AfterTheFill, |_| ());
+    race.upstream.answers("EVAL", ":1\r\n", 1);
+    let mut writer = race.nearside.connect();
+    writer.send(&[support::line("MULTI"), support::line(&format!("SET {KEY} new"))].concat());
+    race.upstream.expect("MULTI").reply("-NOPERM no\r\n");
+    let write = race.upstream.expect(&format!("SET {KEY} new"));
+    assert!(writer.reply().starts_with(b"-NOPERM"));
+    write.reply("+OK\r\n");
+    assert_eq!(writer.reply(), b"+OK\r\n");
+    // No message of it has come, and none is needed.
+    race.ask();
+    let (read, ttl) = race.fetched();
+    read.reply(NEW);
+    ttl.reply(":-1\r\n");
+    assert_eq!(race.client.reply(), NEW.as_bytes());
+}

@@ -123,6 +123,21 @@ fn values_above_max_value_are_passed_on_and_not_kept() {
     assert!(nearside.stat("bytes") < 6_000);
 }
 
+/// What had come of it, and was held to be kept, is passed on before the rest.
+#[test]
+fn a_value_that_proves_too_large_on_the_way_is_whole() {
+    let redis = Redis::start();
+    let nearside = Nearside::with(redis.address(), |config| config.max_value = 200_000);
+    let (mut client, mut direct) = (nearside.connect(), redis.connect());
+    for i in 0..10 {
+        let (key, value) = (format!("users/{i}"), format!("{i:07}").repeat(100_000));
+        direct.args(&[b"SET", key.as_bytes(), value.as_bytes()]);
+        assert!(client.value(&key).as_deref() == Some(&*value), "{i}");
+        assert!(!nearside.is_cached(&key));
+    }
+    assert_eq!(nearside.stat("bytes"), 0);
+}
+
 /// The binary, whose memory is its own.
 struct Process {
     child: Child,
