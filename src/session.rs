@@ -23,6 +23,7 @@ mod local;
 mod on_dedicated;
 mod own;
 mod own_link;
+mod phase;
 mod redirect;
 mod run;
 mod state;

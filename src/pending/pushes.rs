@@ -32,25 +32,28 @@ impl Awaited {
     }
 }
 
+/// What may come that answers no request.
+#[derive(Clone, Copy, PartialEq)]
+enum Hears {
+    /// Nothing, or what RESP3 marks.
+    Replies,
+    /// Messages: there are subscriptions, or were, or are asked for.
+    Messages,
+    /// All that comes (`MONITOR`).
+    Everything,
+}
+
 /// See the [module](self).
 pub struct Pushes {
     protocol: Cell<Protocol>,
-    /// Has, or had, subscriptions.
-    listening: Cell<bool>,
-    /// Everything that comes belongs to no request (`MONITOR`).
-    raw: Cell<bool>,
+    hears: Cell<Hears>,
     /// Channels, patterns and shard channels.
     subscribed: Cell<[i64; 3]>,
 }
 
 impl Pushes {
     pub fn new(protocol: Protocol) -> Self {
-        Self {
-            protocol: Cell::new(protocol),
-            listening: Cell::default(),
-            raw: Cell::default(),
-            subscribed: Cell::default(),
-        }
+        Self { protocol: Cell::new(protocol), hears: Cell::new(Hears::Replies), subscribed: Cell::default() }
     }
 
     /// From now on the connection speaks this.
@@ -60,15 +63,22 @@ impl Pushes {
 
     /// From now on arrays may be confirmations.
     pub fn listen(&self) {
-        self.listening.set(true);
+        if self.hears.get() == Hears::Replies {
+            self.hears.set(Hears::Messages);
+        }
     }
 
     pub fn be_raw(&self) {
-        self.raw.set(true);
+        self.hears.set(Hears::Everything);
     }
 
     pub fn is_raw(&self) -> bool {
-        self.raw.get()
+        self.hears.get() == Hears::Everything
+    }
+
+    /// Whether there are, or were, subscriptions.
+    pub fn has_listened(&self) -> bool {
+        self.hears.get() == Hears::Messages
     }
 
     pub fn is_subscribed(&self) -> bool {
@@ -82,18 +92,16 @@ impl Pushes {
 
     /// Whether nobody was ever subscribed here, nor saw what others say.
     pub fn is_clean(&self) -> bool {
-        !self.listening.get() && !self.raw.get()
+        self.hears.get() == Hears::Replies
     }
 
     /// Whether the frame that begins with `start` answers no request; `awaited` if a subscription is the next that
     /// has no reply.
     pub fn is_push(&self, awaited: Option<&Awaited>, kind: Kind, start: &[u8]) -> bool {
-        if self.raw.get() {
-            return true;
-        }
         match kind {
+            _ if self.is_raw() => true,
             Kind::Push => !awaited.is_some_and(|awaited| awaited.is(message_word(start))),
-            Kind::Aggregate if self.listening.get() && self.protocol.get() == Protocol::Resp2 => {
+            Kind::Aggregate if self.has_listened() && self.protocol.get() == Protocol::Resp2 => {
                 let word = message_word(start);
                 if awaited.is_some_and(|awaited| awaited.is(word)) {
                     return false;
@@ -164,6 +172,17 @@ mod tests {
             pushes.note(&confirm(word, count));
             assert_eq!(pushes.subscribed.get(), expected, "{word} {count}");
         }
+    }
+
+    #[test]
+    fn whoever_monitors_hears_everything_for_good() {
+        let pushes = Pushes::new(Protocol::Resp2);
+        assert!(pushes.is_clean() && !pushes.has_listened());
+        pushes.listen();
+        assert!(!pushes.is_clean() && pushes.has_listened() && !pushes.is_raw());
+        pushes.be_raw();
+        pushes.listen();
+        assert!(!pushes.is_clean() && pushes.is_raw() && pushes.is_push(None, Kind::Simple, b"+OK\r\n"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub const DEBUG: Flags = 1 << 7;
 pub const REPLICA: Flags = 1 << 8;
 /// What is not followed here: it stays until the session ends or is reset.
 pub const OTHER: Flags = 1 << 9;
+/// Binds nobody; but the connection is not fit for the next session.
+const WORN: Flags = 1 << 10;
 
 /// Who the session has become there.
 #[derive(Clone, Default)]
@@ -63,8 +65,6 @@ pub struct State {
     /// Requests sent so far, and which of them holds for the next.
     sent: Cell<u64>,
     once: Cell<u64>,
-    /// Not fit for the next session, though nothing may be left.
-    worn: Cell<bool>,
     became: RefCell<Became>,
 }
 
@@ -72,7 +72,7 @@ impl State {
     /// Whether the connection holds any, or may.
     pub fn holds(&self) -> bool {
         let once = self.once.get();
-        self.flags.get() != 0 || self.open.get() > 0 || once > 0 && once == self.sent.get()
+        self.flags.get() & !WORN != 0 || self.open.get() > 0 || once > 0 && once == self.sent.get()
     }
 
     pub fn may_have(&self, flag: Flags) -> bool {
@@ -87,7 +87,7 @@ impl State {
 
     /// Whether it was never other than as it was made, but for the database.
     pub fn is_clean(&self) -> bool {
-        !self.worn.get()
+        self.flags.get() & WORN == 0
     }
 
     pub fn is_named(&self) -> bool {
@@ -98,19 +98,23 @@ impl State {
         self.became.borrow().clone()
     }
 
+    fn set(&self, flags: Flags) {
+        self.flags.set(self.flags.get() | flags);
+    }
+
     fn apply(&self, effect: &Effect, pushes: &Pushes) {
         match effect {
-            Effect::Set(flag) => {
-                self.flags.set(self.flags.get() | flag);
-                self.worn.set(self.worn.get() || *flag != WATCH);
-            }
+            // A connection that only watched is as it was.
+            Effect::Set(WATCH) => self.set(WATCH),
+            Effect::Set(flag) => self.set(flag | WORN),
             Effect::Clear(flag) => self.flags.set(self.flags.get() & !flag),
             Effect::Once(seq) => self.once.set(*seq),
-            Effect::Wear => self.worn.set(true),
+            Effect::Wear => self.set(WORN),
             Effect::Become(became) => {
                 let Became { db, protocol, login, name } = &**became;
-                let more_than_db = protocol.is_some() || login.is_some() || name.is_some();
-                self.worn.set(self.worn.get() || more_than_db);
+                if protocol.is_some() || login.is_some() || name.is_some() {
+                    self.set(WORN);
+                }
                 protocol.iter().for_each(|protocol| pushes.speak(*protocol));
                 let mut known = self.became.borrow_mut();
                 known.db = db.or(known.db);

@@ -5,12 +5,12 @@
 //!   the cache; writes take their fences and make their announcements all the same. A transaction's are
 //!   taken and made with its `EXEC`.
 //! - The connection is used again only if nothing of the session is left on it; else it is closed.
-//! - What keeps the session here is what the server has accepted (see [`State`]).
+//! - What keeps the session here is what the server has accepted: its [`Phase`], and its [`State`].
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::gate::Within;
+use super::phase::Phase;
 use super::redirect::Lead;
 use super::tunnel::Said;
 use super::waits::Waits;
@@ -29,8 +29,6 @@ pub struct Dedicated {
     pub(super) transaction: Option<Rc<RefCell<Transaction>>>,
     /// All else that is left on the connection.
     pub(super) state: Rc<State>,
-    /// Has ever subscribed.
-    pub(super) subscribes: bool,
     pub(super) waits: Waits,
     /// What a tunnel would have to say again.
     pub(super) said: Said,
@@ -51,7 +49,6 @@ impl Dedicated {
             link,
             transaction: None,
             state: Rc::default(),
-            subscribes: false,
             waits: Waits::default(),
             said: Said::default(),
             aside,
@@ -66,13 +63,21 @@ impl Dedicated {
         &self.link.client().pushes
     }
 
+    pub(super) fn phase(&self) -> Phase {
+        let pushes = self.pushes();
+        match () {
+            () if self.aside.is_some() => Phase::Aside,
+            () if self.transaction.is_some() => Phase::Transaction,
+            () if pushes.is_raw() => Phase::Monitor,
+            () if pushes.is_restricted() => Phase::Subscriber,
+            () if pushes.is_subscribed() => Phase::Listener,
+            () => Phase::Plain,
+        }
+    }
+
     /// Whether the connection holds state of the session.
     pub fn has_state(&self) -> bool {
-        self.transaction.is_some()
-            || self.state.holds()
-            || self.pushes().is_subscribed()
-            || self.pushes().is_raw()
-            || self.alone.is_target()
+        !matches!(self.phase(), Phase::Plain | Phase::Aside) || self.state.holds() || self.alone.is_target()
     }
 
     /// The session's tracking leads there from now on.
@@ -91,8 +96,7 @@ impl Dedicated {
     /// Whether all that was written here is carried out. If not, the session is woken when it is: what comes next may go
     /// another way.
     pub fn is_done(&self) -> bool {
-        // Of a monitor's, replies cannot be told from what else comes.
-        self.pushes().is_raw() || self.link.in_flight() == 0
+        self.phase() == Phase::Monitor || self.link.in_flight() == 0
     }
 
     /// Forgets a transaction that the server has refused: whatever came behind its `MULTI` is done.
@@ -123,23 +127,23 @@ impl Dedicated {
 
     /// Whether such a command is answered by nearside even now.
     pub fn answers_here(&self, local: Local) -> bool {
-        let open = self.transaction.is_none() && !self.pushes().is_raw();
-        let plain = open && !self.pushes().is_restricted();
+        let phase = self.phase();
+        let free = phase.is_free();
         match local {
             Local::Quit | Local::Http | Local::Reset => true,
             Local::Hello | Local::Auth | Local::Select => false,
             // That a subscriber may not say it is the upstream's to tell.
-            Local::ClientReply => open,
-            Local::ClientGetName | Local::ClientSetName => plain && !self.state.is_named(),
-            Local::ClientId | Local::ClientSetInfo | Local::Nearside => plain,
-            Local::ClientInfo | Local::ClientList | Local::ClientKill => plain,
+            Local::ClientReply => free || phase == Phase::Subscriber,
+            Local::ClientGetName | Local::ClientSetName => free && !self.state.is_named(),
+            Local::ClientId | Local::ClientSetInfo | Local::Nearside => free,
+            Local::ClientInfo | Local::ClientList | Local::ClientKill => free,
         }
     }
 
     /// What is asked about clients where nearside cannot answer the upstream answers as it can. `muted` if the client wants
     /// no reply.
     pub fn kind_here(&self, row: Option<&Row>, kind: Kind, muted: bool) -> Kind {
-        let plain = || self.transaction.is_none() && !muted && !self.pushes().is_restricted();
+        let plain = || !muted && !matches!(self.phase(), Phase::Transaction | Phase::Subscriber);
         match kind {
             // The debugger answers it, and speaks to the client until its end.
             Kind::Plain if self.state.may_have(DEBUG) && plain() && row.is_some_and(is_script) => {
@@ -154,7 +158,7 @@ impl Dedicated {
     /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
     /// depends on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
     pub fn holds_back(&self, kind: Kind) -> bool {
-        if matches!(kind, Kind::Local(_)) || self.aside.is_some() {
+        if matches!(kind, Kind::Local(_)) || self.phase() == Phase::Aside {
             return true;
         }
         let unsure = |transaction: &Rc<RefCell<Transaction>>| !transaction.borrow().answered;
@@ -169,15 +173,6 @@ impl Dedicated {
         }
         let command: [&[u8]; 3] = [b"CLIENT", b"SETNAME", &cx.name];
         send(&self.link, cx.now, |out| out.with(|tail| encode::command(tail, &command)), Pending::Name);
-    }
-
-    /// What depends on it when the client logs in here.
-    pub(super) fn within(&self) -> Within {
-        match self.transaction {
-            Some(_) => Within::Transaction,
-            None if self.pushes().is_restricted() => Within::Subscription,
-            None => Within::Nothing,
-        }
     }
 
     /// The database that the session is in here.

@@ -10,6 +10,7 @@
 use bytes::BytesMut;
 
 use super::hello::{Hello, login_of, parse_hello, version};
+use super::phase::Phase;
 use crate::command::{Local, Row};
 use crate::process::{Password, errors};
 use crate::request::{Context, Raw};
@@ -51,26 +52,18 @@ pub fn hello(password: &Password, login: Option<&Login>, locked: bool) -> Result
     }
 }
 
-/// In what state the connection of its own is on which a session says `AUTH` or `HELLO`.
-pub enum Within {
-    Nothing,
-    Transaction,
-    /// A RESP2 subscriber, who may say neither.
-    Subscription,
-}
-
-/// What goes upstream for an `AUTH` or a `HELLO` on a session's own connection: without the login if that is
+/// What goes upstream for an `AUTH` or a `HELLO` on a session's own connection in this phase: without the login if that is
 /// for nearside, which has looked at it. `None` if it was answered.
 pub fn on_dedicated<'a>(
     cx: &Context,
     local: Local,
-    within: &Within,
+    phase: Phase,
     request: &Request<'_>,
     raw: Raw<'a>,
 ) -> Option<Raw<'a>> {
     let Some(password) = &cx.process.settings.password else { return Some(raw) };
     let is_auth = local == Local::Auth;
-    if matches!(within, Within::Subscription) {
+    if phase == Phase::Subscriber {
         // The server refuses it whatever stands behind it.
         return Some(if is_auth { command(&[b"AUTH", b""]) } else { command(&[b"HELLO"]) });
     }
@@ -80,9 +73,8 @@ pub fn on_dedicated<'a>(
             .ok_or(errors::SYNTAX.into()),
         false => parse_hello(request),
     };
-    let in_transaction = matches!(within, Within::Transaction);
     let checked = parsed.and_then(|hello| match &hello.login {
-        Some(_) if in_transaction => Err(errors::AUTH_IN_MULTI.into()),
+        Some(_) if phase == Phase::Transaction => Err(errors::AUTH_IN_MULTI.into()),
         Some(login) if !password.lets_in(login) => Err(errors::WRONGPASS.into()),
         _ => Ok(hello),
     });

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::dedicated::Dedicated;
+use super::phase::Phase;
 use crate::pending::{Link, Pending, Write, send};
 use crate::reply::ReplyQueue;
 use crate::request::{Context, Outbound};
@@ -23,7 +24,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mi
 impl Dedicated {
     /// Whether what is open here may never be answered.
     pub fn may_never_end(&self, queue: &ReplyQueue) -> bool {
-        self.pushes().is_raw() || self.waits.may_never_end(queue)
+        self.phase() == Phase::Monitor || self.waits.may_never_end(queue)
     }
 
     /// Lets what waits at the server go: as if its time was over, or with an error if the process stops.

@@ -8,6 +8,7 @@ use super::dedicated::Dedicated;
 use super::effects::{effect_of, effect_of_local};
 use super::gate;
 use super::hello::wanted_replies;
+use super::phase::Phase;
 use super::unblock::unblocking;
 use crate::command::{Access, CacheRule, Kind, Local};
 use crate::pending::{
@@ -29,7 +30,7 @@ impl Dedicated {
         }
         let raw = match kind {
             Kind::Local(local @ (Local::Auth | Local::Hello)) => {
-                match gate::on_dedicated(cx, local, &self.within(), request, raw) {
+                match gate::on_dedicated(cx, local, self.phase(), request, raw) {
                     Some(raw) => raw,
                     None => return,
                 }
@@ -48,7 +49,7 @@ impl Dedicated {
                 let open = open.clone();
                 self.queue_up(cx, &open, command, effect, raw);
             }
-            _ if self.pushes().is_raw() => self.send_unheard(cx, command, raw),
+            _ if self.phase() == Phase::Monitor => self.send_unheard(cx, command, raw),
             _ => self.carry_out(cx, command, effect, raw),
         }
     }
@@ -160,7 +161,6 @@ impl Dedicated {
     /// A confirmation comes for each channel. Of UNSUBSCRIBE without arguments there is one for each that the
     /// connection has, or one if there is none.
     fn subscribe(&mut self, cx: &Context, Command { row, request, .. }: Command<'_>, raw: Raw<'_>) {
-        self.subscribes = true;
         self.pushes().listen();
         let awaited = Awaited::of(row.map_or("", |row| &row.name), request.len() - 1);
         self.send(cx, raw, |to| Pending::Subscribe(to, awaited));
@@ -193,7 +193,7 @@ impl Dedicated {
     }
 
     fn local(&mut self, cx: &Context, local: Local, effect: Option<Effect>, raw: Raw<'_>) {
-        if self.pushes().is_restricted() {
+        if self.phase() == Phase::Subscriber {
             // Not allowed there: the server says so, and nothing changes.
             return self.relay(cx, raw);
         }

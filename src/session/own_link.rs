@@ -1,6 +1,7 @@
 //! How a session's own connection is used: what is sent there, and what is awaited in return.
 
 use super::dedicated::Dedicated;
+use super::phase::Phase;
 use crate::cache::Reason;
 use crate::command::{Access, CacheRule, Row};
 use crate::pending::{Effect, Leaves, Pending, WATCH, WriteSet, send};
@@ -14,9 +15,9 @@ impl Dedicated {
         let Some(row) = row.filter(|row| row.access == Access::Read) else { return };
         cx.process.cache.count(match row.cache(request) {
             CacheRule::Never => Reason::Uncacheable,
-            _ if self.transaction.is_some() => Reason::Transaction,
+            _ if self.phase() == Phase::Transaction => Reason::Transaction,
             _ if self.state.may_have(WATCH) => Reason::Watching,
-            _ if self.subscribes => Reason::Subscribed,
+            _ if self.pushes().has_listened() => Reason::Subscribed,
             _ => Reason::Dedicated,
         });
     }
