@@ -229,9 +229,6 @@ mod tests {
         assert!(!unasked("subscribe") && !pushes.is_restricted() && pushes.is_clean());
         pushes.listen();
         assert!(!unasked("subscribe") && !pushes.is_restricted() && !pushes.is_clean());
-        // Sent by a client that wants no replies.
-        pushes.listen_unasked();
-        assert!(unasked("subscribe") && !unasked("message") && pushes.is_restricted());
         pushes.note(&confirm("subscribe", 1));
         assert!(unasked("subscribe") && unasked("message") && !unasked("other"));
         assert!(pushes.is_subscribed() && pushes.is_restricted());

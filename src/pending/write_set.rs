@@ -181,37 +181,6 @@ mod tests {
     use crate::command::Table;
     use crate::resp::framer::{Limits, RequestFramer};
 
-    fn of(keys: usize) -> WriteSet {
-        WriteSet { keys: vec![b"k"[..].into(); keys], ..WriteSet::default() }
-    }
-
-    #[test]
-    fn more_keys_than_can_be_told_are_all_keys() {
-        for (more, all) in [(0, false), (1, true)] {
-            let mut set = of(MAX_KEYS - 10);
-            set.add_keys(&of(10 + more));
-            assert_eq!((set.all, set.keys.len()), (all, if all { 0 } else { MAX_KEYS }));
-            set.add_keys(&WriteSet::default());
-            assert_eq!(set.all, all, "once all, always all");
-        }
-        let (mut set, all) = (of(1), WriteSet { all: true, ..WriteSet::default() });
-        set.add_keys(&all);
-        assert!(set.all);
-    }
-
-    #[test]
-    fn the_wider_barrier_counts() {
-        let with = |barrier| WriteSet { barrier, ..WriteSet::default() };
-        let all = [None, Some(Barrier::Keys), Some(Barrier::Anything)];
-        for (i, one) in all.into_iter().enumerate() {
-            for (j, other) in all.into_iter().enumerate() {
-                let mut set = with(one);
-                set.add_keys(&with(other));
-                assert_eq!((set.barrier, set.is_barrier()), (all[i.max(j)], i.max(j) > 0));
-            }
-        }
-    }
-
     #[test]
     fn what_may_change_anything_does_not_wait() {
         for (all, barrier, waits) in

@@ -1,4 +1,5 @@
 use super::*;
+use crate::reply::ReplyQueue;
 
 const OK: At = At { kind: Kind::Simple, first: true, last: true };
 const NO: At = At { kind: Kind::Error, first: true, last: true };
@@ -7,8 +8,15 @@ fn pushes() -> Pushes {
     Pushes::new(Protocol::Resp2)
 }
 
+/// The slot of a session's first reply.
+fn to() -> ReplySlot {
+    let queue = Rc::new(ReplyQueue::new(1 << 20));
+    let slot = queue.open();
+    ReplySlot { queue, slot }
+}
+
 fn one(state: &Rc<State>, effect: Effect, reply: &[u8], at: At) {
-    Leaves::one(state, effect).reply(reply, at, &pushes());
+    Leaves::one(state, effect).reply(reply, at, &pushes(), &to());
 }
 
 fn become_(became: Became) -> Effect {
@@ -24,7 +32,7 @@ fn a_request_counts_until_it_is_answered_and_for_good_if_it_is_accepted() {
         assert!(!state.holds() && !state.may_have(TRACKING));
         let mut leaves = Leaves::one(&state, Effect::Set(TRACKING));
         assert!(state.holds() && state.may_have(TRACKING) && !state.may_have(WATCH));
-        leaves.reply(reply, at, &pushes());
+        leaves.reply(reply, at, &pushes(), &to());
         assert_eq!([state.holds(), state.may_have(TRACKING), !state.is_clean()], [stays; 3]);
         one(&state, Effect::Clear(TRACKING), b"-ERR\r\n", NO);
         assert_eq!(state.holds(), stays, "it was not taken away");
@@ -38,9 +46,9 @@ fn a_request_counts_until_it_is_answered_and_for_good_if_it_is_accepted() {
 fn what_two_ask_for_is_asked_for_until_both_are_answered() {
     let state = Rc::<State>::default();
     let [mut first, mut second] = [NO_TOUCH, NO_EVICT].map(|flag| Leaves::one(&state, Effect::Set(flag)));
-    first.reply(b"-ERR\r\n", NO, &pushes());
+    first.reply(b"-ERR\r\n", NO, &pushes(), &to());
     assert!(state.holds() && state.may_have(NO_TOUCH) && state.may_have(NO_EVICT));
-    second.reply(b"-ERR\r\n", NO, &pushes());
+    second.reply(b"-ERR\r\n", NO, &pushes(), &to());
     assert!(!state.holds() && !state.may_have(NO_TOUCH));
     one(&state, Effect::Set(NO_TOUCH), b"+OK\r\n", OK);
     one(&state, Effect::Set(NO_TOUCH), b"+OK\r\n", OK);
@@ -99,23 +107,12 @@ fn who_the_session_has_become_is_gathered() {
 }
 
 #[test]
-fn what_nobody_has_confirmed_counts_and_is_not_taken_away() {
-    let state = Rc::<State>::default();
-    state.assume(&Effect::Set(DEBUG), &pushes());
-    assert!(state.may_have(DEBUG) && !state.may_have(OTHER));
-    state.assume(&Effect::Clear(DEBUG), &pushes());
-    assert!(state.may_have(DEBUG));
-    state.assume(&become_(Became { db: Some(3), ..Became::default() }), &pushes());
-    assert!(state.may_have(OTHER) && state.became().db == Some(3));
-}
-
-#[test]
 fn a_transaction_leaves_what_its_accepted_commands_leave() {
     let exec = |reply: &[u8], at: At| {
         let (state, pushes) = (Rc::<State>::default(), pushes());
         one(&state, Effect::Set(WATCH), b"+OK\r\n", OK);
         let effects = vec![(0, Effect::Set(TRACKING)), (1, Effect::Set(NO_EVICT)), (2, Effect::Confirm)];
-        Leaves::exec(&state, effects).reply(reply, at, &pushes);
+        Leaves::exec(&state, effects).reply(reply, at, &pushes, &to());
         let has = [WATCH, TRACKING, NO_EVICT].map(|flag| state.may_have(flag));
         (has, pushes.is_subscribed(), state.open.get())
     };
