@@ -20,7 +20,7 @@
 //!   ([`Cache::note_bypass`]).
 //! - Memory: the sum of the entries' costs stays within `max_bytes`, except for the one entry being added.
 //!
-//! `session` looks up, leases and fences; `upstream`'s replies fill; `feed` invalidates.
+//! `request` looks up, leases and fences; `pending` fills; `feed` invalidates.
 //!
 //! Locks: one short mutex for each shard. Nothing of ours is called while one is held, except the two
 //! closures of [`Cache::lookup`], which must not call back. Waiters are told after the lock is released.

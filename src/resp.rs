@@ -8,7 +8,7 @@
 //! - Nothing is allocated because of a length or a count that a peer merely declared.
 //! - What meets untrusted bytes does not recurse, except [`decode`], whose depth is bounded.
 //!
-//! `session` frames with [`framer`] and answers with [`encode`]; `upstream` finds replies with [`scanner`]
+//! `worker` frames with [`framer`], `session` answers with [`encode`]; `upstream` finds replies with [`scanner`]
 //! and reads its own control replies with [`decode`].
 
 pub mod decode;

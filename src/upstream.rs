@@ -10,7 +10,7 @@
 //!   next attempt to connect comes after a delay that doubles up to a bound, with jitter.
 //! - Replies are handed over as the bytes that came.
 //!
-//! A link belongs to one thread. What is to be done with replies is the [`ReplyHandler`]'s affair (`session`, `feed`).
+//! A link belongs to one thread. What is to be done with replies is the [`ReplyHandler`]'s affair (`pending`, `feed`).
 
 mod backoff;
 mod client;

@@ -129,7 +129,8 @@ impl Router {
         if link.is_up() && !is_old {
             handler.disown();
             let of = (key.node.id, self.process.idents.number(&key.ident), key.login.clone());
-            self.pool.borrow_mut().put(of, link);
+            let given_up = self.pool.borrow_mut().put(of, link);
+            drop(given_up);
         }
     }
 }

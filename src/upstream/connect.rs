@@ -15,7 +15,7 @@ use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 use crate::resp::{Protocol, encode};
 
 /// What a connection logs in with.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Login {
     /// `None` is the upstream's default user.
     pub user: Option<Vec<u8>>,

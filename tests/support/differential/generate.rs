@@ -243,7 +243,7 @@ impl Generator {
             80..94 => {
                 let family = self.random.below(3);
                 let mut line = ["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"][family].to_string();
-                // Of several, which comes first hangs on the server's hash seed.
+                // Of several, which comes first depends on the server's hash seed.
                 if self.random.below(3) == 0 || state.subs[family].len() > 1 {
                     line += &format!(" {}{}", self.channel(), if family == 1 { "*" } else { "" });
                 }
