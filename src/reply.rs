@@ -7,6 +7,7 @@ mod queue;
 mod room;
 mod slot;
 mod slots;
+mod wishes;
 
 pub use queue::{MAX_SPARE, ReplyQueue, WriteOutcome};
 pub use slot::ReplySlot;

@@ -67,15 +67,6 @@ impl ReplyQueue {
         inner.first + inner.slots.len() as u64 - 1
     }
 
-    /// Opens the next slot for what tells which replies the client wants, if the upstream takes that.
-    pub fn open_switch(&self, replies: Replies) -> u64 {
-        let slot = self.open();
-        if let Some(slot) = self.0.borrow_mut().slots.back_mut() {
-            slot.switch = Some(replies);
-        }
-        slot
-    }
-
     /// Opens the next slot for a read of `key` that waits for another's flight.
     pub fn open_joined(&self, request: &[u8], key: &[u8]) -> u64 {
         let slot = self.open();
@@ -173,42 +164,6 @@ impl ReplyQueue {
             }
         }
         given
-    }
-
-    /// Whether the client wants no reply to what comes next, if all that came before is answered.
-    pub fn is_muted(&self) -> bool {
-        self.0.borrow().replies != Replies::On
-    }
-
-    /// The client wants all replies again.
-    pub fn end_off(&self) {
-        let mut inner = self.0.borrow_mut();
-        if inner.replies == Replies::Off {
-            inner.replies = Replies::On;
-        }
-    }
-
-    /// A reply that belongs to no request, for it cannot be told to which.
-    pub fn push_reply(&self, bytes: Bytes) {
-        if !self.is_muted() {
-            self.push(bytes);
-        }
-    }
-
-    /// The slot's reply is a confirmation.
-    pub(super) fn confirms(&self, slot: u64) {
-        if let Some(slot) = self.0.borrow_mut().slot(slot) {
-            slot.confirms = true;
-        }
-    }
-
-    /// The slot's reply has this confirmation in it, which the client gets even if it does not want the reply.
-    pub(super) fn confirms_within(&self, slot: u64, element: &[u8]) {
-        let mut inner = self.0.borrow_mut();
-        if slot == inner.first && inner.replies != Replies::On {
-            inner.out.copy(element);
-            inner.wake();
-        }
     }
 
     /// What belongs to no request: a message. Replies come from the same connection and in its order, so
