@@ -18,7 +18,7 @@ mod watch;
 mod why;
 
 pub use clients::{Alone, Call, Client, NOBODY, Who};
-pub use idents::Ident;
+pub use idents::{Ident, Idents};
 pub use inbox::{Inbox, Message, Ticket};
 pub use info::section;
 pub use node::{FeedUp, Node, NodeId, Topology};

@@ -233,3 +233,30 @@ fn who_the_session_became_goes_back_with_it() {
     assert_eq!(client.text("ACL WHOAMI"), "$7\r\ndefault\r\n");
     assert_eq!(client.text("GET users/none"), "$-1\r\n");
 }
+
+#[test]
+fn what_nearside_answers_is_for_whom_the_session_has_become_there() {
+    let redis = Redis::start();
+    redis.connect().cmd("ACL SETUSER bob on >p ~bob:* +@all");
+    let nearside = Nearside::start(redis.address());
+    let mut owner = nearside.connect();
+    for key in ["secret", "bob:mine"] {
+        owner.cmd(&format!("SET {key} v"));
+        eventually("it is cached", || {
+            owner.cmd(&format!("GET {key}"));
+            nearside.is_cached(key)
+        });
+    }
+    for hold in ["WATCH bob:x", "CLIENT NO-EVICT ON"] {
+        let mut client = nearside.connect_resp3();
+        say(&mut client, &[hold]);
+        assert!(client.text("HELLO 2 AUTH bob p").starts_with("*14\r\n"), "{hold}");
+        assert_eq!(client.text("CLIENT GETNAME"), "$-1\r\n", "{hold}: it speaks RESP2 now");
+        assert!(client.text("NEARSIDE STATS").starts_with('$'), "{hold}");
+        assert_eq!(client.text("NEARSIDE KEYS"), "*0\r\n", "{hold}: nothing was read for bob");
+        let why = client.text("NEARSIDE WHY secret");
+        assert!(why.contains("cached: no"), "{hold}: {why}");
+        assert_eq!(client.text("NEARSIDE FLUSH"), "+OK\r\n");
+        assert!(nearside.is_cached("secret"), "{hold}: what is not bob's he cannot make nearside forget");
+    }
+}

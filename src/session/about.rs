@@ -6,7 +6,7 @@ use super::glob::glob;
 use crate::cache::{IdentId, Reason};
 use crate::namespace::Tracking;
 use crate::pending::{Change, Changed, Pending};
-use crate::process::{errors, section, why};
+use crate::process::{Ident, Idents, errors, section, why};
 use crate::request::{Context, Raw};
 use crate::resp::encode;
 use crate::resp::request::Request;
@@ -30,9 +30,10 @@ const HELP: &[&str] = &[
 /// Keys that `NEARSIDE KEYS` gives if it is not told how many.
 const KEYS: usize = 1000;
 
-pub fn answer(cx: &Context, request: &Request<'_>) {
+/// Answers `NEARSIDE …` for a session that speaks as `who`.
+pub fn answer(cx: &Context, who: &Ident, request: &Request<'_>) {
     let subcommand = request.get(1).unwrap_or(b"HELP").to_ascii_uppercase();
-    let protocol = cx.key.ident.protocol;
+    let protocol = who.protocol;
     let lines = |lines: &[String]| {
         cx.queue.reply_with(|out| {
             encode::array(out, lines.len());
@@ -48,13 +49,13 @@ pub fn answer(cx: &Context, request: &Request<'_>) {
             let section = section(&cx.process);
             cx.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", section.as_bytes()));
         }
-        (b"KEYS", _) => keys(cx, request),
+        (b"KEYS", _) => keys(cx, who, request),
         (b"WHY", 3) => {
-            let mut known = why(&cx.process, request.arg(2), cx.key.ident.user.as_deref());
+            let mut known = why(&cx.process, request.arg(2), who.user.as_deref());
             known.extend(untracked(cx, request.arg(2)));
             lines(&known);
         }
-        (b"FLUSH", 2..) => flush(cx, request),
+        (b"FLUSH", 2..) => flush(cx, who, request),
         (b"CONFIG", 2) => {
             let all = &cx.process.settings.described;
             cx.queue.reply_with(|out| {
@@ -75,11 +76,11 @@ pub fn answer(cx: &Context, request: &Request<'_>) {
     }
 }
 
-fn keys(cx: &Context, request: &Request<'_>) {
+fn keys(cx: &Context, who: &Ident, request: &Request<'_>) {
     let Some((pattern, count)) = keys_wanted(request) else {
         return cx.queue.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]"));
     };
-    let mut theirs = Theirs::of(cx);
+    let mut theirs = Theirs::of(cx, who);
     let matches = |key: &[u8], ident| pattern.is_none_or(|pattern| glob(pattern, key)) && theirs.has(ident);
     let keys = cx.process.cache.keys(count, cx.process.now(), matches);
     cx.queue.reply_with(|out| {
@@ -89,16 +90,18 @@ fn keys(cx: &Context, request: &Request<'_>) {
 }
 
 /// Forgets the keys that are named, or everything: of nearside's own user all of it, of another what was fetched for it.
-fn flush(cx: &Context, request: &Request<'_>) {
-    let (cache, now, own) = (&cx.process.cache, cx.process.now(), cx.key.ident.user.is_none());
+fn flush(cx: &Context, who: &Ident, request: &Request<'_>) {
+    let (cache, now, own) = (&cx.process.cache, cx.process.now(), who.user.is_none());
     match request.len() {
         2 if own => cache.flush(Reason::Flushed),
-        2 => cache.forget_all_of(Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
+        2 => cache.forget_all_of(Reason::Flushed, now, |ident| Theirs::of(cx, who).has(ident)),
         _ => {
             for key in request.args().skip(2) {
                 match own {
                     true => cache.invalidate(key, Reason::Flushed, now),
-                    false => cache.forget_of(key, Reason::Flushed, now, |ident| Theirs::of(cx).has(ident)),
+                    false => {
+                        cache.forget_of(key, Reason::Flushed, now, |ident| Theirs::of(cx, who).has(ident))
+                    }
                 }
             }
         }
@@ -109,19 +112,19 @@ fn flush(cx: &Context, request: &Request<'_>) {
 /// What concerns whoever asks. Nearside's own user is told of everything; another only of what was fetched for
 /// itself, for it may not be allowed to know of more.
 struct Theirs<'c> {
-    cx: &'c Context,
+    idents: &'c Idents,
+    user: Option<&'c [u8]>,
     known: HashMap<IdentId, bool>,
 }
 
 impl<'c> Theirs<'c> {
-    fn of(cx: &'c Context) -> Self {
-        Self { cx, known: HashMap::new() }
+    fn of(cx: &'c Context, who: &'c Ident) -> Self {
+        Self { idents: &cx.process.idents, user: who.user.as_deref(), known: HashMap::new() }
     }
 
     fn has(&mut self, ident: IdentId) -> bool {
-        let (user, idents) = (&self.cx.key.ident.user, &self.cx.process.idents);
-        let same = || idents.get(ident).is_some_and(|ident| ident.user == *user);
-        user.is_none() || *self.known.entry(ident).or_insert_with(same)
+        let same = || self.idents.get(ident).is_some_and(|ident| ident.user.as_deref() == self.user);
+        self.user.is_none() || *self.known.entry(ident).or_insert_with(same)
     }
 }
 

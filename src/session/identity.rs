@@ -8,7 +8,7 @@ use std::task::{Context as Task, Poll};
 use super::changing::{Changing, Then, ask, user_of};
 use super::gate;
 use super::hello::{Hello, parse_hello, version};
-use super::state::Session;
+use super::state::{Mode, Session};
 use crate::pending::{Answer, Became, Change, Changed, Pending};
 use crate::process::{Ident, errors};
 use crate::resp::request::Request;
@@ -73,6 +73,17 @@ impl Session {
         let to = self.cx.open();
         self.changing = Some(Changing { link, asked: None, key, to, then });
         self.cx.queue.wake();
+    }
+
+    /// As whom the session speaks where it is now: on its own connection, whom it has become there.
+    pub(super) fn ident_here(&self) -> Ident {
+        let Mode::Dedicated(dedicated) = &self.mode else { return self.cx.key.ident.clone() };
+        let became = dedicated.became();
+        let ident = became.ident(&self.cx.key.ident);
+        match became.login {
+            Some(login) => Ident { user: user_of(&self.cx.process, login).0, ..ident },
+            None => ident,
+        }
     }
 
     /// Is who the session has become on its own connection.

@@ -40,7 +40,7 @@ impl Session {
             Local::ClientList => self.ask_list(request, raw),
             Local::ClientKill => self.ask_kill(request),
             Local::ClientGetName => self.cx.queue.reply_with(|out| match self.cx.name.is_empty() {
-                true => encode::null(out, self.cx.key.ident.protocol),
+                true => encode::null(out, self.ident_here().protocol),
                 false => encode::bulk(out, &self.cx.name),
             }),
             Local::ClientSetName => match is_name(request.arg(2)) {
@@ -68,7 +68,7 @@ impl Session {
             },
             Local::Auth => self.auth(request, raw),
             Local::Hello => self.hello(request),
-            Local::Nearside => about::answer(&self.cx, request),
+            Local::Nearside => about::answer(&self.cx, &self.ident_here(), request),
         }
     }
 
