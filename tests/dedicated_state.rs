@@ -260,3 +260,21 @@ fn what_nearside_answers_is_for_whom_the_session_has_become_there() {
         assert!(nearside.is_cached("secret"), "{hold}: what is not bob's he cannot make nearside forget");
     }
 }
+
+#[test]
+fn a_monitor_that_goes_at_once_is_let_go() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    for lines in [&["MONITOR", "PING", "QUIT"][..], &["MONITOR", "QUIT"], &["MONITOR x", "PING", "QUIT"]] {
+        let mut client = nearside.connect();
+        let packet: Vec<u8> = lines.iter().flat_map(|said| line(said)).collect();
+        client.send(&packet);
+        let mut all = Vec::new();
+        while let Ok(reply) = client.try_reply() {
+            all.extend(reply);
+        }
+        let all = String::from_utf8_lossy(&all);
+        assert!(client.is_closed(), "{lines:?}: {all}");
+        assert!(all.ends_with("+OK\r\n"), "{lines:?}: {all}");
+    }
+}

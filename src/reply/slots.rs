@@ -161,7 +161,8 @@ impl Inner {
     /// Moves what has come for the slots up to the first that is not complete.
     pub(super) fn move_up(&mut self) {
         while let Some(front) = self.slots.front_mut() {
-            if front.switch.is_some() && !front.done {
+            // As a rule nothing has come for it yet.
+            if !front.done && (front.pieces.is_empty() || front.switch.is_some()) {
                 return;
             }
             let (done, switched) =
@@ -186,6 +187,9 @@ impl Inner {
     fn leave_front(&mut self, switched: Option<Replies>) {
         self.slots.pop_front();
         self.first += 1;
+        if switched.is_none() && self.replies == Replies::On {
+            return;
+        }
         self.replies = match (switched, self.replies) {
             (Some(Replies::Skip), Replies::Off) => Replies::Off,
             (Some(replies), _) => replies,

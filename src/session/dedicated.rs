@@ -30,6 +30,8 @@ pub struct Dedicated {
     /// All else that is left on the connection.
     pub(super) state: Rc<State>,
     pub(super) waits: Waits,
+    /// A `MONITOR` was sent, and what came before the next request is not looked at yet.
+    pub(super) is_to_monitor: bool,
     /// What a tunnel would have to say again.
     pub(super) said: Said,
     /// It is for one [`Kind::Aside`] alone, and of this identity.
@@ -50,6 +52,7 @@ impl Dedicated {
             transaction: None,
             state: Rc::default(),
             waits: Waits::default(),
+            is_to_monitor: false,
             said: Said::default(),
             aside,
         }
@@ -156,8 +159,11 @@ impl Dedicated {
     }
 
     /// Whether such a command has to wait for the replies before it: what it does, and how many replies it has,
-    /// depends on whether the server has taken the `MULTI`; or on whether the connection is still subscribed.
+    /// depends on whether the server has taken the `MULTI`, or the `MONITOR`; or on whether the connection is still subscribed.
     pub fn holds_back(&self, kind: Kind) -> bool {
+        if self.is_to_monitor {
+            return true;
+        }
         if matches!(kind, Kind::Local(_)) || self.phase() == Phase::Aside {
             return true;
         }

@@ -24,6 +24,8 @@ impl Dedicated {
     /// Carries a request out on the connection.
     pub fn execute(&mut self, cx: &Context, command: Command<'_>, raw: Raw<'_>) {
         let Command { row, kind, request } = command;
+        // The requests behind it waited for its answer.
+        self.is_to_monitor = false;
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
         if self.transaction.as_ref().is_some_and(refused) && cx.queue.waiting() == 0 {
             self.drop_refused(cx);
@@ -126,7 +128,10 @@ impl Dedicated {
             }
             (Kind::Watch | Kind::Unwatch, Some(effect)) => self.leave(cx, effect, raw),
             (Kind::Subscribe | Kind::Unsubscribe, _) => self.subscribe(cx, command, raw),
-            (Kind::Monitor, _) => self.send(cx, raw, Pending::Monitor),
+            (Kind::Monitor, _) => {
+                self.is_to_monitor = true;
+                self.send(cx, raw, Pending::Monitor);
+            }
             (Kind::Connection, Some(effect)) if row.is_some() => {
                 if command.is("replconf") || command.is("script|debug") {
                     self.said.add(request.raw());
