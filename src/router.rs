@@ -25,3 +25,6 @@ pub use choose::user_name;
 pub use key::LinkKey;
 pub use links::Router;
 pub use target::Target;
+
+#[cfg(test)]
+mod tests;

@@ -22,3 +22,18 @@ impl Arming {
         self.turns.set(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_off_is_forgotten_with_its_connection_and_a_refusal_is_not() {
+        let arming = Arming::default();
+        arming.unsure.set(true);
+        arming.turns.set(3);
+        arming.refusal.replace(Some("no".into()));
+        arming.forget();
+        assert!(!arming.unsure.get() && arming.turns.get() == 0 && arming.refusal.borrow().is_some());
+    }
+}

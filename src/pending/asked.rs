@@ -51,3 +51,25 @@ impl Asked {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_that_is_refused_with_its_link_is_refused_and_the_first_answer_counts() {
+        let queue = Rc::new(ReplyQueue::new(1000));
+        let lost = |cause| {
+            let asked = Asked::new(&queue);
+            asked.lost(&Loss { sent: true, cause });
+            asked.answer(Answer::Accepted);
+            asked.take()
+        };
+        let said: Rc<[u8]> = b"-WRONGPASS no\r\n"[..].into();
+        assert!(
+            matches!(lost(ConnectError::Refused(said)), Some(Answer::Refused(said)) if said.starts_with(b"-WRONG"))
+        );
+        assert!(matches!(lost(ConnectError::Io("gone".into())), Some(Answer::Lost)));
+        assert!(Asked::new(&queue).take().is_none());
+    }
+}

@@ -32,3 +32,20 @@ impl Place {
         self.readonly.set(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_is_forgotten_by_another_connection_and_another_session() {
+        let place = Place::default();
+        for forget in [|place: &Place| place.change_hands(), |place: &Place| place.attempt(7)] {
+            place.readonly.set(true);
+            forget(&place);
+            assert!(!place.readonly.get());
+        }
+        place.reach(9);
+        assert_eq!((place.era.get(), place.since.get()), (7, 9));
+    }
+}
