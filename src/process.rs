@@ -5,6 +5,8 @@
 
 mod clients;
 pub mod errors;
+#[cfg(test)]
+pub mod fixture;
 mod idents;
 mod inbox;
 mod info;

@@ -1,18 +1,13 @@
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::key::LinkKey;
 use super::links::{Router, UNUSED};
-use crate::cache::{Cache, LinkId, Wanted};
+use crate::cache::{LinkId, Wanted};
 use crate::command::Say;
-use crate::io::Address;
-use crate::namespace::{Namespaces, Tracking};
 use crate::pending::{Key, LinkEvent, Upcalls};
-use crate::process::{Ident, Node, NodeId, Process, Settings, Topology};
+use crate::process::{Ident, fixture};
 use crate::resp::Protocol;
-use crate::resp::framer::Limits;
-use crate::upstream;
 
 /// Nobody is above.
 struct Nobody;
@@ -28,35 +23,8 @@ const MAX_LINKS: usize = 4;
 
 /// A router whose links lead nowhere, and connect only if they are used.
 fn router() -> Router {
-    let second = Duration::from_secs(1);
-    let settings = Settings {
-        upstream: upstream::Settings {
-            address: Address::Unix("/nowhere".into()),
-            connect_timeout: second,
-            reply_timeout: second,
-            ours: Default::default(),
-            dial: Default::default(),
-        },
-        login: None,
-        db: 0,
-        password: None,
-        limits: Limits::default(),
-        output_limit: 1 << 20,
-        max_links: MAX_LINKS,
-        stall_timeout: second,
-        max_staleness: second,
-        max_age: second,
-        stale_if_error: false,
-        tracking: Tracking::Off,
-        cache_commands: None,
-        described: Vec::new(),
-    };
-    let cache = Cache::new(1 << 20, 1 << 20, 0);
-    let node = Node::new(NodeId(0), settings.upstream.clone(), &cache).unwrap();
-    let topology = Topology::single(Arc::new(node));
-    let process = Process::new(topology, settings, cache, Namespaces::new(Vec::new())).unwrap();
     let nobody: Weak<dyn Upcalls> = Rc::downgrade(&Rc::new(Nobody)) as Weak<dyn Upcalls>;
-    Router::new(Arc::new(process), nobody)
+    Router::new(fixture::process(MAX_LINKS), nobody)
 }
 
 fn of_db(router: &Router, db: u32) -> LinkKey {

@@ -125,43 +125,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::cache::Cache;
-    use crate::io::Address;
-    use crate::namespace::{Namespaces, Tracking};
-    use crate::process::{Inbox, Message, Node, NodeId, Process, Settings, Topology};
-    use crate::resp::framer::Limits;
-    use crate::upstream;
-
-    fn process() -> Arc<Process> {
-        let second = Duration::from_secs(1);
-        let address = Address::Unix("/nowhere".into());
-        let settings = Settings {
-            upstream: upstream::Settings {
-                address,
-                connect_timeout: second,
-                reply_timeout: second,
-                ours: Default::default(),
-                dial: Default::default(),
-            },
-            login: None,
-            db: 0,
-            password: None,
-            limits: Limits::default(),
-            output_limit: 1 << 20,
-            max_links: 16,
-            stall_timeout: second,
-            max_staleness: second,
-            max_age: second,
-            stale_if_error: false,
-            tracking: Tracking::Off,
-            cache_commands: None,
-            described: Vec::new(),
-        };
-        let cache = Cache::new(1 << 20, 1 << 20, 0);
-        let node = Node::new(NodeId(0), settings.upstream.clone(), &cache).unwrap();
-        let topology = Topology::single(Arc::new(node));
-        Arc::new(Process::new(topology, settings, cache, Namespaces::new(Vec::new())).unwrap())
-    }
+    use crate::process::{Inbox, Message, fixture};
 
     #[test]
     fn a_session_that_panics_leaves_nothing_behind_and_the_drain_ends() {
@@ -169,7 +133,7 @@ mod tests {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
         runtime.block_on(async {
-            let (process, inbox) = (process(), Arc::new(Inbox::default()));
+            let (process, inbox) = (fixture::process(16), Arc::new(Inbox::default()));
             let worker = Worker::new(process.clone(), inbox.clone());
             let gone = Rc::new(Notify::new());
             let sit = |id| {

@@ -1,25 +1,12 @@
-use std::time::Duration;
-
 use super::*;
 use crate::cache::Cache;
-use crate::io::Address;
-use crate::process::{NodeId, Ticket};
+use crate::process::{NodeId, Ticket, fixture};
 use crate::resp::Protocol;
-use crate::upstream;
 
 #[test]
 fn a_link_is_shared_by_one_identity_with_one_login_at_one_node() {
     let cache = Cache::<Ticket>::new(1 << 20, 1 << 20, 0);
-    let node = |id| {
-        let upstream = upstream::Settings {
-            address: Address::Unix("/nowhere".into()),
-            connect_timeout: Duration::from_secs(1),
-            reply_timeout: Duration::from_secs(1),
-            ours: Default::default(),
-            dial: Default::default(),
-        };
-        Arc::new(Node::new(NodeId(id), upstream, &cache).unwrap())
-    };
+    let node = |id| Arc::new(Node::new(NodeId(id), fixture::nowhere(), &cache).unwrap());
     let ident = Ident { db: 0, protocol: Protocol::Resp2, user: Some(b"u".to_vec()) };
     let login = |password: &[u8]| Some(Login { user: Some(b"u".to_vec()), password: password.to_vec() });
     let key = LinkKey { node: node(0), ident, login: login(b"p") };
