@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use divan::{Bencher, black_box, counter::ItemsCount};
-use nearside::cache::{Bounds, By, Cache, CoverageId, EntryKey, Expiry, IdentId, Lookup, NO_LINK, Waiter};
+use nearside::cache::{
+    Bounds, By, Cache, Cover, CoverageId, EntryKey, Expiry, IdentId, Lookup, NO_LINK, Waiter,
+};
 use nearside::command::{CacheRule, Kind, Table};
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
@@ -34,7 +36,14 @@ fn lookup(
     serve: impl FnOnce(&[u8]),
 ) -> Lookup<Nobody> {
     let bounds = Bounds { max_staleness: STALENESS, unreachable: false };
-    cache.lookup(name, NOW, bounds, || Some((coverage, NO_LINK)), |_| None, serve)
+    cache.lookup(
+        name,
+        NOW,
+        bounds,
+        || Some(Cover { coverage, link: NO_LINK, registers: false }),
+        |_| None,
+        serve,
+    )
 }
 
 /// A cache that holds every key, with 64 bytes.

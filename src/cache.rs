@@ -15,6 +15,8 @@
 //!   `max-staleness`. See [`coverage`].
 //! - **Single flight.** Lookups of a reply that is being fetched join its flight; the fill serves them all.
 //!   Waiters are handed back (`released`) when the lease is voided or dropped: nobody is forgotten.
+//! - **Registration.** Where the upstream tells of changes of registered keys only, the lease is taken before its key is
+//!   registered, and the read is sent after: see [`Lease::is_registered`].
 //! - **Echoes.** Our own announcements, coming back, do not void what was read after the write. See [`echo`].
 //! - **Monotonic.** When a reply was read past the cache, older entries and older flights of its key go
 //!   ([`Cache::note_bypass`]).
@@ -26,6 +28,7 @@
 //! closures of [`Cache::lookup`], which must not call back. Waiters are told after the lock is released.
 
 mod barrier;
+mod cover;
 mod coverage;
 mod echo;
 mod entry;
@@ -48,6 +51,7 @@ mod stripe;
 #[cfg(test)]
 mod tests;
 
+pub use cover::Cover;
 pub use coverage::{CoverageId, CoverageSlot, Coverages, Micros, ValidUnder};
 pub use entry::Expiry;
 pub use entry_key::{By, EntryKey, EntryKeyBuf, MAX_ARGS, MAX_KEY};

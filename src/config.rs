@@ -20,7 +20,7 @@ mod text;
 mod value;
 
 pub use crate::io::Address;
-pub use crate::namespace::{OnUpdate, Tracking};
+pub use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
 pub use address::{HostPort, Listen, Secret, Upstream};
 pub use choice::{Auth, LogFormat};

@@ -23,11 +23,14 @@ mod heard;
 mod heart;
 mod hooks;
 mod questions;
+mod register;
 mod replies;
 mod stats;
 
 pub use hooks::{Feed, Hooks};
 pub use questions::Told;
+
+pub use crate::process::{Registrar, Reports};
 
 use std::future::poll_fn;
 use std::rc::Rc;

@@ -138,6 +138,12 @@ pub struct Metrics {
     /// `CLIENT TRACKING` that was refused to a link.
     pub tracking_refused: Counter,
     pub tracking_refused_told: Seldom,
+    /// Keys that the feed has asked for so that the upstream tells of their next change, and of which that was refused.
+    pub registrations: Counter,
+    pub registrations_refused: Counter,
+    pub registrations_refused_told: Seldom,
+    /// Fetches that were given up because too many keys waited for that.
+    pub registrations_crowded: Counter,
     /// Shared links that were closed because of `max-links`.
     pub links_closed: Counter,
     pub links_closed_told: Seldom,

@@ -55,6 +55,21 @@ pub enum Tracking {
     Off,
 }
 
+/// In which form the upstream reports changes of keys that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackingForm {
+    /// The first of the others that it allows.
+    Auto,
+    /// Each link is tracked, and its reports go to the feed (`CLIENT TRACKING ON REDIRECT`).
+    Redirect,
+    /// The feed is tracked, and asks for each key before that is read into the cache (`CLIENT TRACKING ON`, `EXISTS`).
+    Register,
+    /// The feed hears of every key (`CLIENT TRACKING ON BCAST`).
+    Broadcast,
+    /// It is not asked to.
+    Off,
+}
+
 impl Namespace {
     /// The namespace of the keys that start with `prefix`, announced on `<channel>/update` and
     /// `<channel>/delete`.

@@ -13,6 +13,7 @@ mod raw;
 pub mod read;
 mod refill;
 mod refresh;
+mod registered;
 pub mod write;
 
 pub use context::{Context, CrossSlot, keys_of};
@@ -20,3 +21,4 @@ pub use fetch::write_request;
 pub use outbound::Outbound;
 pub use raw::Raw;
 pub use refresh::refresh;
+pub use registered::registered;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nearside::cache::{
-    Bounds, By, Cache, CoverageId, CoverageSlot, EntryKey, Expiry, Fence, IdentId, Lease, LinkId, Lookup,
-    Micros, Reason, Waiter,
+    Bounds, By, Cache, Cover, CoverageId, CoverageSlot, EntryKey, Expiry, Fence, IdentId, Lease, LinkId,
+    Lookup, Micros, Reason, Waiter,
 };
 use proptest::prelude::*;
 
@@ -229,7 +229,10 @@ impl World {
                     let name =
                         EntryKey { key: NAMES[key], ident: IdentId(0), command, args: b"", by: By::ITSELF };
                     let coverage = self.cache.coverages().current(&self.links[link]);
-                    let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
+                    let cover = || {
+                        let link = LinkId(link as u32 + 1);
+                        coverage.map(|coverage| Cover { coverage, link, registers: false })
+                    };
                     self.cache.lease_behind_write(&name, self.now, cover)
                 });
                 self.send(link, Work::Write { key, fence: Some(fence), all: false });
@@ -341,7 +344,10 @@ impl World {
     fn lookup(&mut self, key: usize, command: u16, link: usize) {
         let name = EntryKey { key: NAMES[key], ident: IdentId(0), command, args: b"", by: By::ITSELF };
         let coverage = self.cache.coverages().current(&self.links[link]);
-        let cover = || coverage.map(|id| (id, LinkId(link as u32 + 1)));
+        let cover = || {
+            let link = LinkId(link as u32 + 1);
+            coverage.map(|coverage| Cover { coverage, link, registers: false })
+        };
         let number = self.joined.len();
         let mut behind_write = false;
         let join = |behind| {

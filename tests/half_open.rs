@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use nearside::cache::{Cache, CoverageId, CoverageSlot, Micros, Waiter, Wanted};
 use nearside::command::ServerCommand;
 use nearside::config::{Config, Tracking};
-use nearside::feed::{Feed, Hooks, Told};
+use nearside::feed::{Feed, Hooks, Registrar, Reports, Told};
 use nearside::io::{Address, Dial};
 use nearside::metrics::Metrics;
 use nearside::namespace::Namespaces;
@@ -198,6 +199,7 @@ fn a_slow_link_is_tracked_again_when_it_answers() {
 
 /// A feed without sessions: the test says whether reads come in.
 struct Alone {
+    registrar: Registrar,
     namespaces: Namespaces,
     state: Arc<Heard>,
 }
@@ -231,7 +233,16 @@ impl Hooks for Alone {
     }
     fn up(&self, _coverage: CoverageId, _client_id: Option<i64>, _server: Option<ServerId>) {}
     fn down(&self) {}
-    fn broadcasts(&self, _granted: bool) {}
+    fn report(&self, _reports: Reports) {}
+    fn reports(&self) -> Reports {
+        Reports::Nothing
+    }
+    fn is_redirect_refused(&self) -> bool {
+        false
+    }
+    fn registrar(&self) -> &Registrar {
+        &self.registrar
+    }
     fn commands(&self, _commands: &[ServerCommand]) {}
     fn rights_changed(&self) {}
     fn watches_users(&self, _watched: bool) {}
@@ -262,7 +273,11 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
     let thread = std::thread::spawn(move || {
         let feed = Feed {
             cache: theirs,
-            hooks: Alone { namespaces: Namespaces::new(Vec::new()), state: heard },
+            hooks: Alone {
+                namespaces: Namespaces::new(Vec::new()),
+                registrar: Registrar::default(),
+                state: heard,
+            },
             login: None,
             settings: Settings {
                 address: Address::Tcp { host, port },
@@ -272,8 +287,10 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
                 dial: Dial::default(),
             },
             bound: BOUND,
-            tracking: true,
-            broadcast: Vec::new(),
+            redirects: true,
+            prefixes: Vec::new(),
+            ways: Vec::new(),
+            past_registering: Cell::default(),
             told: Told::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

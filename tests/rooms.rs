@@ -76,7 +76,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("pending", &["reply", "process", "upstream", "io", "command", "cache", "namespace", "resp"]),
     ("reply", &["io", "resp"]),
     ("process", &["command", "cache", "namespace", "upstream", "io", "metrics", "resp"]),
-    ("feed", &["cache", "upstream", "namespace", "metrics", "resp", "command"]),
+    ("feed", &["process", "cache", "upstream", "namespace", "metrics", "resp", "command"]),
     ("upstream", &["io", "resp"]),
     ("command", &["resp"]),
     ("dev", &["config"]),

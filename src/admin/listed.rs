@@ -4,7 +4,7 @@ use prometheus_client::registry::Unit;
 
 use crate::cache::{Class, Reason, Stats};
 use crate::metrics::{Histogram, LOST_LINES, Metrics, PANICS};
-use crate::process::Process;
+use crate::process::{Form, Process};
 
 #[derive(Debug)]
 pub(super) struct Metric {
@@ -18,6 +18,8 @@ pub(super) struct Metric {
 pub(super) enum Value {
     Counter(u64),
     Gauge(f64),
+    /// A gauge for each value of one label.
+    Gauges(&'static str, Vec<(&'static str, f64)>),
     /// A counter for each value of one label.
     Counters(&'static str, Vec<(&'static str, u64)>),
     /// A histogram in seconds for each value of one label.
@@ -140,6 +142,7 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
             vec![("refused", m.upstream_refused.get()), ("lost", m.upstream_lost.get())],
         ),
         gauge("upstream_links", "Connections for requests that stand", m.upstream_links.get() as f64),
+        tracking_form(process),
         gauge("tracked_links", "Links that the upstream tracks for", coverages.children() as f64),
         gauge(
             "identities",
@@ -173,6 +176,15 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
         counter("tunnels", "Clients that became a plain tunnel: SYNC, PSYNC, SCRIPT DEBUG", m.tunnels.get()),
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),
     ]
+}
+
+/// In which form changes become known: of the node where that is weakest.
+fn tracking_form(process: &Process) -> Metric {
+    let topology = process.topology();
+    let weakest = topology.nodes().iter().map(|node| process.form(node)).max();
+    let values = Form::ALL.map(|form| (form.name(), f64::from(u8::from(Some(form) == weakest))));
+    let help = "1 for the form in which changes of keys become known";
+    Metric { name: "tracking_form", help, unit: None, value: Value::Gauges("form", values.into()) }
 }
 
 fn of_announcements(m: &Metrics) -> Vec<Metric> {
@@ -213,6 +225,17 @@ fn of_feed(m: &Metrics) -> Vec<Metric> {
             "put_off_questions",
             "Questions of nearside's own that were answered by -BUSY, -LOADING and the like, and asked again",
             m.put_off.get(),
+        ),
+        counter(
+            "registered_keys",
+            "Keys that the feed asked for before they were cached",
+            m.registrations.get(),
+        ),
+        by(
+            "unregistered_keys",
+            "Keys that were not cached because the feed could not ask for them, by reason",
+            "reason",
+            vec![("refused", m.registrations_refused.get()), ("crowded", m.registrations_crowded.get())],
         ),
         counter("refused_trackings", "CLIENT TRACKING refused to a link", m.tracking_refused.get()),
         by(

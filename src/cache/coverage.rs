@@ -138,7 +138,7 @@ impl Coverages {
     }
 
     /// Whether the armed period of `id` goes on, though what was filled under `id` may be void by a flush.
-    fn goes_on(&self, id: CoverageId) -> bool {
+    pub fn goes_on(&self, id: CoverageId) -> bool {
         let slot = self.slots.get(id.slot);
         let generation = slot.generation.load(Ordering::SeqCst);
         let began = slot.began.load(Ordering::Relaxed);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::cover::Cover;
 use super::coverage::{CoverageId, Micros};
 use super::entry::{Expiry, Origin, Reply};
 use super::entry_key::{By, EntryKey, EntryKeyBuf};
@@ -26,6 +27,7 @@ pub struct Lease<W: Waiter> {
     opened: Micros,
     /// By what its reply may be had besides.
     also: By,
+    registered: bool,
     ended: bool,
 }
 
@@ -36,14 +38,17 @@ impl<W: Waiter> Cache<W> {
         shard: &mut Shard<W>,
         name: &EntryKey<'_>,
         place: Place,
-        (coverage, link): (CoverageId, LinkId),
+        cover: Cover,
         now: Micros,
     ) -> Lease<W> {
         shard.next_flight += 1;
         let id = shard.next_flight;
         let name = Arc::new(EntryKeyBuf::new(name));
         let generation = shard.stripes[place.stripe].generation;
-        let pending_echoes = shard.echoes.awaited(name.borrow().key, place.hash, link);
+        let Cover { coverage, link, registers } = cover;
+        // A message that comes before such an echo may be of a change that came behind the registration, and ended it.
+        let pending_echoes =
+            if registers { 0 } else { shard.echoes.awaited(name.borrow().key, place.hash, link) };
         let waiters = Vec::new();
         shard.flights.add(Flight {
             id,
@@ -58,7 +63,18 @@ impl<W: Waiter> Cache<W> {
             refresh: None,
         });
         let cache = self.clone();
-        Lease { cache, name, place, flight: id, coverage, link, opened: now, also: By::ITSELF, ended: false }
+        Lease {
+            cache,
+            name,
+            place,
+            flight: id,
+            coverage,
+            link,
+            opened: now,
+            also: By::ITSELF,
+            registered: !registers,
+            ended: false,
+        }
     }
 
     /// What is in flight on `link` is not waited for any more, but for what the caller says: it is void, and its waiters
@@ -87,17 +103,17 @@ impl<W: Waiter> Cache<W> {
         self: &Arc<Self>,
         name: &EntryKey<'_>,
         now: Micros,
-        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
+        cover: impl FnOnce() -> Option<Cover>,
     ) -> Option<Lease<W>> {
         let place = self.place(name.key);
         let mut shard = self.shards[place.shard].lock();
         // As in `lookup`, the coverage is read before the fences over all.
-        let coverage = coverage()?;
+        let cover = cover()?;
         let alone = shard.stripes[place.stripe].fences == 1;
         if !alone || self.fences_over_all.load(Ordering::SeqCst) > 0 || name.is_too_long() {
             return None;
         }
-        Some(self.open_flight(&mut shard, name, place, coverage, now))
+        Some(self.open_flight(&mut shard, name, place, cover, now))
     }
 }
 
@@ -114,6 +130,30 @@ impl<W: Waiter> Lease<W> {
     /// Whether the coverage under which it was opened stands.
     pub fn stands(&self) -> bool {
         self.cache.coverages.stands(self.coverage)
+    }
+
+    /// Whether the upstream tells of changes of the key from now on, if it tells of any under this coverage. If not, the key
+    /// is to be registered with the feed before the read is sent.
+    ///
+    /// The lease is taken before that: a change behind the registration, of which the upstream tells once, voids it then,
+    /// however soon it is heard. Were it taken when the registration is confirmed, that one message might be over.
+    pub fn is_registered(&self) -> bool {
+        self.registered
+    }
+
+    /// The feed was told that the key is registered.
+    pub fn note_registered(&mut self) {
+        self.registered = true;
+    }
+
+    /// On which link it is read.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// Whether a reply would fill the cache as yet: nothing happened to the key, nor to the coverage.
+    pub fn is_good(&self) -> bool {
+        self.standing(&mut self.cache.shards[self.place.shard].lock()).is_some()
     }
 
     /// The reply may be had by these, too.

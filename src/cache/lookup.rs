@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::coverage::{CoverageId, Micros};
+use super::cover::Cover;
+use super::coverage::Micros;
 use super::entry_key::EntryKey;
 use super::flights::{MOST_OF_KEY, Waiter};
-use super::id::LinkId;
 use super::lease::Lease;
 use super::reason::Reason;
 use super::shards::{Cache, Shard, State};
@@ -38,7 +38,7 @@ pub enum Lookup<W: Waiter> {
 impl<W: Waiter> Cache<W> {
     /// Serves `name` from the cache, joins its flight, or gives a lease to fetch it.
     ///
-    /// `coverage` tells under which coverage, and on which link, a fill would come; `join` makes the waiter,
+    /// `cover` tells under which coverage, and on which link, a fill would come; `join` makes the waiter,
     /// or refuses to wait; it is told whether the flight comes behind a write that is not answered. A hit is within
     /// `bounds` at `now`.
     ///
@@ -48,7 +48,7 @@ impl<W: Waiter> Cache<W> {
         name: &EntryKey<'_>,
         now: Micros,
         bounds: Bounds,
-        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
+        cover: impl FnOnce() -> Option<Cover>,
         join: impl FnOnce(bool) -> Option<W>,
         serve: impl FnOnce(&[u8]),
     ) -> Lookup<W> {
@@ -92,7 +92,7 @@ impl<W: Waiter> Cache<W> {
             shard.stripes[place.stripe].record(place, reason, now);
         }
         shard.misses += 1;
-        self.miss(shard, name, place, now, coverage, join)
+        self.miss(shard, name, place, now, cover, join)
     }
 
     /// Joins the flight of a reply that is not there, or opens one. The caller holds the shard's lock, and has found the
@@ -104,14 +104,14 @@ impl<W: Waiter> Cache<W> {
         name: &EntryKey<'_>,
         place: Place,
         now: Micros,
-        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
+        cover: impl FnOnce() -> Option<Cover>,
         join: impl FnOnce(bool) -> Option<W>,
     ) -> Lookup<W> {
         let stripe = &mut shard.stripes[place.stripe];
         // The coverage is read before the fences over all: such a fence first counts itself and then ends
         // every coverage id. If this lookup does not see the fence, its coverage id is an older one, and
         // the lease is void.
-        let coverage = coverage();
+        let cover = cover();
         let refused = if self.fences_over_all.load(Ordering::SeqCst) > 0 {
             Some(Reason::Fenced)
         } else if name.is_too_long() {
@@ -145,7 +145,7 @@ impl<W: Waiter> Cache<W> {
             return Lookup::Joined;
         }
         // Another's flight is covered on its own link; this one's is of no matter to it.
-        let Some((coverage, link)) = coverage else {
+        let Some(cover) = cover else {
             shard.stripes[place.stripe].record(place, Reason::NoCoverage, now);
             return self.past(Reason::NoCoverage);
         };
@@ -157,7 +157,7 @@ impl<W: Waiter> Cache<W> {
             shard.stripes[place.stripe].record(place, Reason::Fenced, now);
             return self.past(Reason::Fenced);
         }
-        Lookup::Miss(self.open_flight(shard, name, place, (coverage, link), now))
+        Lookup::Miss(self.open_flight(shard, name, place, cover, now))
     }
 
     /// The reply that may be served because the upstream has just proved unreachable, if there is one.

@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
+use super::cover::Cover;
 use super::coverage::{CoverageId, Micros};
 use super::entry::Reply;
 use super::entry_key::{By, EntryKey};
 use super::flights::{Flight, Refresh, Waiter};
-use super::id::{IdentId, LinkId};
+use super::id::IdentId;
 use super::lease::Lease;
 use super::lookup::Lookup;
 use super::reason::Reason;
@@ -18,6 +19,9 @@ use super::shards::{Cache, State};
 
 /// How many refreshes may follow one that was overtaken.
 const FOLLOWERS: u8 = 3;
+
+/// How often a read that nobody waits for is tried again.
+const RENEWALS: u8 = 1;
 
 /// A reply of some key that is to be fetched anew.
 #[derive(Clone, Debug)]
@@ -37,6 +41,11 @@ impl Wanted {
     fn new(name: &EntryKey<'_>, under: CoverageId, followers: u8) -> Self {
         let EntryKey { ident, command, args, by, .. } = *name;
         Self { ident, command, args: args.into(), by, under, followers }
+    }
+
+    /// A reply that is asked for by itself, and was had while this coverage stood.
+    pub fn of(name: &EntryKey<'_>, under: CoverageId) -> Self {
+        Self::new(name, under, FOLLOWERS)
     }
 
     fn read(reply: &Reply) -> Self {
@@ -76,7 +85,7 @@ impl<W: Waiter> Cache<W> {
         wanted: &Wanted,
         now: Micros,
         max_staleness: Micros,
-        coverage: impl FnOnce() -> Option<(CoverageId, LinkId)>,
+        cover: impl FnOnce() -> Option<Cover>,
     ) -> Option<Lease<W>> {
         if max_staleness == 0 {
             return None;
@@ -97,7 +106,7 @@ impl<W: Waiter> Cache<W> {
         if there.is_some_and(|(head, body)| self.state(head, body, max_staleness, now) == State::Fresh) {
             return None;
         }
-        let found = self.miss(&mut shard, &name, place, now, coverage, |_| None);
+        let found = self.miss(&mut shard, &name, place, now, cover, |_| None);
         let refresh = Refresh { followers: wanted.followers, again: false };
         // Under the same lock, so that no update comes between.
         if let Lookup::Miss(lease) = &found
@@ -114,6 +123,17 @@ impl<W: Waiter> Cache<W> {
 }
 
 impl<W: Waiter> Lease<W> {
+    /// It came to nothing before it was read: what may be fetched in its place. So often in a row, that whoever writes a
+    /// key all the time does not keep us at it.
+    pub fn renew(&self) -> Option<Wanted> {
+        let refresh = self.with_flight(|flight| flight.refresh.take()).flatten();
+        if !self.name().by.is_by_name() {
+            return None;
+        }
+        let followers = refresh.map_or(Some(RENEWALS), |refresh| refresh.followers.checked_sub(1))?;
+        Some(Wanted::new(&self.name(), self.coverage(), followers))
+    }
+
     /// The reply of a refresh has come: what is to follow it, if anything. It is no refresh from now on.
     pub fn end_refresh(&self) -> Option<Wanted> {
         let refresh = self.with_flight(|flight| flight.refresh.take()).flatten()?;

@@ -47,8 +47,9 @@ impl Fixture {
         Self { cache, feed, told: Told::default(), now: SECOND }
     }
 
-    fn cover(&self) -> Option<(CoverageId, LinkId)> {
-        self.cache.coverages().current(&self.feed).map(|id| (id, LINK))
+    fn cover(&self) -> Option<Cover> {
+        let coverage = self.cache.coverages().current(&self.feed)?;
+        Some(Cover { coverage, link: LINK, registers: false })
     }
 
     fn lookup(&self, key: &[u8]) -> (Lookup<Told>, Option<Vec<u8>>) {
@@ -301,7 +302,7 @@ fn void_entries_are_swept() {
 fn a_write_s_own_read_fills_if_no_other_write_is_under_way() {
     let f = Fixture::new(1 << 20);
     let name = EntryKey { key: b"k", ident: IdentId(0), command: 1, args: b"", by: By::ITSELF };
-    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
+    let cover = || f.cover();
     let fence = f.cache.fence([&b"k"[..]], Reason::Write, f.now);
     assert_eq!(kind(&f.lookup(b"k").0), "fenced");
     let lease = f.cache.lease_behind_write(&name, f.now, cover).unwrap();
@@ -367,7 +368,7 @@ fn of_one_key_no_more_is_fetched_at_a_time_than_may_be_kept() {
     let lookup = |i: u32| {
         let args = i.to_le_bytes();
         let name = EntryKey { key: b"k", ident: IdentId(0), command: 1, args: &args, by: By::ITSELF };
-        let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
+        let cover = || f.cover();
         let bounds = Bounds { max_staleness: SECOND, unreachable: false };
         f.cache.lookup(&name, f.now, bounds, cover, |_| None, |_| ())
     };

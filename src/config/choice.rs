@@ -1,7 +1,7 @@
 //! Settings that are one word out of a few.
 
 use super::text::{did_you_mean, quoted};
-use crate::namespace::{OnUpdate, Tracking};
+use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
 /// Who asks clients for a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,16 @@ impl Choice for Auth {
 impl Choice for Tracking {
     const WORDS: &'static [(&'static str, Self)] =
         &[("keys", Tracking::Keys), ("prefix", Tracking::Prefix), ("off", Tracking::Off)];
+}
+
+impl Choice for TrackingForm {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", TrackingForm::Auto),
+        ("redirect", TrackingForm::Redirect),
+        ("register", TrackingForm::Register),
+        ("broadcast", TrackingForm::Broadcast),
+        ("off", TrackingForm::Off),
+    ];
 }
 
 impl Choice for bool {

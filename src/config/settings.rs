@@ -11,7 +11,7 @@ use super::choice::{Auth, LogFormat};
 use super::commands::COMMANDS;
 use super::namespace::{self, Namespace, Written, parse_names};
 use super::value::*;
-use crate::namespace::{OnUpdate, Rules, Tracking};
+use crate::namespace::{OnUpdate, Rules, Tracking, TrackingForm};
 
 /// What was given so far, each value valid by itself.
 #[derive(Default)]
@@ -118,6 +118,10 @@ settings! {
     /// What the upstream is asked to report (CLIENT TRACKING): changes of each key that was read (keys), of
     /// every key (prefix; in a namespace, of its keys), or nothing (off), which caches only namespaces
     tracking: Tracking = TRACKING "keys";
+    /// In which form it reports them: by redirection from each link (redirect), to the feed, which asks for each key
+    /// that is to be cached (register), to the feed of all keys (broadcast), not at all (off), or the first of
+    /// these that the upstream allows (auto)
+    tracking_form: TrackingForm = TRACKING_FORM "auto";
     /// Memory for the cache, its overhead included; kb, mb and gb are of 1024
     max_memory: usize = MEMORY "64mb";
     /// A reply above this size is passed on but not cached

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::address::{HostPort, Listen, Upstream};
 use super::choice::{Auth, LogFormat, parse_choice, show_choice};
 use super::text::{did_you_mean, quoted};
-use crate::namespace::{OnUpdate, Tracking};
+use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
 /// How a value of type `T` is read from text and shown. Lists are read comma-separated.
 pub(super) struct Kind<T> {
@@ -145,6 +145,8 @@ pub(super) const AUTH: Kind<Auth> =
     Kind { metavar: "upstream|password", parse: parse_choice, show: show_choice };
 pub(super) const TRACKING: Kind<Tracking> =
     Kind { metavar: "keys|prefix|off", parse: parse_choice, show: show_choice };
+pub(super) const TRACKING_FORM: Kind<TrackingForm> =
+    Kind { metavar: "auto|redirect|register|broadcast|off", parse: parse_choice, show: show_choice };
 pub(super) const ON_UPDATE: Kind<OnUpdate> =
     Kind { metavar: "invalidate|refresh", parse: parse_choice, show: show_choice };
 pub(super) const SWITCH: Kind<bool> = Kind {

@@ -10,6 +10,7 @@ use super::hooks::Hooks;
 use super::questions::Question;
 use super::stats::{Calls, Changes};
 use crate::cache::{Reason, Waiter};
+use crate::process::Reports;
 use crate::resp::Protocol;
 use crate::resp::decode::decode;
 use crate::resp::scanner::Kind;
@@ -21,13 +22,14 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let feed = &self.feed;
         feed.hooks.metrics().feed_connects.inc();
         let mut first = Vec::new();
-        if self.protocol == Protocol::Resp3 && feed.tracking {
+        feed.hooks.report(Reports::Nothing);
+        if self.protocol == Protocol::Resp3 && feed.redirects {
             first.push(Question::ClientId);
         }
-        if self.protocol == Protocol::Resp3 && !feed.broadcast.is_empty() {
-            first.push(Question::Broadcast);
-        } else {
-            feed.hooks.broadcasts(false);
+        if self.protocol == Protocol::Resp3 {
+            let past = feed.past_registering.take();
+            let way = feed.ways.iter().find(|way| !past || **way != Reports::Registered);
+            first.extend(way.filter(|way| self.may_ask(**way)).map(|way| Question::Tracking(*way)));
         }
         first.extend([Question::Server, Question::Commands]);
         if self.protocol == Protocol::Resp2 {
@@ -38,6 +40,17 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             first.push(Question::Subscribe);
         }
         first
+    }
+
+    /// To be told of every key's changes is dear: not where links are tracked.
+    fn may_ask(&self, way: Reports) -> bool {
+        way != Reports::All || self.feed.hooks.is_redirect_refused()
+    }
+
+    /// The way behind one that was refused, if that may be asked for.
+    fn way_behind(&self, refused: Reports) -> Option<Reports> {
+        let mut ways = self.feed.ways.iter().skip_while(|way| **way != refused).skip(1);
+        ways.next().copied().filter(|way| self.may_ask(*way))
     }
 
     fn wants_channels(&self) -> bool {
@@ -73,7 +86,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         match question {
             Question::ClientId => self.client_id.set(decode(frame, 0).ok().and_then(|id| id.as_int())),
             Question::Server => self.server.set(ServerId::of(frame)),
-            Question::Broadcast => hooks.broadcasts(true),
+            Question::Tracking(way) => hooks.report(way),
             Question::Commands => match decode(frame, MAX_DEPTH) {
                 Ok(reply) => hooks.commands(&commands(&reply)),
                 Err(wrong) => debug!(%wrong, "the reply to COMMAND was not understood"),
@@ -133,6 +146,25 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         self.feed.cache.flush_of(self.feed.hooks.slot(), reason);
     }
 
+    /// The upstream does not tell in this way. The first is asked for again later, with what else was refused.
+    fn ask_another_way(&self, refused: Reports) {
+        let questions = &self.questions;
+        match (self.way_behind(refused), self.armed.get()) {
+            (Some(next), false) => questions.put_off.borrow_mut().push(Question::Tracking(next)),
+            (Some(next), true) => {
+                questions.refused.borrow_mut().push(Question::Tracking(next));
+                questions.ask_after(Duration::ZERO);
+            }
+            (None, armed) => {
+                let first = self.feed.ways.first().copied().unwrap_or(refused);
+                questions.refused.borrow_mut().push(Question::Tracking(first));
+                if armed {
+                    questions.ask_refused_later();
+                }
+            }
+        }
+    }
+
     fn put_off(&self, question: Question, frame: &[u8]) {
         self.tell_put_off(question.name(), frame);
         let questions = &self.questions;
@@ -159,7 +191,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
         self.feed.told.refused(question, reply.trim_end());
         match question {
-            Question::Broadcast => hooks.broadcasts(false),
+            Question::Tracking(way) => return self.ask_another_way(way),
             Question::Commands => hooks.commands(&[]),
             Question::Subscribe => {
                 self.turned_away.set(true);

@@ -5,6 +5,7 @@ use super::hooks::Hooks;
 use super::questions::Question;
 use crate::cache::Waiter;
 use crate::namespace::Event;
+use crate::process::Reports;
 use crate::resp::encode;
 use crate::upstream::{Link, PING, server_id};
 
@@ -22,11 +23,16 @@ pub(super) fn ask<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, questions:
             Question::Server => drop(link.send(|out| out.copy(server_id::ASK), Awaited::Asked(question))),
             Question::Calls => send(&[b"INFO", b"commandstats"], Awaited::Calls),
             Question::Commands => send(&[b"COMMAND"], Awaited::Asked(question)),
-            Question::Broadcast => {
-                let prefixes = feed.broadcast.iter().filter(|prefix| !prefix.is_empty());
-                let options = prefixes.flat_map(|prefix| [&b"PREFIX"[..], prefix]);
-                let on: [&[u8]; 4] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
-                send(&on.into_iter().chain(options).collect::<Vec<_>>(), Awaited::Asked(question));
+            Question::Tracking(way) => {
+                let mut on: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON"];
+                if way != Reports::Registered {
+                    on.push(b"BCAST");
+                }
+                if way == Reports::Prefixes {
+                    let prefixes = feed.prefixes.iter().filter(|prefix| !prefix.is_empty());
+                    on.extend(prefixes.flat_map(|prefix| [&b"PREFIX"[..], prefix]));
+                }
+                send(&on, Awaited::Asked(question));
             }
             Question::Subscribe => {
                 let namespaces = feed.hooks.namespaces().iter();

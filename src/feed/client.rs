@@ -12,6 +12,7 @@ use tracing::warn;
 use super::hooks::{Feed, Hooks};
 use super::questions::{Question, Questions};
 use crate::cache::{Micros, Waiter, Wanted};
+use crate::process::Registration;
 use crate::resp::Protocol;
 use crate::upstream::{LIVED, Pings, ServerId};
 
@@ -23,6 +24,8 @@ pub(super) enum Awaited {
     Asked(Question),
     /// How often each command was called.
     Calls,
+    /// That these keys are registered.
+    Registered(Vec<Registration>),
     /// Confirmations to come.
     Subscribed(usize),
     Pong {
@@ -59,6 +62,8 @@ pub(super) struct FeedClient<W: Waiter, H: Hooks> {
     pub(super) armed: Cell<bool>,
     /// A subscription was refused: whatever it answers else, it is no feed.
     pub(super) turned_away: Cell<bool>,
+    /// Keys that are to be registered one by one, for of all of them together it was refused.
+    pub(super) alone: RefCell<Vec<Registration>>,
     /// What tracking has dropped though it was in use. The announcement that asks for a refresh follows
     /// behind, when there is nothing in the cache any more that would tell.
     pub(super) awaited: RefCell<HashMap<Vec<u8>, Vec<Wanted>>>,
@@ -81,6 +86,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             held: RefCell::default(),
             armed: Cell::default(),
             turned_away: Cell::default(),
+            alone: RefCell::default(),
             awaited: RefCell::default(),
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ask::{ask_again, ping, ping_and_look};
 use super::client::FeedClient;
 use super::hooks::{Feed, Hooks};
+use super::register::register;
 use crate::cache::Waiter;
 use crate::upstream::{Link, Pace};
 
@@ -50,6 +51,10 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
             }
             Ok(()) = barriers.changed() => {
                 pass_barrier(link);
+                continue;
+            }
+            () = feed.hooks.registrar().arrived() => {
+                register(link);
                 continue;
             }
             () = link.client().unheard.notified() => {

@@ -1,5 +1,6 @@
 //! What the feed works on, and how it reaches the rest of the process.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::cache::{Cache, CoverageId, CoverageSlot, Micros, Waiter, Wanted};
 use crate::command::ServerCommand;
 use crate::metrics::Metrics;
 use crate::namespace::Namespaces;
+use crate::process::{Registrar, Reports};
 use crate::upstream::{Login, ServerId, Settings};
 
 /// How the feed reaches the rest of the process.
@@ -32,8 +34,17 @@ pub trait Hooks: 'static {
     /// The feed's coverage has ended.
     fn down(&self);
 
-    /// Whether the upstream tells of all changes of the keys that are tracked by prefix.
-    fn broadcasts(&self, granted: bool);
+    /// From now on the upstream tells the feed of these changes, for the feed's own sake.
+    fn report(&self, reports: Reports);
+
+    /// What was said last by that.
+    fn reports(&self) -> Reports;
+
+    /// Whether the upstream does not track the links of nearside's own login.
+    fn is_redirect_refused(&self) -> bool;
+
+    /// Keys that wait to be registered.
+    fn registrar(&self) -> &Registrar;
 
     /// Users or their rules were changed: what was refused may be allowed now.
     fn rights_changed(&self);
@@ -66,9 +77,13 @@ pub struct Feed<W: Waiter, H: Hooks> {
     /// Within what time it must be known that the connection is dead.
     pub bound: Duration,
     /// Whether data links are to redirect their tracking here.
-    pub tracking: bool,
+    pub redirects: bool,
     /// Prefixes of keys of whose changes the upstream is to tell in any case; the empty one is every key's.
-    pub broadcast: Vec<Vec<u8>>,
+    pub prefixes: Vec<Vec<u8>>,
+    /// In which ways the upstream is to tell the feed for its own sake; the first that it allows.
+    pub ways: Vec<Reports>,
+    /// No key can be registered: on the next connection that is not asked for.
+    pub past_registering: Cell<bool>,
     /// What of the upstream's refusals was told.
     pub told: Told,
 }
@@ -84,6 +99,8 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
         let coverages = self.cache.coverages();
         let was_up = coverages.current(self.hooks.slot()).is_some();
         coverages.end(self.hooks.slot(), self.hooks.now());
+        // What it waited for will not come.
+        drop(self.hooks.registrar().take());
         self.hooks.metrics().feed_up.set(0);
         if was_up {
             self.hooks.metrics().feed_lapses.inc();

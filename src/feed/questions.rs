@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::stats::Calls;
+use crate::process::Reports;
 use crate::resp::Protocol;
 use crate::upstream::backoff;
 
@@ -31,8 +32,8 @@ pub(super) const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Durati
 pub(super) enum Question {
     /// Under what number tracking can redirect here.
     ClientId,
-    /// To report changes by prefix.
-    Broadcast,
+    /// To tell the feed of changes in this way.
+    Tracking(Reports),
     /// Which server this is.
     Server,
     /// How often each command was called; behind the first one, [`ping`](super::ask::ping) asks for it.
@@ -46,7 +47,8 @@ impl Question {
     pub(super) fn name(self) -> &'static str {
         match self {
             Question::ClientId => "CLIENT ID",
-            Question::Broadcast => "CLIENT TRACKING",
+            Question::Tracking(Reports::Prefixes | Reports::All) => "CLIENT TRACKING with BCAST",
+            Question::Tracking(Reports::Registered | Reports::Nothing) => "CLIENT TRACKING",
             Question::Server | Question::Calls => "INFO",
             Question::Commands => "COMMAND",
             Question::Subscribe => "SUBSCRIBE",
@@ -56,10 +58,10 @@ impl Question {
     /// What it means that it is refused.
     fn without(self) -> &'static str {
         match self {
-            Question::ClientId => {
-                "links cannot be tracked: only keys in namespaces are cached, by their channels"
+            Question::ClientId => "links cannot be tracked (redirect)",
+            Question::Tracking(_) => {
+                "where links are not tracked either, only keys in namespaces are cached, by their channels"
             }
-            Question::Broadcast => "only keys in namespaces are cached, by their channels",
             Question::Server | Question::Calls => {
                 "SWAPDB, and a link to another server than the feed's, are not noticed; \
                  replies to other users are not cached"

@@ -8,6 +8,7 @@ use super::client::{Awaited, FeedClient};
 use super::hooks::Hooks;
 use super::questions::Question;
 use crate::cache::{Micros, Waiter};
+use crate::process::Reports;
 use crate::resp::pubsub::{is_confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, Loss, ReplyHandler, Said};
@@ -37,6 +38,7 @@ impl<W: Waiter, H: Hooks> ReplyHandler for FeedClient<W, H> {
         match expect {
             Awaited::Asked(question) => self.answered(question, &frame, at.kind),
             Awaited::Calls => self.looked(&frame, at.kind),
+            Awaited::Registered(batch) => self.registered(batch, &frame, at.kind),
             Awaited::Subscribed(left) if left > 1 && at.kind != Kind::Error => {
                 return Some(Awaited::Subscribed(left - 1));
             }
@@ -99,9 +101,9 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let (coverages, slot) = (self.feed.cache.coverages(), self.feed.hooks.slot());
         // What is tracked by prefix is told at the end of the upstream's turn, behind the replies of
         // that turn: only the answer to the next `PING` proves that it has come.
-        let proven = match self.feed.broadcast.is_empty() {
-            true => sent,
-            false => self.previous.replace(sent),
+        let proven = match self.feed.hooks.reports() {
+            Reports::Nothing | Reports::Registered => sent,
+            Reports::Prefixes | Reports::All => self.previous.replace(sent),
         };
         if !arms {
             match looks {

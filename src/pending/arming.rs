@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::cache::{CoverageId, Coverages};
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub struct Arming {
@@ -9,6 +11,8 @@ pub struct Arming {
     pub refusal: RefCell<Option<Box<str>>>,
     /// Whether it leads to the feed's server is not known: the answer was put off.
     pub unsure: Cell<bool>,
+    /// The feed whose server it leads to, as far as that can be known.
+    pub leads_to: Cell<Option<CoverageId>>,
     /// How often in a row it was asked in vain.
     pub turns: Cell<u32>,
     /// It is going to be asked again.
@@ -20,6 +24,12 @@ impl Arming {
     pub fn forget(&self) {
         self.unsure.set(false);
         self.turns.set(0);
+        self.leads_to.set(None);
+    }
+
+    /// Whether it leads to the server of the feed that stands now.
+    pub fn leads_to_feed(&self, coverages: &Coverages) -> bool {
+        self.leads_to.get().is_some_and(|feed| coverages.goes_on(feed))
     }
 }
 

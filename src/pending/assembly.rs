@@ -58,6 +58,8 @@ pub struct Window {
     /// The elements that are there.
     pub held: Bytes,
     pub parts: Vec<Part>,
+    /// Stands until it is delivered, or lost.
+    pub fetch: Option<Rc<Fetch>>,
 }
 
 impl Window {
@@ -88,18 +90,22 @@ impl Window {
 
 /// An `MGET` of the missing keys, and their `PTTL`s, in flight.
 pub struct MgetAssembly {
-    pub window: Window,
+    /// For whom; nobody, if it is read for the cache alone.
+    pub window: Option<Window>,
     pub missing: Vec<Missing>,
     /// The upstream's reply.
     pub fetched: BytesMut,
     pub is_read: bool,
     /// The first of `missing` whose `PTTL` may be the next reply.
     pub next: usize,
-    /// Stands until it is delivered, or lost.
-    pub _fetch: Rc<Fetch>,
 }
 
 impl MgetAssembly {
+    /// Where the reply goes.
+    pub fn to(&self) -> Option<&ReplySlot> {
+        self.window.as_ref().map(|window| &window.to)
+    }
+
     /// What it fetches.
     pub fn names(&self) -> impl Iterator<Item = EntryKey<'_>> {
         self.missing.iter().filter_map(|missing| missing.lease.as_ref()).map(CacheLease::name)
@@ -141,7 +147,7 @@ impl MgetAssembly {
     /// `PTTL`s still come.
     fn refuse(&mut self) {
         self.missing.iter_mut().for_each(|missing| missing.reply = 0..0);
-        self.window.parts.clear();
+        self.window.iter_mut().for_each(|window| window.parts.clear());
     }
 
     /// Takes the next `PTTL`.
@@ -181,14 +187,15 @@ impl MgetAssembly {
         for missing in self.missing.iter().filter(|missing| missing.past && !filled.contains(&*missing.key)) {
             handler.past(&missing.key, now);
         }
-        let (to, fetched) = (&self.window.to, self.fetched.freeze());
-        if !self.window.parts.is_empty() {
-            return self.window.deliver(&self.missing, &fetched);
+        let Some(window) = self.window else { return };
+        let fetched = self.fetched.freeze();
+        if !window.parts.is_empty() {
+            return window.deliver(&self.missing, &fetched);
         }
-        match self.window.elements {
-            Some(_) => to.piece(fetched, true),
+        match window.elements {
+            Some(_) => window.to.piece(fetched, true),
             // Elements of earlier windows are the client's already.
-            None => to.error(errors::LATE),
+            None => window.to.error(errors::LATE),
         }
     }
 }

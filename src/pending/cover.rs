@@ -1,6 +1,5 @@
 //! What a shared link's coverage depends on: its tracking, the feed, and whether it answers.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -8,8 +7,9 @@ use tracing::{debug, warn};
 use super::link_handler::LinkHandler;
 use super::standing::Standing;
 use super::upcalls::LinkEvent;
-use crate::cache::{CoverageId, LinkId, Micros, NO_LINK};
+use crate::cache::{Cover, CoverageId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
+use crate::process::Reports;
 use crate::resp::scanner::Kind;
 use crate::upstream::{Pace, Said, backoff};
 
@@ -20,25 +20,55 @@ const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(45));
 
 impl LinkHandler {
-    /// The coverage under which a read on this link would be filled now, and the link's number. Where the upstream does
-    /// not track, it is that of the channels, which is for namespaces only.
-    pub fn cover(&self, namespace: Option<&Namespace>) -> Option<(CoverageId, LinkId)> {
-        let coverages = self.process.cache.coverages();
-        let channels = || namespace.and_then(|_| coverages.current(&self.node.announced));
+    /// Under what a read on this link would be filled now. Where the upstream tells of no changes of such keys, it is the
+    /// coverage of the channels, which is for namespaces only.
+    pub fn cover(&self, namespace: Option<&Namespace>) -> Option<Cover> {
         if self.arming.unsure.get() || self.is_of_old() {
             return None;
         }
-        let id = match self.process.wanted_tracking(namespace) {
-            Tracking::Keys => self.tracked().or_else(|| {
-                // Not while it is only not in place yet: then more was promised.
-                self.arming.refusal.borrow().as_ref().and_then(|_| channels())
-            }),
-            Tracking::Prefix if self.node.broadcasts.load(Ordering::Relaxed) => {
-                coverages.current(&self.node.feed)
+        let how = self.process.wanted_tracking(namespace);
+        if how == Tracking::Keys && self.process.redirects() {
+            let tracked = self.tracked();
+            // Not by less while tracking is only not in place yet: then more was promised.
+            if tracked.is_some() || self.arming.refusal.borrow().is_none() {
+                return tracked.map(|coverage| self.under(coverage, false));
             }
-            Tracking::Prefix | Tracking::Off => channels(),
+        }
+        let channels = || {
+            let announced = self.process.cache.coverages().current(&self.node.announced);
+            namespace.and(announced).map(|coverage| self.under(coverage, false))
         };
-        Some((id?, self.id))
+        self.cover_by_feed(how).or_else(channels)
+    }
+
+    /// Likewise where the upstream tells the feed for the feed's own sake. The feed cannot know where the link leads; so
+    /// only once the link has said so.
+    fn cover_by_feed(&self, how: Tracking) -> Option<Cover> {
+        let coverages = self.process.cache.coverages();
+        // First this, and then what the feed is told of: see `ReportsCell`.
+        let feed = coverages.current(&self.node.feed)?;
+        let registers = match (self.node.reports.get(), how) {
+            (Reports::Nothing, _) | (_, Tracking::Off) | (Reports::Prefixes, Tracking::Keys) => return None,
+            (Reports::Registered, _) => true,
+            (Reports::Prefixes | Reports::All, _) => false,
+        };
+        self.arming.leads_to_feed(coverages).then(|| self.under(feed, registers))
+    }
+
+    /// Whether what is read on it now is read from the server of the feed that stands.
+    pub fn is_at_feed(&self) -> bool {
+        !self.arming.unsure.get()
+            && !self.is_of_old()
+            && self.arming.leads_to_feed(self.process.cache.coverages())
+    }
+
+    fn under(&self, coverage: CoverageId, registers: bool) -> Cover {
+        Cover { coverage, link: self.id, registers }
+    }
+
+    /// Nobody can tell whether the link leads to the server of this feed: it is taken to.
+    pub fn may_lead_to(&self, feed: CoverageId) {
+        self.arming.leads_to.set(Some(feed));
     }
 
     /// The coverage by the upstream's tracking.
@@ -170,6 +200,7 @@ impl LinkHandler {
         self.arming.refusal.replace(None);
         if self.own {
             self.node.own_refusal.lock().take();
+            self.process.tell_form(&self.node);
         }
         if self.process.cache.coverages().arm(slot, Some(feed), since).is_none() {
             debug!("the feed went before tracking was in place");
@@ -181,6 +212,7 @@ impl LinkHandler {
         self.process.metrics.tracking_refused.inc();
         if self.own {
             self.node.own_refusal.lock().replace(said.into());
+            self.process.tell_form(&self.node);
         }
         let is_new = self.arming.refusal.replace(Some(said.into())).is_none();
         if !is_new {
@@ -188,11 +220,7 @@ impl LinkHandler {
         }
         if let Some(untold) = self.process.metrics.tracking_refused_told.now() {
             let who = if self.own { "nearside's own user" } else { "a client's user" };
-            warn!(
-                reply = said,
-                untold,
-                "the upstream does not allow CLIENT TRACKING to {who}: only keys in namespaces are cached"
-            );
+            warn!(reply = said, untold, "the upstream does not allow CLIENT TRACKING with REDIRECT to {who}");
         }
     }
 
@@ -233,7 +261,7 @@ impl LinkHandler {
 
     /// Whether something is still to be asked.
     pub fn lacks_tracking(&self) -> bool {
-        let untracked = self.process.wants(Tracking::Keys) && self.tracked().is_none();
+        let untracked = self.process.redirects() && self.tracked().is_none();
         self.arming.unsure.get() || untracked
     }
 }

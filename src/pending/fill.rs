@@ -34,7 +34,9 @@ pub struct Fill {
 }
 
 impl Fill {
+    /// Precondition: the lease's key is registered where that is needed.
     pub fn new(process: &Process, to: Option<ReplySlot>, lease: CacheLease, fields: Fields) -> Self {
+        debug_assert!(lease.is_registered(), "nobody would tell of its changes");
         let namespace = process.namespaces.find(lease.name().key);
         let (max_age, max_staleness) = (process.max_age(namespace), process.max_staleness(namespace));
         Self {

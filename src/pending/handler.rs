@@ -344,7 +344,7 @@ impl LinkHandler {
         let to = match front.map(|request| &request.pending) {
             Some(Pending::Relay(to) | Pending::Bypass(to, _)) => Some(to),
             Some(Pending::Fill(fill)) => fill.to(),
-            Some(Pending::MgetAssembly(assembly)) => Some(&assembly.window.to),
+            Some(Pending::MgetAssembly(assembly)) => assembly.to(),
             Some(Pending::Write(write)) => write.to.as_ref(),
             _ => None,
         };

@@ -74,7 +74,7 @@ impl Pending {
             | Pending::Leave(to, _) => Some(to),
             Pending::Subscribe(to, _) | Pending::Monitor(to) | Pending::Multi(to, _) => Some(to),
             Pending::Fill(fill) => fill.into_to(),
-            Pending::MgetAssembly(assembly) => Some(assembly.window.to),
+            Pending::MgetAssembly(assembly) => assembly.window.map(|window| window.to),
             Pending::Write(mut write) => {
                 write.fence = None;
                 write.to.take()

@@ -3,7 +3,6 @@
 use super::link_handler::LinkHandler;
 use super::upcalls::LinkEvent;
 use crate::cache::CoverageId;
-use crate::namespace::Tracking;
 use crate::process::{FeedUp, is_readonly};
 use crate::resp::scanner::Kind;
 use crate::upstream::{Said, ServerId};
@@ -35,8 +34,11 @@ impl LinkHandler {
             if feed_is_newer {
                 self.tell(LinkEvent::LeadsAstray);
             }
-        } else if !self.process.wants(Tracking::Keys) {
-            self.arming.turns.set(0);
+        } else {
+            self.arming.leads_to.set(Some(feed));
+            if !self.process.redirects() {
+                self.arming.turns.set(0);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::announcement::{Key, Saying, decide};
 use super::link_handler::LinkHandler;
 use super::state::Leaves;
 use super::write_set::{Barrier, CacheFence};
-use crate::cache::{LinkId, Micros, NO_LINK, Reason};
+use crate::cache::{EntryKeyBuf, LinkId, Micros, NO_LINK, Reason, Wanted};
 use crate::command::{Say, Tells};
 use crate::reply::ReplySlot;
 use crate::resp::scanner::Kind;
@@ -34,6 +34,8 @@ pub struct Write {
     pub db: u32,
     /// What it leaves on its connection.
     pub leaves: Option<Box<Leaves>>,
+    /// What is to be fetched anew when it is answered.
+    pub refills: Vec<EntryKeyBuf>,
 }
 
 impl Write {
@@ -52,6 +54,7 @@ impl Write {
             via: NO_LINK,
             db: 0,
             leaves: None,
+            refills: Vec::new(),
         }
     }
 
@@ -91,6 +94,7 @@ impl LinkHandler {
             if at.last {
                 write.fence = None;
                 self.say(&mut write);
+                self.refill(&mut write);
             }
             write.to = self.relay(to, since, chunk, at);
             return (write.to.is_some() || write.announced > 0).then_some(write);
@@ -140,6 +144,15 @@ impl LinkHandler {
             && let Some(upcalls) = self.upcalls()
         {
             upcalls.announce(write.via, write.db, std::mem::take(&mut write.said));
+        }
+    }
+
+    /// A read behind the write itself would not do: its key is to be registered before, and the write would end that.
+    fn refill(&self, write: &mut Write) {
+        let Some(feed) = self.process.cache.coverages().current(&self.node.feed) else { return };
+        let Some(upcalls) = self.upcalls().filter(|_| !write.refills.is_empty()) else { return };
+        for name in write.refills.drain(..) {
+            upcalls.refresh(name.borrow().key, &Wanted::of(&name.borrow(), feed));
         }
     }
 

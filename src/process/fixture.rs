@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Node, NodeId, Process, Settings, Topology};
 use crate::cache::Cache;
 use crate::io::Address;
-use crate::namespace::{Namespaces, Tracking};
+use crate::namespace::{Namespaces, Tracking, TrackingForm};
 use crate::resp::framer::Limits;
 use crate::upstream;
 
@@ -38,6 +38,7 @@ pub fn process(max_links: usize) -> Arc<Process> {
         max_age: SECOND,
         stale_if_error: false,
         tracking: Tracking::Off,
+        tracking_form: TrackingForm::Auto,
         cache_commands: None,
         described: Vec::new(),
     };

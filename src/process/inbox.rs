@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::cache::{Waiter, Wanted};
+use crate::cache::{Lease, LinkId, Waiter, Wanted};
 use crate::metrics::Metrics;
 
 /// What is said to a worker from outside its thread.
@@ -38,6 +38,8 @@ pub enum Message {
         key: Box<[u8]>,
         wanted: Wanted,
     },
+    /// Keys are registered with the feed: what is to be read of them may be read now.
+    Registered(Registration),
     /// Take no more requests.
     Drain,
 }
@@ -104,5 +106,33 @@ impl Waiter for Ticket {
 
     fn released(self) {
         self.inbox.send(Message::Released { session: self.session, slot: self.slot });
+    }
+}
+
+/// What is read into the cache with one request, once its keys are registered.
+pub struct Registration {
+    /// Each of another key, all asked for by the same command and identity.
+    pub leases: Vec<Lease<Ticket>>,
+    /// The link on which they are read, and where its worker is told.
+    pub link: LinkId,
+    pub inbox: Arc<Inbox>,
+}
+
+impl Registration {
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.leases.iter().map(|lease| lease.name().key)
+    }
+
+    /// The same, key by key.
+    pub fn split(self) -> impl Iterator<Item = Self> {
+        let Self { leases, link, inbox } = self;
+        leases.into_iter().map(move |lease| Self { leases: vec![lease], link, inbox: inbox.clone() })
+    }
+
+    /// The upstream tells of the next change of its keys: the worker is told.
+    pub fn confirm(mut self) {
+        self.leases.iter_mut().for_each(Lease::note_registered);
+        let inbox = self.inbox.clone();
+        inbox.send(Message::Registered(self));
     }
 }

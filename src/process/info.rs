@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::reports::Form;
 use super::shared::Process;
 use crate::cache::{Reason, Stats};
 use crate::namespace::Tracking;
@@ -29,6 +30,7 @@ pub fn section(process: &Process) -> String {
     line("nearside_max_bytes", &process.cache.max_bytes());
     line("nearside_feed", &if metrics.feed_up.get() == 1 { "up" } else { "down" });
     line("nearside_tracking", &tracking(process));
+    line("nearside_tracking_form", &form(process));
     line("nearside_tracked_links", &process.cache.coverages().children());
     line("nearside_proven_staleness_us", &proven(process));
     line("nearside_upstream_links", &metrics.upstream_links.get());
@@ -61,6 +63,12 @@ fn tracking(process: &Process) -> &'static str {
         (false, true) => "prefix",
         (false, false) => "off",
     }
+}
+
+/// In which form it does; where nodes differ, the weakest.
+fn form(process: &Process) -> &'static str {
+    let topology = process.topology();
+    topology.nodes().iter().map(|node| process.form(node)).max().map_or("none", Form::name)
 }
 
 fn hit_ratio(stats: &Stats) -> f64 {

@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::registrar::Registrar;
+use super::reports::{Form, Reports, ReportsCell};
 use super::role::Role;
 use crate::cache::{By, Cache, CoverageId, CoverageSlot, Micros, Reason, ValidUnder, Waiter};
 use crate::namespace::Tracking;
@@ -88,8 +90,12 @@ pub struct Node {
     pub feed_up: watch::Sender<Option<FeedUp>>,
     /// Why it does not track what is read with nearside's own login, if it does not.
     pub own_refusal: Mutex<Option<Box<str>>>,
-    /// Its feed is told of all changes of the keys that are tracked by prefix.
-    pub broadcasts: AtomicBool,
+    /// Of which changes its feed is told.
+    pub reports: ReportsCell,
+    /// Keys that wait to be registered with its feed.
+    pub registrar: Registrar,
+    /// The form that was told last, and of which tracking.
+    told: Mutex<Option<Form>>,
     /// Whether it is still the server that it was.
     pub role: Role,
     /// Changes of users and their rules are seen; not yet known is no.
@@ -112,7 +118,9 @@ impl Node {
             announced: coverages.take()?,
             feed_up: watch::Sender::new(None),
             own_refusal: Mutex::default(),
-            broadcasts: AtomicBool::new(false),
+            reports: ReportsCell::default(),
+            registrar: Registrar::default(),
+            told: Mutex::default(),
             role: Role::default(),
             users_watched: AtomicBool::new(false),
             unwatched_told: AtomicBool::new(false),
@@ -136,13 +144,21 @@ impl Node {
         }
     }
 
-    /// Whether it tells in this way of changes, for nearside's own login.
-    pub fn grants(&self, how: Tracking) -> bool {
-        match how {
-            Tracking::Keys => self.own_refusal.lock().is_none(),
-            Tracking::Prefix => self.broadcasts.load(Ordering::Relaxed),
-            Tracking::Off => true,
+    /// In which form it tells of changes of keys that are tracked so, to nearside's own login; `None` if in none.
+    /// `redirects` is whether links are to be tracked where it allows that.
+    pub fn form(&self, how: Tracking, redirects: bool) -> Option<Form> {
+        match (how, self.reports.get()) {
+            (Tracking::Off, _) => None,
+            (Tracking::Keys, _) if redirects && self.own_refusal.lock().is_none() => Some(Form::Redirect),
+            (_, Reports::Registered) => Some(Form::Register),
+            (_, Reports::All) | (Tracking::Prefix, Reports::Prefixes) => Some(Form::Broadcast),
+            (_, Reports::Nothing | Reports::Prefixes) => None,
         }
+    }
+
+    /// Notes that this form is in use now; says whether it is another than before.
+    pub fn note_form(&self, form: Form) -> bool {
+        self.told.lock().replace(form) != Some(form)
     }
 
     /// A reply to `GET`, or an element of `MGET`, was had with nearside's own login: by what it may be had besides.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::password::Password;
-use crate::namespace::Tracking;
+use crate::namespace::{Tracking, TrackingForm};
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Login};
 
@@ -28,6 +28,8 @@ pub struct Settings {
     pub stale_if_error: bool,
     /// How the upstream tells of changes of keys outside all namespaces.
     pub tracking: Tracking,
+    /// In which form it tells of those that were read.
+    pub tracking_form: TrackingForm,
     /// The commands whose replies are cached; `None` is all that can be.
     pub cache_commands: Option<Vec<String>>,
     /// Name and value of every setting, for `NEARSIDE CONFIG`.

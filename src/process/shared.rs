@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tracing::info;
 
 use super::clients::Clients;
 use super::idents::Idents;
 use super::inbox::Ticket;
 use super::node::{Node, Topology};
+use super::reports::Form;
 use super::settings::Settings;
 use crate::cache::{By, Cache, IdentId, Micros};
 use crate::command::Table;
 use crate::metrics::Metrics;
-use crate::namespace::{Namespace, Namespaces, Tracking};
+use crate::namespace::{Namespace, Namespaces, Tracking, TrackingForm};
 
 /// See [`Process::cached_table`].
 pub type CachedTable = arc_swap::Cache<Arc<ArcSwap<Table>>, Arc<Table>>;
@@ -133,9 +135,33 @@ impl Process {
         namespaces.chain([None]).any(|namespace| self.wanted_tracking(namespace) == how)
     }
 
+    /// Whether links are to be tracked, and their reports to go to the feed, where the upstream allows that.
+    pub fn redirects(&self) -> bool {
+        let form = self.settings.tracking_form;
+        matches!(form, TrackingForm::Auto | TrackingForm::Redirect) && self.wants(Tracking::Keys)
+    }
+
     /// Whether any key is tracked in this way now, on every node, for nearside's own login.
     pub fn tracks(&self, how: Tracking) -> bool {
-        self.wants(how) && self.topology.load().nodes().iter().all(|node| node.grants(how))
+        let redirects = self.redirects();
+        self.wants(how) && self.topology.load().nodes().iter().all(|node| node.form(how, redirects).is_some())
+    }
+
+    /// How changes of keys outside all namespaces, or else of those within, become known from this node.
+    pub fn form(&self, node: &Node) -> Form {
+        let redirects = self.redirects();
+        let forms = [Tracking::Keys, Tracking::Prefix].into_iter().filter(|how| self.wants(*how));
+        let best = forms.filter_map(|how| node.form(how, redirects)).min();
+        best.unwrap_or(if self.namespaces.is_empty() { Form::Nothing } else { Form::Channels })
+    }
+
+    /// The node may tell of changes in another form than before; if so, that is news.
+    pub fn tell_form(&self, node: &Node) {
+        let form = self.form(node);
+        if node.note_form(form) {
+            let upstream = &node.upstream.address;
+            info!(%upstream, form = form.name(), "how changes become known (tracking-form)");
+        }
     }
 
     /// How stale a hit of such a key may be.

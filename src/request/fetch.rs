@@ -1,12 +1,14 @@
 //! The requests by which replies come into the cache, with the questions that tell how long they are good.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
 use crate::cache::{EntryKey, Micros};
 use crate::command::{Fields, Table};
 use crate::io::Outgoing;
 use crate::pending::{CacheLease, Fill, Link, Pending, send};
-use crate::process::Process;
+use crate::process::{Inbox, Registration};
 use crate::resp::encode;
 
 /// Writes what is asked behind a read, so that it is known until when its reply is good.
@@ -33,9 +35,23 @@ fn ask_fields(out: &mut BytesMut, fields: Fields, key: &[u8], rest: &[u8]) {
     }
 }
 
-/// Reads what is leased into the cache, though no client has asked for it. False if its command is not known any
+/// Has the keys of these leases registered with the feed of the link's node; `inbox` is told. Then they are read.
+pub fn register(inbox: &Arc<Inbox>, link: &Link, leases: Vec<CacheLease>) {
+    let handler = link.client();
+    let registration = Registration { leases, link: handler.id, inbox: inbox.clone() };
+    if handler.node.registrar.ask(registration).is_err() {
+        handler.process.metrics.registrations_crowded.inc();
+    }
+}
+
+/// Reads what is leased into the cache, though no client waits for it. False if its command is not known any
 /// more: then nothing is sent.
-pub fn fetch_unasked(process: &Process, link: &Link, lease: CacheLease, now: Micros) -> bool {
+pub fn fetch_unasked(inbox: &Arc<Inbox>, link: &Link, lease: CacheLease, now: Micros) -> bool {
+    if !lease.is_registered() {
+        register(inbox, link, vec![lease]);
+        return true;
+    }
+    let process = &link.client().process;
     let (table, name) = (process.table(), lease.name());
     let mut request = BytesMut::new();
     let fields = table.row(name.command).map_or(Fields::None, |row| row.fields);

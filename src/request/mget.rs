@@ -5,10 +5,10 @@ use std::rc::{Rc, Weak};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::context::Context;
+use super::fetch::register;
 use super::raw::Raw;
-use crate::cache::{By, EntryKey, Lookup};
-use crate::io::Outgoing;
-use crate::pending::{Fetch, MgetAssembly, Missing, Part, Pending, Window};
+use crate::cache::{By, EntryKey, Lookup, Micros};
+use crate::pending::{CacheLease, Fetch, Link, MgetAssembly, Missing, Part, Pending, Window, send};
 use crate::process::Ticket;
 use crate::resp::encode;
 use crate::resp::request::Request;
@@ -125,7 +125,7 @@ fn window(
     mut held: BytesMut,
 ) {
     let mut parts = vec![Part::Held(0..held.len())];
-    let mut missing = Vec::new();
+    let (mut missing, mut unregistered) = (Vec::new(), Vec::new());
     let all = rest.keys.clone();
     let (mut keys, mut looked) = (Keys(&all), 0);
     while looked < LOOKUPS && held.len() <= BYTES && missing.len() < MAX_FILLS && rest.left > 0 {
@@ -140,7 +140,8 @@ fn window(
             },
             other => {
                 parts.push(Part::Missing);
-                let lease = if let Lookup::Miss(lease) = other { Some(lease) } else { None };
+                let mut lease = if let Lookup::Miss(lease) = other { Some(lease) } else { None };
+                unregistered.extend(lease.take_if(|lease| !lease.is_registered()));
                 missing.push(Missing { key: key.into(), past: lease.is_none(), lease, reply: 0..0 });
             }
         }
@@ -149,22 +150,40 @@ fn window(
     rest.keys = all.slice(all.len() - behind..);
     cx.process.cache.touch(cx.now);
     let (to, last, held) = (cx.slot(rest.slot), rest.left == 0, held.freeze());
-    let window = Window { to, elements, last, held, parts };
+    let mut window = Window { to, elements, last, held, parts, fetch: None };
     if missing.is_empty() {
         return window.deliver(&[], &Bytes::new());
     }
     rest.all_hit = false;
     let fetch = Rc::new(Fetch(cx.queue.clone()));
     rest.fetch = Rc::downgrade(&fetch);
+    window.fetch = Some(fetch);
+    fetch_missing(&cx.link, cx.now, Some(window), missing);
+    if !unregistered.is_empty() {
+        register(&cx.outbound.inbox, &cx.link, unregistered);
+    }
+}
+
+/// Reads what is leased, elements of `MGET`, into the cache, though no client waits for it.
+pub fn fetch_unasked(link: &Link, leases: Vec<CacheLease>, now: Micros) {
+    let missing = |lease: CacheLease| {
+        let key = lease.name().key.into();
+        Missing { key, past: false, lease: Some(lease), reply: 0..0 }
+    };
+    fetch_missing(link, now, None, leases.into_iter().map(missing).collect());
+}
+
+/// Sends the `MGET`, and asks how long that is good which is to be kept.
+fn fetch_missing(link: &Link, now: Micros, window: Option<Window>, missing: Vec<Missing>) {
+    debug_assert!(missing.iter().filter_map(|missing| missing.lease.as_ref()).all(CacheLease::is_registered));
     let mut out = BytesMut::new();
     out.put_slice(format!("*{}\r\n$4\r\nMGET\r\n", missing.len() + 1).as_bytes());
     missing.iter().for_each(|missing| encode::bulk(&mut out, &missing.key));
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
-    let assembly =
-        MgetAssembly { window, missing, fetched: BytesMut::new(), is_read: false, next: 0, _fetch: fetch };
-    cx.send(|to: &mut Outgoing| to.append(out.freeze()), Pending::MgetAssembly(Box::new(assembly)));
+    let assembly = MgetAssembly { window, missing, fetched: BytesMut::new(), is_read: false, next: 0 };
+    send(link, now, |to| to.append(out.freeze()), Pending::MgetAssembly(Box::new(assembly)));
 }
 
 fn lookup(cx: &Context, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket> {

@@ -58,7 +58,7 @@ impl Upcalls for Outbound {
     }
 
     fn refresh(&self, key: &[u8], wanted: &Wanted) {
-        refresh(&self.process, &self.router, key, wanted);
+        refresh(&self.inbox, &self.router, key, wanted);
     }
 }
 

@@ -3,7 +3,7 @@
 use smallvec::smallvec;
 
 use super::context::Context;
-use super::fetch::ask_times;
+use super::fetch::{ask_times, register};
 use super::raw::Raw;
 use crate::cache::{By, EntryKey, EntryKeyBuf, Lookup};
 use crate::command::{Row, Table};
@@ -97,8 +97,15 @@ fn bypass(cx: &Context, command: u16, request: &Request<'_>) -> Box<Bypass> {
 }
 
 fn fetch(cx: &Context, row: &Row, request: &Request<'_>, raw: Raw<'_>, (to, lease): (ReplySlot, CacheLease)) {
-    cx.process.cache.touch(cx.now);
     let (key, link) = (request.arg(1), cx.link_of(request.arg(1)));
+    if !lease.is_registered() {
+        // The client does not wait for that: it is answered past the cache, and the reply is fetched once more.
+        let link = link.as_ref().unwrap_or(&cx.link);
+        let bypass = bypass(cx, row.id, request);
+        send(link, cx.now, |out| raw.write(out), Pending::Bypass(to, bypass));
+        return register(&cx.outbound.inbox, link, vec![lease]);
+    }
+    cx.process.cache.touch(cx.now);
     let fill = Fill::new(&cx.process, Some(to), lease, row.fields);
     let write = |out: &mut Outgoing| {
         raw.write(out);

@@ -56,19 +56,20 @@ pub fn wanted(cx: &Context, link: &Link, write_set: &WriteSet) -> Vec<EntryKeyBu
     wanted
 }
 
-/// Opens the leases; the fence is held.
-pub fn lease(cx: &Context, link: &Link, wanted: &[EntryKeyBuf]) -> Vec<CacheLease> {
-    let lease = |name: &EntryKeyBuf| {
-        let name = name.borrow();
-        let cover = || link.client().cover(cx.process.namespaces.find(name.key));
-        cx.process.cache.lease_behind_write(&name, cx.now, cover)
-    };
-    wanted.iter().filter_map(lease).collect()
+/// Opens the leases; the fence is held. Gives those aside whose keys are to be registered first: that is done when the write
+/// is answered, for it would end their registration.
+pub fn lease(cx: &Context, link: &Link, wanted: Vec<EntryKeyBuf>) -> (Vec<CacheLease>, Vec<EntryKeyBuf>) {
+    let cover = |name: &EntryKeyBuf| link.client().cover(cx.process.namespaces.find(name.borrow().key));
+    let (later, now): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|name| cover(name).is_some_and(|cover| cover.registers));
+    let cache = &cx.process.cache;
+    let lease = |name: &EntryKeyBuf| cache.lease_behind_write(&name.borrow(), cx.now, || cover(name));
+    (now.iter().filter_map(lease).collect(), later)
 }
 
 /// Sends the reads, right behind the write.
 pub fn send(cx: &Context, link: &Link, leases: Vec<CacheLease>) {
     for lease in leases {
-        fetch_unasked(&cx.process, link, lease, cx.now);
+        fetch_unasked(&cx.outbound.inbox, link, lease, cx.now);
     }
 }

@@ -50,7 +50,7 @@ pub fn send(mut set: WriteSet, cx: &Context, link: &Link, to: ReplySlot, raw: Ra
             out.copy(&set.publish);
         }
     };
-    let leases = refill::lease(cx, link, &refills);
+    let (leases, refills) = refill::lease(cx, link, refills);
     let pending = Pending::Write(Box::new(Write {
         fence,
         popped,
@@ -62,6 +62,7 @@ pub fn send(mut set: WriteSet, cx: &Context, link: &Link, to: ReplySlot, raw: Ra
         via: if own { number } else { NO_LINK },
         db: set.db.unwrap_or(ident.db),
         leaves: set.leaves,
+        refills,
         ..Write::new(Some(to))
     }));
     if pending::send(link, now, write, pending) {

@@ -4,7 +4,6 @@
 //! Invariants: what the upstream says to one link concerns that link. A question that was put off (`-BUSY` …) is
 //! asked again soon, one that was refused from time to time, when users were changed, and whenever link or feed come up.
 
-use crate::namespace::Tracking;
 use crate::pending::{InFlight, Link, Pending};
 use crate::process::FeedUp;
 use crate::resp::encode;
@@ -17,10 +16,13 @@ pub fn arm(link: &Link) {
     let process = &handler.process;
     let Some(FeedUp { coverage, client_id, server, .. }) = *handler.node.feed_up.borrow() else { return };
     let request = |pending| InFlight { since: process.now(), pending };
-    if let Some(server) = server {
-        let _ = link.send(|out| out.copy(server_id::ASK), request(Pending::Server(coverage, server)));
+    match server {
+        Some(server) => {
+            let _ = link.send(|out| out.copy(server_id::ASK), request(Pending::Server(coverage, server)));
+        }
+        None => handler.may_lead_to(coverage),
     }
-    if !process.wants(Tracking::Keys) {
+    if !process.redirects() {
         return;
     }
     let Some(id) = client_id else {

@@ -75,6 +75,10 @@ impl Router {
         }
     }
 
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Closes all links.
     pub fn clear(&self) {
         self.links.borrow_mut().clear();

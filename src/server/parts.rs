@@ -1,7 +1,7 @@
 //! From the configuration to the parts that run: what each room is told, in its own words.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,8 +12,10 @@ use crate::config::{self, Config};
 use crate::feed::{Feed, Hooks, Told};
 use crate::io::Dial;
 use crate::metrics::Metrics;
-use crate::namespace::{Namespace, Namespaces, Rules, Tracking};
-use crate::process::{FeedUp, Inbox, Message, Node, Password, Process, Settings, Ticket, micros};
+use crate::namespace::{Namespace, Namespaces, Rules, Tracking, TrackingForm};
+use crate::process::{
+    FeedUp, Inbox, Message, Node, Password, Process, Registrar, Reports, Settings, Ticket, micros,
+};
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Login, Ours, ServerId};
 
@@ -43,7 +45,8 @@ pub(super) fn settings(config: &Config, files: usize) -> Settings {
         max_staleness: config.max_staleness,
         max_age: config.max_age,
         stale_if_error: !config.stale_if_error.is_zero(),
-        tracking: config.tracking,
+        tracking: tracking(config, config.tracking),
+        tracking_form: config.tracking_form,
         cache_commands: config.cache_commands.clone(),
         described: config.describe(),
     }
@@ -54,7 +57,7 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
         let rules = Rules {
             on_update: namespace.on_update,
             refill_on_write: namespace.refill_on_write,
-            tracking: namespace.tracking,
+            tracking: tracking(config, namespace.tracking),
             max_age: namespace.max_age,
             max_staleness: namespace.max_staleness,
         };
@@ -76,8 +79,10 @@ pub(super) fn feed(
         login: login(&config.upstream),
         settings: node.upstream.without_limit(),
         bound: bound(process),
-        tracking: process.wants(Tracking::Keys),
-        broadcast: broadcast(process),
+        redirects: process.redirects(),
+        prefixes: prefixes(process),
+        ways: ways(process),
+        past_registering: Cell::default(),
         told: Told::default(),
     }
 }
@@ -91,8 +96,39 @@ fn bound(process: &Process) -> Duration {
     }
 }
 
+/// What is to be reported, as far as the form that is set leaves a choice.
+fn tracking(config: &Config, wanted: Tracking) -> Tracking {
+    match (config.tracking_form, wanted) {
+        (_, Tracking::Off) | (TrackingForm::Off, _) => Tracking::Off,
+        (TrackingForm::Broadcast, _) => Tracking::Prefix,
+        // One connection can have the one or the other.
+        (TrackingForm::Register, _) => Tracking::Keys,
+        (TrackingForm::Auto | TrackingForm::Redirect, wanted) => wanted,
+    }
+}
+
+/// In which ways the feed is to be told for its own sake, the best first.
+fn ways(process: &Process) -> Vec<Reports> {
+    let by_itself = match process.settings.tracking_form {
+        TrackingForm::Auto => true,
+        TrackingForm::Register => process.wants(Tracking::Keys),
+        TrackingForm::Redirect | TrackingForm::Broadcast | TrackingForm::Off => false,
+    };
+    let mut ways = Vec::new();
+    if process.wants(Tracking::Prefix) {
+        ways.push(Reports::Prefixes);
+    }
+    if by_itself && (process.wants(Tracking::Keys) || process.wants(Tracking::Prefix)) {
+        ways.push(Reports::Registered);
+    }
+    if process.settings.tracking_form == TrackingForm::Auto && process.wants(Tracking::Keys) {
+        ways.push(Reports::All);
+    }
+    ways
+}
+
 /// The prefixes whose keys are tracked by broadcast; the empty one is every key's.
-fn broadcast(process: &Process) -> Vec<Vec<u8>> {
+fn prefixes(process: &Process) -> Vec<Vec<u8>> {
     if process.settings.tracking == Tracking::Prefix {
         return vec![Vec::new()];
     }
@@ -142,8 +178,21 @@ impl Hooks for FeedHooks {
         self.node.feed_up.send_replace(None);
     }
 
-    fn broadcasts(&self, granted: bool) {
-        self.node.broadcasts.store(granted, Ordering::Relaxed);
+    fn report(&self, reports: Reports) {
+        self.node.reports.set(reports);
+        self.process.tell_form(&self.node);
+    }
+
+    fn reports(&self) -> Reports {
+        self.node.reports.get()
+    }
+
+    fn is_redirect_refused(&self) -> bool {
+        !self.process.redirects() || self.node.own_refusal.lock().is_some()
+    }
+
+    fn registrar(&self) -> &Registrar {
+        &self.node.registrar
     }
 
     fn rights_changed(&self) {

@@ -15,7 +15,7 @@ use super::{audit, connection};
 use crate::io::Stream;
 use crate::process::{Message, Present};
 use crate::reply::ReplyQueue;
-use crate::request::refresh;
+use crate::request::{refresh, registered};
 
 impl Worker {
     /// Serves until it is told to drain, and then until the last session is gone. Runs in a `LocalRuntime`.
@@ -86,7 +86,10 @@ impl Worker {
                 }
             }
             Message::Refresh { key, wanted } => {
-                refresh(&self.process, &self.outbound.router, &key, &wanted);
+                refresh(&self.outbound.inbox, &self.outbound.router, &key, &wanted);
+            }
+            Message::Registered(registration) => {
+                registered(&self.outbound.inbox, &self.outbound.router, registration);
             }
             Message::Drain => {
                 self.draining.set(true);

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod chaos;
+pub mod filter;
 pub mod program;
 pub mod python;
 pub mod relay;
@@ -292,9 +293,9 @@ impl Nearside {
     pub fn wait_ready(&self) {
         eventually("nearside is ready", || {
             let info = self.stats();
-            let by_key = info.contains("nearside_tracking:keys");
+            let redirects = info.contains("nearside_tracking_form:redirect");
             info.contains("nearside_feed:up")
-                && (!by_key || self.stat("tracked_links") >= self.workers as i64)
+                && (!redirects || self.stat("tracked_links") >= self.workers as i64)
         });
     }
 

@@ -91,6 +91,16 @@ impl Scripted {
         asked
     }
 
+    /// The next request of these words, whatever comes on other connections meanwhile.
+    #[track_caller]
+    pub fn find(&self, line: &str) -> Asked {
+        let found = self.inner.wait(|state| {
+            let at = state.asked.iter().position(|asked| asked.words.join(" ") == line)?;
+            state.asked.remove(at)
+        });
+        found.unwrap_or_else(|| panic!("nobody asked {line}: {:?}", self.log()))
+    }
+
     /// From now on, the next `times` requests that begin with these words are answered so.
     pub fn answers(&self, words: &str, reply: &str, times: usize) {
         self.inner.lock().rules.push((words.into(), reply.into(), times));

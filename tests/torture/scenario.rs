@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use nearside::config::{Config, OnUpdate, Tracking};
+use nearside::config::{Config, Namespace, OnUpdate, Tracking};
 
 use super::clients;
 use super::faults::*;
@@ -17,6 +17,7 @@ use super::table::spread;
 use super::toy::{self, Flaw};
 use super::world::{Setup, USERS, World, call};
 use crate::support::chaos::Chaos;
+use crate::support::filter::{Filter, Rule, no_redirect, only_broadcast};
 use crate::support::{Nearside, Redis};
 
 pub const MAX_STALENESS: Duration = Duration::from_millis(300);
@@ -51,6 +52,8 @@ pub struct Scenario {
     foreign: u64,
     namespaces_only: bool,
     replica: bool,
+    /// What the server is made to refuse.
+    refuses: Option<Rule>,
     /// Between two writes of one writer, in milliseconds. When writes are rare, what was missed once stays.
     pace: u64,
 }
@@ -68,6 +71,7 @@ const fn scenario(name: &'static str, faults: &'static [Fault]) -> Scenario {
         foreign: 33,
         namespaces_only: false,
         replica: false,
+        refuses: None,
         pace: 12,
     }
 }
@@ -148,6 +152,38 @@ pub const SCENARIOS: &[Scenario] = &[
             config.namespaces.iter_mut().for_each(|namespace| namespace.tracking = Tracking::Prefix);
         },
         ..scenario("tracking by prefix", &[calm, delay_feed, delay_data, cut, kill_feed, flush])
+    },
+    Scenario { refuses: Some(no_redirect), ..scenario("register: calm", &[calm]) },
+    Scenario {
+        refuses: Some(no_redirect),
+        ..scenario("register: links", &[delay, delay_feed, delay_data, cut, half_open_feed, half_open_data])
+    },
+    Scenario {
+        refuses: Some(no_redirect),
+        allowed: Allowed { expiry: false, ..ALL },
+        ..scenario("register: server", &[kill_feed, kill_data, stop, pause, flush, swap, restart, overflow])
+    },
+    Scenario {
+        refuses: Some(no_redirect),
+        server: &["--tracking-table-max-keys", "5"],
+        pace: 60,
+        ..scenario("register: small tracking table", &[calm, delay_feed])
+    },
+    Scenario {
+        refuses: Some(no_redirect),
+        change: |config| {
+            let refresh = |(i, namespace): (usize, &mut Namespace)| match i {
+                0 => namespace.refill_on_write = true,
+                _ => namespace.on_update = OnUpdate::Refresh,
+            };
+            config.namespaces.iter_mut().enumerate().for_each(refresh);
+            config.workers = 2;
+        },
+        ..scenario("register: refill, refresh, two workers", &[calm, delay_feed, delay_data, cut, kill_feed])
+    },
+    Scenario {
+        refuses: Some(only_broadcast),
+        ..scenario("broadcast", &[calm, delay_feed, delay_data, cut, kill_feed, half_open_feed, flush, stop])
     },
     Scenario { change: |config| config.workers = 2, ..scenario("two workers", &[calm, delay_feed, cut]) },
     Scenario {
@@ -239,7 +275,9 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
     if let Some(replica) = &replica {
         follow(replica, &redis);
     }
-    let chaos: Vec<_> = (0..SIDECARS).map(|_| Chaos::to(redis.address())).collect();
+    let filter = scenario.refuses.map(|rule| Filter::to(redis.address(), rule));
+    let server = filter.as_ref().map_or(redis.address(), |filter| filter.address);
+    let chaos: Vec<_> = (0..SIDECARS).map(|_| Chaos::to(server)).collect();
     let start = |chaos: &Chaos| {
         Nearside::with(chaos.address, |config| {
             config.max_staleness = MAX_STALENESS;

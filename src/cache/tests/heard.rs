@@ -75,7 +75,7 @@ fn a_refresh_of_what_is_there_again_is_no_read() {
     f.fill(b"k", b"v");
     f.hit(b"k").unwrap();
     let wanted = f.cache.heard_for_refresh(b"k", Reason::Update, f.now).pop().unwrap();
-    let cover = || f.cache.coverages().current(&f.feed).map(|id| (id, LINK));
+    let cover = || f.cover();
     let refresh = || f.cache.lease_refresh(b"k", &wanted, f.now, SECOND, cover);
     let lease = refresh().unwrap();
     assert!(refresh().is_none(), "one is under way");

@@ -1,0 +1,95 @@
+//! Registering keys with the upstream: it tells the feed once of the next change of each.
+//!
+//! Invariants:
+//! - A registration is confirmed when the upstream has answered `EXISTS`, and all that it had told before is applied: answers
+//!   and reports come on one connection, in order. So whoever took his lease before he asked for the registration, and reads
+//!   behind the confirmation, misses no change (see [`Lease::is_registered`](crate::cache::Lease::is_registered)).
+//! - `EXISTS` reads nothing but that the key is there or not, and registers it either way (seen on Redis 7.0 and 8.2, Valkey
+//!   9.1; `trackingRememberKeys` remembers all keys of a command that only reads).
+//! - What cannot be registered is let go, and counted.
+
+use tracing::{info, warn};
+
+use super::client::{Awaited, FeedClient};
+use super::hooks::Hooks;
+use crate::cache::Waiter;
+use crate::process::{Registration, Reports};
+use crate::resp::encode;
+use crate::resp::scanner::Kind;
+use crate::upstream::{Link, Said};
+
+/// Keys of one command: what the upstream is kept at by that is short.
+const BATCH: usize = 256;
+
+/// Asks for all keys that wait.
+pub(super) fn register<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
+    let client = link.client();
+    let hooks = &client.feed.hooks;
+    let waiting = hooks.registrar().take();
+    if !client.armed.get() || hooks.reports() != Reports::Registered || !link.is_up() {
+        // Nobody waits: the coverage under which they were to be read has ended.
+        return drop(waiting);
+    }
+    client.alone.take().into_iter().for_each(|one| send(link, vec![one]));
+    let mut batch = Vec::new();
+    let mut keys = 0;
+    for registration in waiting {
+        keys += registration.leases.len();
+        batch.push(registration);
+        if keys >= BATCH {
+            send(link, std::mem::take(&mut batch));
+            keys = 0;
+        }
+    }
+    send(link, batch);
+}
+
+fn send<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, batch: Vec<Registration>) {
+    if batch.is_empty() {
+        return;
+    }
+    let exists: [&[u8]; 1] = [b"EXISTS"];
+    let keys = batch.iter().flat_map(Registration::keys);
+    let command: Vec<Vec<u8>> = exists.into_iter().chain(keys).map(<[u8]>::to_vec).collect();
+    link.client().feed.hooks.metrics().registrations.add(command.len() as u64 - 1);
+    let write = |tail: &mut _| encode::command(tail, &command.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    drop(link.send(|out| out.with(write), Awaited::Registered(batch)));
+}
+
+impl<W: Waiter, H: Hooks> FeedClient<W, H> {
+    /// The answer to `EXISTS` of these keys.
+    pub(super) fn registered(&self, batch: Vec<Registration>, frame: &[u8], kind: Kind) {
+        let metrics = self.feed.hooks.metrics();
+        if kind != Kind::Error {
+            return batch.into_iter().for_each(Registration::confirm);
+        }
+        let said = String::from_utf8_lossy(frame);
+        let reply = said.trim_end();
+        if Said::of(kind, frame) == Said::NotNow {
+            return self.tell_put_off("EXISTS", frame);
+        }
+        let lower = reply.to_ascii_lowercase();
+        if lower.contains("'exists' command") || lower.contains("unknown command") {
+            info!(
+                reply,
+                "the upstream does not allow EXISTS: no key can be registered, and the feed connects anew"
+            );
+            self.feed.past_registering.set(true);
+            self.ended.notify_one();
+            return;
+        }
+        // Of several keys it does not say which.
+        let alone: Vec<_> = batch.into_iter().flat_map(Registration::split).collect();
+        if alone.len() > 1 {
+            self.alone.borrow_mut().extend(alone);
+            return self.feed.hooks.registrar().wake();
+        }
+        metrics.registrations_refused.inc();
+        if let Some(untold) = metrics.registrations_refused_told.now() {
+            warn!(
+                reply,
+                untold, "the upstream does not allow nearside to register a key (EXISTS): it is not cached"
+            );
+        }
+    }
+}
