@@ -9,7 +9,7 @@ use nearside::{
     config::{Invocation, Task},
     dev::DevServer,
     logging,
-    server::{Server, Shutdown},
+    server::{Server, Shutdown, check},
 };
 
 #[global_allocator]
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
         let _ = std::io::stdout().write_all(invocation.report().as_bytes());
         return ExitCode::SUCCESS;
     }
+    if invocation.task == Task::Connect {
+        return show_upstream(&invocation);
+    }
     let _log = match logging::init(&invocation.config) {
         Ok(log) => log,
         Err(_) => return ExitCode::FAILURE,
@@ -36,6 +39,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the upstream allows, on standard output.
+fn show_upstream(invocation: &Invocation) -> ExitCode {
+    let findings = match check(&invocation.config) {
+        Ok(findings) => findings,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "nearside: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let _ = std::io::stdout().write_all(findings.text.as_bytes());
+    if findings.caches { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run(invocation: Invocation) -> Result<(), Box<dyn Error>> {

@@ -8,6 +8,7 @@
 
 mod accept;
 mod alarm;
+mod check;
 mod error;
 mod files;
 mod parts;
@@ -31,6 +32,7 @@ use crate::io::Address;
 use crate::process::{Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, micros, watch_role};
 use crate::upstream;
 use crate::worker::Worker;
+pub use check::{Findings, check};
 pub use error::ServerError;
 
 use accept::{Door, Listener};

@@ -21,6 +21,8 @@ pub enum Task {
     Dev,
     /// Show the configuration and end.
     Check,
+    /// Show what the upstream allows and end.
+    Connect,
 }
 
 /// A valid command line: the task and the settings for it.
@@ -45,6 +47,7 @@ impl Invocation {
         let matches = command().try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
         let (task, matches) = match matches.subcommand() {
             Some(("dev", of_dev)) => (Task::Dev, of_dev),
+            Some(("check", of_check)) if of_check.get_flag("connect") => (Task::Connect, of_check),
             Some(("check", of_check)) => (Task::Check, of_check),
             Some((_, of_serve)) => (Task::Serve, of_serve),
             None => (Task::Serve, &matches),
@@ -132,7 +135,14 @@ fn command() -> Command {
             Command::new("dev")
                 .about("Serve in front of a private redis-server or valkey-server, gone without a trace at the end"),
         )
-        .subcommand(Command::new("check").about("Show the configuration in effect, or what is wrong with it"))
+        .subcommand(
+            Command::new("check").about("Show the configuration in effect, or what is wrong with it").arg(
+                Arg::new("connect").long("connect").action(ArgAction::SetTrue).help(
+                    "Show instead what the upstream allows, what can be cached by that, and what to change; \
+                     exit code 1 if nothing can be cached",
+                ),
+            ),
+        )
         .arg(config)
         .args(flags)
 }

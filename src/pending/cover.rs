@@ -47,12 +47,14 @@ impl LinkHandler {
         let coverages = self.process.cache.coverages();
         // First this, and then what the feed is told of: see `ReportsCell`.
         let feed = coverages.current(&self.node.feed)?;
-        let registers = match (self.node.reports.get(), how) {
-            (Reports::Nothing, _) | (_, Tracking::Off) | (Reports::Prefixes, Tracking::Keys) => return None,
-            (Reports::Registered, _) => true,
-            (Reports::Prefixes | Reports::All, _) => false,
-        };
-        self.arming.leads_to_feed(coverages).then(|| self.under(feed, registers))
+        let reports = self.node.reports.get();
+        let told = reports.tell_of(how) && self.arming.leads_to_feed(coverages);
+        told.then(|| self.under(feed, reports == Reports::Registered))
+    }
+
+    /// Whether the upstream tells the feed, for the feed's own sake, of changes of keys that are tracked so.
+    pub fn is_told_by_feed(&self, how: Tracking) -> bool {
+        self.node.reports.get().tell_of(how)
     }
 
     /// Whether what is read on it now is read from the server of the feed that stands.

@@ -147,13 +147,12 @@ impl Node {
     /// In which form it tells of changes of keys that are tracked so, to nearside's own login; `None` if in none.
     /// `redirects` is whether links are to be tracked where it allows that.
     pub fn form(&self, how: Tracking, redirects: bool) -> Option<Form> {
-        match (how, self.reports.get()) {
-            (Tracking::Off, _) => None,
-            (Tracking::Keys, _) if redirects && self.own_refusal.lock().is_none() => Some(Form::Redirect),
-            (_, Reports::Registered) => Some(Form::Register),
-            (_, Reports::All) | (Tracking::Prefix, Reports::Prefixes) => Some(Form::Broadcast),
-            (_, Reports::Nothing | Reports::Prefixes) => None,
+        if how == Tracking::Keys && redirects && self.own_refusal.lock().is_none() {
+            return Some(Form::Redirect);
         }
+        let reports = self.reports.get();
+        let form = if reports == Reports::Registered { Form::Register } else { Form::Broadcast };
+        reports.tell_of(how).then_some(form)
     }
 
     /// Notes that this form is in use now; says whether it is another than before.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::namespace::Tracking;
+
 /// Of which changes the upstream tells the feed for the feed's own sake. What it tells for links that are tracked
 /// ([`TrackingForm::Redirect`](crate::namespace::TrackingForm)) comes beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,16 @@ pub enum Reports {
     Prefixes,
     /// Of all keys.
     All,
+}
+
+impl Reports {
+    /// Whether changes of keys that are to be tracked so are among them.
+    pub fn tell_of(self, how: Tracking) -> bool {
+        match (self, how) {
+            (Reports::Nothing, _) | (_, Tracking::Off) | (Reports::Prefixes, Tracking::Keys) => false,
+            (Reports::Registered | Reports::All, _) | (Reports::Prefixes, Tracking::Prefix) => true,
+        }
+    }
 }
 
 /// The present [`Reports`] of a feed.

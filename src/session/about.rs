@@ -149,15 +149,15 @@ fn keys_wanted<'a>(request: &Request<'a>) -> Option<(Option<&'a [u8]>, usize)> {
 /// That the key is not tracked for this session, and why.
 fn untracked(cx: &Context, key: &[u8]) -> Option<String> {
     let namespace = cx.process.namespaces.find(key);
+    let link = cx.link_of(key);
+    let handler = link.as_ref().unwrap_or(&cx.link).client();
     let why = match cx.process.wanted_tracking(namespace) {
-        Tracking::Keys => {
-            cx.link.client().refusal().map(|said| format!("CLIENT TRACKING is refused to this user: {said}"))
+        Tracking::Off => namespace.is_none().then(|| "tracking is off".into()),
+        how if handler.is_told_by_feed(how) => None,
+        Tracking::Keys if cx.process.redirects() => {
+            handler.refusal().map(|said| format!("CLIENT TRACKING is refused to this user: {said}"))
         }
-        Tracking::Prefix if !cx.process.tracks(Tracking::Prefix) => {
-            Some("CLIENT TRACKING is refused to nearside".into())
-        }
-        Tracking::Off if namespace.is_none() => Some("tracking is off".into()),
-        Tracking::Prefix | Tracking::Off => None,
+        Tracking::Keys | Tracking::Prefix => Some("CLIENT TRACKING is refused to nearside".into()),
     };
     let so = match namespace {
         Some(_) => "of its changes only announcements tell",

@@ -169,13 +169,13 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
 }
 
 /// Why a reply could not be read.
-enum Unread {
+pub(super) enum Unread {
     Closed(Rc<str>),
     Garbage(Rc<str>),
 }
 
 /// Reads one reply; what came behind it stays in `buf`.
-async fn read_reply(
+pub(super) async fn read_reply(
     stream: &mut Stream,
     scanner: &mut ReplyScanner,
     buf: &mut BytesMut,
@@ -205,16 +205,4 @@ async fn read_reply(
             Err(garbage) => return Err(Unread::Garbage(format!("not a Redis server: {garbage}").into())),
         }
     }
-}
-
-/// What a connection made now says to `INFO`, raw; an error if it may not be asked.
-pub(super) async fn ask_info(settings: &Settings, identity: &Identity) -> Option<Vec<u8>> {
-    let (mut stream, _own) = connect(settings, identity).await.ok()?;
-    let asked = async {
-        stream.write_all(b"*1\r\n$4\r\nINFO\r\n").await.ok()?;
-        let (mut buf, mut reply) = (BytesMut::with_capacity(4096), Vec::new());
-        let read = read_reply(&mut stream, &mut ReplyScanner::new(), &mut buf, &mut reply).await;
-        read.is_ok().then_some(reply)
-    };
-    tokio::time::timeout(settings.connect_timeout, asked).await.ok()?
 }

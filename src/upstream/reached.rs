@@ -1,6 +1,7 @@
 //! What a new connection reaches: a name, or a proxy, may lead it to another server than the one before.
 
-use super::connect::{Identity, Settings, ask_info};
+use super::connect::{Identity, Settings};
+use super::probe::Probe;
 use super::server_id::ServerId;
 
 /// What is reached, as far as it says.
@@ -13,7 +14,9 @@ pub struct Reached {
 impl Reached {
     /// Makes a connection and asks; `None` if there is no connection, or no answer.
     pub async fn now(settings: &Settings, identity: &Identity) -> Option<Self> {
-        ask_info(settings, identity).await.map(|reply| Self::of(&reply))
+        let mut probe = Probe::open(settings, identity).await.ok()?;
+        let (_, reply) = probe.ask(&[b"INFO"]).await.ok()?;
+        Some(Self::of(&reply))
     }
 
     fn of(reply: &[u8]) -> Self {

@@ -1,0 +1,96 @@
+//! `nearside check --connect` tells what the upstream allows, what can be cached by that, and what to change.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use support::filter::{Filter, no_redirect, no_tracking};
+use support::{Redis, free_port};
+
+fn check(upstream: &str, more: &[&str]) -> (i32, String) {
+    let program = env!("CARGO_BIN_EXE_nearside");
+    let Output { status, stdout, .. } =
+        Command::new(program).args(["check", "--connect", "--upstream", upstream]).args(more).output().unwrap();
+    (status.code().expect("no signal"), String::from_utf8(stdout).unwrap())
+}
+
+#[track_caller]
+fn says(text: &str, lines: &[&str]) {
+    for line in lines {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.lines().any(|said| words(said).starts_with(line)), "{line} in\n{text}");
+    }
+}
+
+#[test]
+fn a_plain_server_allows_everything() {
+    let redis = Redis::start();
+    let (code, text) = check(&format!("redis://{}", redis.address()), &["--namespace", "users"]);
+    says(
+        &text,
+        &[
+            "yes connect",
+            "yes RESP3",
+            "yes tracking-form redirect",
+            "yes tracking-form register",
+            "yes tracking-form broadcast",
+            "yes channels of namespace users",
+            "yes announcements in namespace users",
+            "yes PTTL",
+            "changes become known by: redirect",
+        ],
+    );
+    assert_eq!(code, 0);
+    assert!(!text.contains("\nno "), "{text}");
+    let mut direct = redis.connect();
+    assert_eq!(direct.text("DBSIZE"), ":0\r\n", "nothing was written");
+    assert_eq!(redis.calls("publish"), 0, "and nothing announced");
+}
+
+#[test]
+fn the_best_form_that_is_allowed_is_named() {
+    let redis = Redis::start();
+    let filter = Filter::to(redis.address(), no_redirect);
+    let (code, text) = check(&format!("redis://{}", filter.address), &[]);
+    says(
+        &text,
+        &[
+            "no tracking-form redirect ERR REDIRECT is not supported",
+            "yes tracking-form register",
+            "changes become known by: register",
+        ],
+    );
+    assert_eq!(code, 0);
+    filter.refuse(no_tracking);
+    let upstream = format!("redis://{}", filter.address);
+    let (code, text) = check(&upstream, &["--namespace", "users"]);
+    says(&text, &["no tracking-form broadcast", "changes become known by: channels"]);
+    assert_eq!(code, 0);
+    let (code, text) = check(&upstream, &[]);
+    says(&text, &["nothing can be cached"]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn what_a_user_lacks_is_named_as_the_rule_that_gives_it() {
+    let redis = Redis::start();
+    let mut direct = redis.connect();
+    direct.cmd("ACL SETUSER app on >s3cret ~users/* &users/update +@all -client|tracking -exists -info");
+    let upstream = format!("redis://app:s3cret@{}", redis.address());
+    let (code, text) = check(&upstream, &["--namespace", "users"]);
+    says(&text, &["no tracking-form redirect NOPERM", "no channels of namespace users NOPERM"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(!text.contains("s3cret"), "{text}");
+    let rules = text.lines().find_map(|line| line.split_once("ACL SETUSER app ")).expect("the rules").1;
+    direct.cmd(&format!("ACL SETUSER app {rules}"));
+    let (code, text) = check(&upstream, &["--namespace", "users"]);
+    says(&text, &["yes tracking-form redirect", "changes become known by: redirect"]);
+    assert_eq!(code, 0, "what it advised was enough: {text}");
+}
+
+#[test]
+fn an_upstream_that_is_not_there_is_told_with_its_cause() {
+    let (code, text) = check(&format!("redis://127.0.0.1:{}", free_port()), &[]);
+    says(&text, &["no connect Connection refused"]);
+    assert_eq!(code, 1);
+}
