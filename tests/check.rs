@@ -9,8 +9,11 @@ use support::{Redis, free_port};
 
 fn check(upstream: &str, more: &[&str]) -> (i32, String) {
     let program = env!("CARGO_BIN_EXE_nearside");
-    let Output { status, stdout, .. } =
-        Command::new(program).args(["check", "--connect", "--upstream", upstream]).args(more).output().unwrap();
+    let Output { status, stdout, .. } = Command::new(program)
+        .args(["check", "--connect", "--upstream", upstream])
+        .args(more)
+        .output()
+        .unwrap();
     (status.code().expect("no signal"), String::from_utf8(stdout).unwrap())
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use nearside::config::{Config, Tracking, Upstream};
+use nearside::config::{Config, Tracking, TrackingForm, Upstream};
 use support::scripted::Scripted;
 use support::{Conn, Nearside, Redis, eventually};
 
@@ -58,7 +58,11 @@ fn one_user_whose_link_may_not_track_takes_nothing_from_the_others(resp3: bool) 
     direct.cmd(&format!("ACL SETUSER bob {ALL} -client|tracking"));
     direct.cmd(&format!("ACL SETUSER alice {ALL}"));
     direct.cmd("MSET elsewhere v users/1 v");
-    let nearside = Nearside::with(redis.address(), bounded);
+    let nearside = Nearside::with(redis.address(), |config| {
+        bounded(config);
+        // Else the feed would hear for him: see tests/forms.rs.
+        config.tracking_form = TrackingForm::Redirect;
+    });
     let (mut plain, mut alice) = (nearside.connect(), logged_in(&nearside, "alice", resp3));
     hits(&nearside, &mut plain, "elsewhere");
     hits(&nearside, &mut alice, "elsewhere");
@@ -104,7 +108,12 @@ fn one_user_whose_link_may_not_track_takes_nothing_from_the_others_on_resp3() {
 fn a_right_that_is_given_later_is_used(lacks: &[&str], tracking: Tracking) {
     let redis = Redis::start();
     let minus: Vec<_> = lacks.iter().map(|right| format!("-{right}")).collect();
-    let nearside = limited(&redis, &minus.join(" "), |config| config.tracking = tracking);
+    let nearside = limited(&redis, &minus.join(" "), |config| {
+        config.tracking = tracking;
+        if tracking == Tracking::Keys {
+            config.tracking_form = TrackingForm::Redirect;
+        }
+    });
     let mut client = nearside.connect();
     client.cmd("MSET elsewhere v users/1 v");
     eventually("the refusal", || nearside.stats().contains("nearside_tracking:off"));

@@ -12,6 +12,7 @@ mod evict;
 mod heard;
 mod lease;
 mod refresh;
+mod register;
 mod show;
 mod users;
 

@@ -54,3 +54,61 @@ impl Registrar {
         self.arrived.notified().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::Arc;
+
+    use super::super::inbox::{Inbox, Message, Ticket};
+    use super::*;
+    use crate::cache::{Bounds, By, Cache, Cover, EntryKey, IdentId, LinkId, Lookup};
+
+    fn registration(
+        cache: &Arc<Cache<Ticket>>,
+        cover: Cover,
+        inbox: &Arc<Inbox>,
+        keys: Range<usize>,
+    ) -> Registration {
+        let lease = |i: usize| {
+            let key = i.to_string();
+            let name =
+                EntryKey { key: key.as_bytes(), ident: IdentId(0), command: 1, args: b"", by: By::ITSELF };
+            let bounds = Bounds { max_staleness: 1, unreachable: false };
+            match cache.lookup(&name, 1, bounds, || Some(cover), |_| None, |_| ()) {
+                Lookup::Miss(lease) => lease,
+                _ => panic!("no lease"),
+            }
+        };
+        let leases = keys.map(lease).collect();
+        Registration { leases, link: cover.link, inbox: inbox.clone() }
+    }
+
+    #[tokio::test]
+    async fn so_many_keys_wait_at_most_and_who_waits_is_told_when_they_are_registered() {
+        let cache = Arc::new(Cache::new(1 << 20, 1 << 20, 0));
+        let slot = cache.coverages().take().unwrap();
+        let coverage = cache.coverages().arm(&slot, None, 1).unwrap();
+        let cover = Cover { coverage, link: LinkId(7), registers: true };
+        let (registrar, inbox) = (Registrar::default(), Arc::new(Inbox::default()));
+        assert!(registrar.ask(registration(&cache, cover, &inbox, 0..MAX_KEYS)).is_ok());
+        registrar.arrived().await;
+        let crowded = registration(&cache, cover, &inbox, MAX_KEYS..MAX_KEYS + 1);
+        assert!(registrar.ask(crowded).is_err(), "one too many");
+        let taken = registrar.take();
+        assert_eq!(taken.iter().map(|one| one.keys().count()).sum::<usize>(), MAX_KEYS);
+        assert!(registrar.take().is_empty());
+        let alone: Vec<_> = taken.into_iter().flat_map(Registration::split).collect();
+        assert_eq!(alone.len(), MAX_KEYS);
+        let first = alone.into_iter().next().unwrap();
+        assert!(first.leases.iter().all(|lease| !lease.is_registered()));
+        first.confirm();
+        let told = inbox.take().await;
+        let [Message::Registered(told)] = &told[..] else { panic!("the worker was told") };
+        assert!(told.link == LinkId(7) && told.leases.iter().all(|lease| lease.is_registered()));
+        assert!(
+            registrar.ask(registration(&cache, cover, &inbox, MAX_KEYS..MAX_KEYS + 1)).is_ok(),
+            "there is room again"
+        );
+    }
+}

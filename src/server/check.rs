@@ -30,7 +30,8 @@ pub struct Findings {
 ///
 /// Errors: the system does not let it wait for anything.
 pub fn check(config: &Config) -> std::io::Result<Findings> {
-    Ok(super::runtime()?.block_on(Check::of(config).run()))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(Check::of(config).run()))
 }
 
 struct Check<'c> {
