@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use nearside::config::TrackingForm;
 use support::scripted::{Asked, Scripted, invalidate, message};
 use support::{Conn, Nearside, eventually};
 
@@ -23,7 +24,11 @@ enum At {
 
 const EVERYWHERE: [At; 4] = [At::BeforeTheRequest, At::BeforeTheReply, At::BeforeTheTtl, At::AfterTheFill];
 
+/// In each form in which the upstream tells of changes.
+const FORMS: [TrackingForm; 3] = [TrackingForm::Redirect, TrackingForm::Register, TrackingForm::Broadcast];
+
 struct Race {
+    form: TrackingForm,
     upstream: Scripted,
     nearside: Nearside,
     client: Conn,
@@ -31,14 +36,19 @@ struct Race {
 
 impl Race {
     fn new() -> Self {
+        Self::by(TrackingForm::Redirect)
+    }
+
+    fn by(form: TrackingForm) -> Self {
         let upstream = Scripted::start();
         let nearside = Nearside::with(upstream.address, |config| {
             // No heartbeat has to come in between.
             config.max_staleness = Duration::from_secs(30);
+            config.tracking_form = form;
             config.namespaces.iter_mut().for_each(|n| n.max_staleness = config.max_staleness);
         });
         let client = nearside.connect();
-        Self { upstream, nearside, client }
+        Self { form, upstream, nearside, client }
     }
 
     fn ask(&mut self) {
@@ -51,6 +61,29 @@ impl Race {
         (self.upstream.expect(&format!("GET {KEY}")), self.upstream.expect(&format!("PTTL {KEY}")))
     }
 
+    /// Asks, and gives what fills the cache. Where keys are registered first, the client's own read is answered by then.
+    #[track_caller]
+    fn ask_and_fetch(&mut self, value: &str) -> (Asked, Asked) {
+        self.ask();
+        if self.form != TrackingForm::Register {
+            return self.fetched();
+        }
+        self.upstream.find(&format!("GET {KEY}")).reply(value);
+        assert_eq!(text(self.client.reply()), value);
+        self.upstream.find(&format!("EXISTS {KEY}")).reply(":1\r\n");
+        (self.upstream.find(&format!("get {KEY}")), self.upstream.find(&format!("PTTL {KEY}")))
+    }
+
+    /// What fills the cache was answered: the client has its reply, and the cache has it, or not.
+    #[track_caller]
+    fn is_over(&mut self, value: &str) {
+        match self.form {
+            // On the same link, so behind it.
+            TrackingForm::Register => drop(self.link()),
+            _ => assert_eq!(text(self.client.reply()), value),
+        }
+    }
+
     /// Reads from start to end with `change` at the one position.
     #[track_caller]
     fn read_old(&mut self, at: At, mut change: impl FnMut(&Race)) {
@@ -61,24 +94,22 @@ impl Race {
         };
         now(self, At::BeforeTheRequest);
         self.nearside.wait_ready();
-        self.ask();
-        let (get, ttl) = self.fetched();
+        let (get, ttl) = self.ask_and_fetch(OLD);
         now(self, At::BeforeTheReply);
         get.reply(OLD);
         now(self, At::BeforeTheTtl);
         ttl.reply(":-1\r\n");
-        assert_eq!(text(self.client.reply()), OLD, "{at:?}: it was read before the change");
+        self.is_over(OLD);
         now(self, At::AfterTheFill);
     }
 
     /// The next read goes upstream, and what it brings is kept.
     #[track_caller]
     fn goes_upstream(&mut self) {
-        self.ask();
-        let (get, ttl) = self.fetched();
+        let (get, ttl) = self.ask_and_fetch(NEW);
         get.reply(NEW);
         ttl.reply(":-1\r\n");
-        assert_eq!(text(self.client.reply()), NEW);
+        self.is_over(NEW);
         self.hits(NEW);
     }
 
@@ -130,8 +161,8 @@ fn text(reply: Vec<u8>) -> String {
 /// The change in every position; only one before the request leaves the reply good.
 #[track_caller]
 fn in_every_position(change: impl Fn(&Race)) {
-    for at in EVERYWHERE {
-        let mut race = Race::new();
+    for (form, at) in FORMS.into_iter().flat_map(|form| EVERYWHERE.map(|at| (form, at))) {
+        let mut race = Race::by(form);
         race.read_old(at, &change);
         race.nearside.wait_ready();
         match at {
