@@ -169,6 +169,22 @@ fn prefixes_are_registered_where_only_that_is_allowed() {
     is_coherent(&redis, &nearside, clients(&nearside));
 }
 
+/// One connection cannot be told of both.
+#[test]
+fn where_some_keys_are_told_of_by_prefix_the_others_are_registered_all_the_same() {
+    let redis = Redis::start();
+    let (_filter, nearside) =
+        behind(&redis, no_redirect, |config| config.namespaces[0].tracking = Tracking::Prefix);
+    is_coherent(&redis, &nearside, clients(&nearside));
+    takes(&nearside, "register");
+    let mixed = Nearside::with(redis.address(), |config| {
+        bounded(config);
+        config.namespaces[0].tracking = Tracking::Prefix;
+    });
+    is_coherent(&redis, &mixed, clients(&mixed));
+    takes(&mixed, "redirect");
+}
+
 #[test]
 fn what_is_allowed_later_is_taken_then() {
     let redis = Redis::start();
@@ -372,20 +388,25 @@ fn a_change_before_the_registration_is_answered_has_the_key_registered_anew() {
 }
 
 #[test]
-fn the_misses_of_one_turn_are_registered_together_and_a_lost_feed_leaves_nobody_waiting() {
+fn misses_are_registered_together_and_a_lost_feed_leaves_nobody_waiting() {
     let mut race = ByHand::new();
-    race.client.send(&[support::line("GET k"), support::line("GET k2")].concat());
-    race.upstream.find("GET k").reply(OLD);
-    race.upstream.find("GET k2").reply(OLD);
-    for _ in 0..2 {
+    race.read(OLD);
+    let exists = race.upstream.find("EXISTS k");
+    race.client.send(&[support::line("GET k2"), support::line("GET k3")].concat());
+    for key in ["k2", "k3"] {
+        race.upstream.find(&format!("GET {key}")).reply(OLD);
         race.client.reply();
     }
-    race.upstream.find("EXISTS k k2");
+    exists.reply(":1\r\n");
+    race.upstream.find("EXISTS k2 k3");
+    let (get, ttl) = race.fetched();
+    get.reply(OLD);
+    ttl.reply(":-1\r\n");
     // Another waits for what is fetched for the first.
     let mut other = race.nearside.connect();
-    other.send(&support::line("GET k"));
+    other.send(&support::line("GET k2"));
     eventually("it waits", || race.nearside.stat("shared_flights") > 0);
     race.upstream.close(race.upstream.feed());
-    race.upstream.find("GET k").reply(NEW);
+    race.upstream.find("GET k2").reply(NEW);
     assert_eq!(ByHand::text(other.reply()), NEW);
 }

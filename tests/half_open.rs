@@ -291,6 +291,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
             prefixes: Vec::new(),
             ways: Vec::new(),
             past_registering: Cell::default(),
+            registering_first: Cell::default(),
             told: Told::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -28,8 +28,11 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
         if self.protocol == Protocol::Resp3 {
             let past = feed.past_registering.take();
-            let way = feed.ways.iter().find(|way| !past || **way != Reports::Registered);
-            first.extend(way.filter(|way| self.may_ask(**way)).map(|way| Question::Tracking(*way)));
+            if !feed.hooks.is_redirect_refused() {
+                feed.registering_first.set(false);
+            }
+            let way = self.ways().into_iter().find(|way| !past || *way != Reports::Registered);
+            first.extend(way.filter(|way| self.may_ask(*way)).map(Question::Tracking));
         }
         first.extend([Question::Server, Question::Commands]);
         if self.protocol == Protocol::Resp2 {
@@ -47,10 +50,30 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         way != Reports::All || self.feed.hooks.is_redirect_refused()
     }
 
+    /// The ways in the order in which they are asked for.
+    fn ways(&self) -> Vec<Reports> {
+        let (ways, first) = (&self.feed.ways, Reports::Registered);
+        match self.feed.registering_first.get() && ways.contains(&first) {
+            true => std::iter::once(first).chain(ways.iter().copied().filter(|way| *way != first)).collect(),
+            false => ways.clone(),
+        }
+    }
+
     /// The way behind one that was refused, if that may be asked for.
     fn way_behind(&self, refused: Reports) -> Option<Reports> {
-        let mut ways = self.feed.ways.iter().skip_while(|way| **way != refused).skip(1);
-        ways.next().copied().filter(|way| self.may_ask(*way))
+        let behind = self.ways().into_iter().skip_while(|way| *way != refused).nth(1);
+        behind.filter(|way| self.may_ask(*way))
+    }
+
+    /// Whether the feed is told of prefixes while links, which are to be tracked, are not: one connection cannot be told of
+    /// prefixes and of registered keys, and the latter are enough for both. Tried once for each time that links are refused.
+    pub(super) fn had_better_register(&self) -> bool {
+        let feed = &self.feed;
+        feed.hooks.reports() == Reports::Prefixes
+            && feed.redirects
+            && feed.ways.contains(&Reports::Registered)
+            && feed.hooks.is_redirect_refused()
+            && !feed.registering_first.replace(true)
     }
 
     fn wants_channels(&self) -> bool {
@@ -156,7 +179,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
                 questions.ask_after(Duration::ZERO);
             }
             (None, armed) => {
-                let first = self.feed.ways.first().copied().unwrap_or(refused);
+                let first = self.ways().first().copied().unwrap_or(refused);
                 questions.refused.borrow_mut().push(Question::Tracking(first));
                 if armed {
                     questions.ask_refused_later();

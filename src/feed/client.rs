@@ -62,6 +62,8 @@ pub(super) struct FeedClient<W: Waiter, H: Hooks> {
     pub(super) armed: Cell<bool>,
     /// A subscription was refused: whatever it answers else, it is no feed.
     pub(super) turned_away: Cell<bool>,
+    /// Questions for keys to be registered that are under way.
+    pub(super) registering: Cell<u32>,
     /// Keys that are to be registered one by one, for of all of them together it was refused.
     pub(super) alone: RefCell<Vec<Registration>>,
     /// What tracking has dropped though it was in use. The announcement that asks for a refresh follows
@@ -86,6 +88,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             held: RefCell::default(),
             armed: Cell::default(),
             turned_away: Cell::default(),
+            registering: Cell::default(),
             alone: RefCell::default(),
             awaited: RefCell::default(),
         }

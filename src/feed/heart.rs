@@ -71,6 +71,10 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
             leave(feed, link, "the upstream does not know it");
             return;
         }
+        if link.client().armed.get() && link.client().had_better_register() {
+            leave(feed, link, "links are not tracked, so keys are registered");
+            return;
+        }
         let now = feed.hooks.now();
         if link.client().pings.left(pace, now) == Some(Duration::ZERO) {
             link.client().leave("the feed connects anew", "it gave no answer within max-staleness");

@@ -84,6 +84,8 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub ways: Vec<Reports>,
     /// No key can be registered: on the next connection that is not asked for.
     pub past_registering: Cell<bool>,
+    /// Links are not tracked, and of all keys only registered ones are told of: that is asked for before prefixes are.
+    pub registering_first: Cell<bool>,
     /// What of the upstream's refusals was told.
     pub told: Told,
 }

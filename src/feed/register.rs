@@ -6,6 +6,8 @@
 //!   behind the confirmation, misses no change (see [`Lease::is_registered`](crate::cache::Lease::is_registered)).
 //! - `EXISTS` reads nothing but that the key is there or not, and registers it either way (seen on Redis 7.0 and 8.2, Valkey
 //!   9.1; `trackingRememberKeys` remembers all keys of a command that only reads).
+//! - One question is under way at a time: what is asked for meanwhile goes with the next, so that under load one command
+//!   registers many keys.
 //! - What cannot be registered is let go, and counted.
 
 use tracing::{info, warn};
@@ -25,6 +27,9 @@ const BATCH: usize = 256;
 pub(super) fn register<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
     let client = link.client();
     let hooks = &client.feed.hooks;
+    if client.registering.get() > 0 {
+        return;
+    }
     let waiting = hooks.registrar().take();
     if !client.armed.get() || hooks.reports() != Reports::Registered || !link.is_up() {
         // Nobody waits: the coverage under which they were to be read has ended.
@@ -53,13 +58,20 @@ fn send<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, batch: Vec<Registrat
     let command: Vec<Vec<u8>> = exists.into_iter().chain(keys).map(<[u8]>::to_vec).collect();
     link.client().feed.hooks.metrics().registrations.add(command.len() as u64 - 1);
     let write = |tail: &mut _| encode::command(tail, &command.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    drop(link.send(|out| out.with(write), Awaited::Registered(batch)));
+    if link.send(|out| out.with(write), Awaited::Registered(batch)).is_ok() {
+        let client = link.client();
+        client.registering.set(client.registering.get() + 1);
+    }
 }
 
 impl<W: Waiter, H: Hooks> FeedClient<W, H> {
     /// The answer to `EXISTS` of these keys.
     pub(super) fn registered(&self, batch: Vec<Registration>, frame: &[u8], kind: Kind) {
-        let metrics = self.feed.hooks.metrics();
+        let (metrics, registrar) = (self.feed.hooks.metrics(), self.feed.hooks.registrar());
+        self.registering.set(self.registering.get().saturating_sub(1));
+        if self.registering.get() == 0 {
+            registrar.wake();
+        }
         if kind != Kind::Error {
             return batch.into_iter().for_each(Registration::confirm);
         }
@@ -82,7 +94,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let alone: Vec<_> = batch.into_iter().flat_map(Registration::split).collect();
         if alone.len() > 1 {
             self.alone.borrow_mut().extend(alone);
-            return self.feed.hooks.registrar().wake();
+            return;
         }
         metrics.registrations_refused.inc();
         if let Some(untold) = metrics.registrations_refused_told.now() {

@@ -83,6 +83,7 @@ pub(super) fn feed(
         prefixes: prefixes(process),
         ways: ways(process),
         past_registering: Cell::default(),
+        registering_first: Cell::default(),
         told: Told::default(),
     }
 }
