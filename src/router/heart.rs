@@ -84,7 +84,7 @@ impl Router {
     }
 
     /// How long until the next link is found silent that was not yet.
-    fn until_silence(&self, pace: Pace) -> Option<Duration> {
+    pub(super) fn until_silence(&self, pace: Pace) -> Option<Duration> {
         let (now, links) = (self.process.now(), self.shared_links());
         let handlers = links.iter().map(|(_, _, link)| link.client());
         handlers.filter(|handler| !handler.is_silent()).filter_map(|handler| handler.left(pace, now)).min()
