@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use super::{Node, NodeId, Process, Settings, Topology};
 use crate::cache::Cache;
 use crate::io::Address;
-use crate::namespace::{Namespaces, Tracking};
+use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking};
 use crate::resp::framer::Limits;
 use crate::upstream;
 
@@ -68,9 +68,31 @@ async fn let_in(mut stream: UnixStream, id: i64) {
     }
 }
 
+/// Of keys that begin with `<name>/`, as long as they are tracked so.
+pub fn namespace(name: &str, tracking: Tracking) -> Namespace {
+    let rules = Rules {
+        on_update: OnUpdate::Invalidate,
+        refill_on_write: false,
+        tracking,
+        max_age: SECOND,
+        max_staleness: SECOND,
+    };
+    Namespace::new(name, format!("{name}/").as_bytes(), name, rules)
+}
+
 /// The node's server is left.
 pub fn leave(node: &Node) {
     node.role.leave();
+}
+
+/// Whether its server may be no primary any more.
+pub fn is_doubted(node: &Node) -> bool {
+    node.role.is_doubted(1)
+}
+
+/// Where new connections to the node lead, as it was last asked.
+pub fn leads_to(node: &Node, is_primary: bool) {
+    node.role.leads_to(is_primary);
 }
 
 /// A process whose one node is nowhere.
@@ -78,8 +100,17 @@ pub fn process(max_links: usize) -> Arc<Process> {
     process_with(nowhere(), |settings| settings.max_links = max_links)
 }
 
-/// A process with this one node.
+/// A process with this one node, and no namespaces.
 pub fn process_with(upstream: upstream::Settings, change: impl FnOnce(&mut Settings)) -> Arc<Process> {
+    process_of(upstream, Vec::new(), change)
+}
+
+/// A process with this one node.
+pub fn process_of(
+    upstream: upstream::Settings,
+    namespaces: Vec<Namespace>,
+    change: impl FnOnce(&mut Settings),
+) -> Arc<Process> {
     let mut settings = Settings {
         upstream,
         login: None,
@@ -97,8 +128,8 @@ pub fn process_with(upstream: upstream::Settings, change: impl FnOnce(&mut Setti
         described: Vec::new(),
     };
     change(&mut settings);
-    let cache = Cache::new(1 << 20, 1 << 20, 0);
+    let cache = Cache::new(8 << 20, 1 << 20, 0);
     let node = Node::new(NodeId(0), settings.upstream.clone(), &cache).unwrap();
     let topology = Topology::single(Arc::new(node));
-    Arc::new(Process::new(topology, settings, cache, Namespaces::new(Vec::new())).unwrap())
+    Arc::new(Process::new(topology, settings, cache, Namespaces::new(namespaces)).unwrap())
 }

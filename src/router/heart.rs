@@ -99,7 +99,7 @@ impl Router {
         }
     }
 
-    fn leave_silent(&self, (node, ident): (NodeId, IdentId), link: &Link) {
+    pub(super) fn leave_silent(&self, (node, ident): (NodeId, IdentId), link: &Link) {
         link.client().mark_unresponsive();
         let coverages = self.process.cache.coverages();
         let proven = coverages.current(&link.client().node.feed).map(|feed| coverages.watermark(feed));

@@ -6,15 +6,6 @@ use super::*;
 use crate::pending::Standing;
 use crate::upstream::{LIVED, Pace};
 
-fn pings(link: &Link) -> usize {
-    let count = std::cell::Cell::new(0);
-    link.awaits(|request| {
-        count.set(count.get() + usize::from(matches!(request.pending, Pending::Ping)));
-        false
-    });
-    count.get()
-}
-
 #[test]
 fn the_next_silence_is_that_of_a_link_that_is_awaited_and_not_yet_silent() {
     with_mute(async |router| {
@@ -41,6 +32,7 @@ fn a_heartbeat_asks_only_a_link_on_which_an_answer_is_awaited_and_once() {
         tokio::time::pause();
         assert!(tokio::time::timeout(10 * UNUSED, router.heartbeat()).await.is_err());
         assert_eq!([&idle, &awaited, &down].map(pings), [0, 1, 0]);
+        assert!(!idle.client().is_silent() && !awaited.client().is_silent());
     });
 }
 
@@ -52,11 +44,11 @@ fn that_the_upstream_is_there_again_is_told_once_a_link_has_stood_for_a_while() 
         let told = &router.process.metrics.links_down_told;
         tokio::time::pause();
         told.now();
-        assert!(tokio::time::timeout(LIVED / 2, router.heartbeat()).await.is_err());
-        assert!(told.over(), "not yet");
+        let beat = async || tokio::time::timeout(LIVED / 2, router.heartbeat()).await.is_err();
+        assert!(beat().await && told.over(), "not yet");
         told.now();
-        assert!(tokio::time::timeout(2 * LIVED, router.heartbeat()).await.is_err());
-        assert!(!told.over());
+        tokio::time::advance(LIVED).await;
+        assert!(beat().await && !told.over());
     });
 }
 
@@ -123,13 +115,6 @@ fn the_server_is_asked_about_a_silent_link_with_a_write_in_flight_and_no_other()
             let asked = own.awaits(|request| matches!(request.pending, Pending::Standing(_)));
             let wanted = silent && write && stands && in_flight;
             assert_eq!(asked, wanted, "{silent} {write} {stands} {in_flight}");
-            // It is given up by the second answer, and by none about another.
-            let id = other.client().id;
-            router.stands(id, Standing::Unheard);
-            assert_eq!(other.is_up(), stands, "once is not enough");
-            router.stands(own.client().id, Standing::Unheard);
-            router.stands(id, Standing::Kept);
-            assert_eq!(other.is_up(), stands, "it is kept waiting");
         });
     }
 }
@@ -144,4 +129,53 @@ fn a_link_cannot_be_asked_about_itself() {
         router.ask_about_silent();
         assert_eq!(own.in_flight(), 1);
     });
+}
+
+#[test]
+fn a_link_is_given_up_when_the_server_has_said_twice_that_it_does_not_keep_it_waiting() {
+    with_mute(async |router| {
+        let [one, other] = [0, 1].map(|db| router.link(&of_db(&router, db)));
+        for link in [&one, &other] {
+            up(link).await;
+        }
+        let says = |standing| router.stands(one.client().id, standing);
+        says(Standing::Unheard);
+        says(Standing::Kept);
+        says(Standing::Unheard);
+        router.stands(other.client().id, Standing::Unheard);
+        assert!(one.is_up() && other.is_up());
+        says(Standing::Unheard);
+        assert!(!one.is_up() && other.is_up());
+        assert_eq!(router.process.metrics.dark_links.get(), 1);
+    });
+}
+
+#[test]
+fn a_silent_link_is_given_up_or_replaced_only_if_the_upstream_lives_and_is_replaced_once() {
+    for (proven, lives) in [(99, false), (100, false), (101, true)] {
+        for writes in [true, false] {
+            with_mute(async |router| {
+                let key = of_db(&router, 0);
+                let link = router.link(&key);
+                up(&link).await;
+                ask(&link, writes);
+                link.client().pings.sent(100);
+                let node = router.process.first_node();
+                router.process.cache.coverages().arm(&node.feed, None, proven).unwrap();
+                // Another identity's was replaced before.
+                let another = router.link(&of_db(&router, 1));
+                up(&another).await;
+                router.leave_link(another.client().id);
+                let ident = router.process.idents.number(&key.ident);
+                router.leave_silent((node.id, ident), &link);
+                assert_eq!(link.is_up(), !lives || writes, "{proven} {writes}");
+                let next = router.link(&key);
+                assert_eq!(!next.is(&link), lives && writes, "{proven} {writes}");
+                up(&next).await;
+                // While the first is open still, there is no third.
+                router.leave_silent((node.id, ident), &next);
+                assert!(!(lives && writes) || router.link(&key).is(&next));
+            });
+        }
+    }
 }

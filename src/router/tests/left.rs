@@ -122,3 +122,39 @@ fn a_router_that_is_cleared_holds_no_link() {
         assert!(router.links.borrow().is_empty() && router.spares.borrow().is_empty());
     });
 }
+
+#[test]
+fn a_spare_link_that_is_left_is_made_anew_only_when_it_is_wanted() {
+    with_mute(async |router| {
+        let keys = [0, 1].map(|db| of_db(&router, db));
+        for key in &keys {
+            let first = router.link(key);
+            up(&first).await;
+            ask(&first, false);
+            assert!(router.route(key, false, u64::MAX / 2).is_none());
+        }
+        let spares: Vec<Link> = router.spares.borrow().iter().map(|spare| spare.link.clone()).collect();
+        router.leave_link(spares[0].client().id);
+        assert!(spares[0].client().is_replaced() && !spares[1].client().is_replaced());
+        let left: Vec<Link> = router.spares.borrow().iter().map(|spare| spare.link.clone()).collect();
+        assert!(left.len() == 1 && left[0].is(&spares[1]));
+        assert_eq!(replaced(&router, 0), [spares[0].client().id]);
+    });
+}
+
+#[test]
+fn a_link_that_nobody_holds_stays_while_a_reply_is_awaited_on_it() {
+    with_mute(async |router| {
+        router.link(&of_db(&router, 0));
+        let link = router.link(&of_db(&router, 1));
+        up(&link).await;
+        ask(&link, false);
+        drop(link);
+        tokio::time::pause();
+        for _ in 0..3 {
+            tokio::time::advance(UNUSED + Duration::from_millis(1)).await;
+            router.drop_unused();
+            assert_eq!(dbs(&router), [0, 1]);
+        }
+    });
+}
