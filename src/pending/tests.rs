@@ -5,6 +5,7 @@ mod writes;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 
@@ -137,4 +138,35 @@ fn answer(link: &LinkHandler, pending: Pending, reply: &[u8]) -> Option<Pending>
     let mut buf = BytesMut::from(reply);
     let at = At { kind: kind_of(reply), ..WHOLE };
     link.reply(InFlight { since, pending }, Chunk::all_of(&mut buf), at).map(|request| request.pending)
+}
+
+/// A session's queue, and how often the session was woken.
+struct Woken {
+    queue: Rc<ReplyQueue>,
+    count: Arc<Count>,
+    waker: std::task::Waker,
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl std::task::Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    fn new() -> Self {
+        let count = Arc::<Count>::default();
+        let woken = Self { queue: Rc::new(ReplyQueue::new(1000)), waker: count.clone().into(), count };
+        woken.was();
+        woken
+    }
+
+    /// Whether it was since it was last asked.
+    fn was(&self) -> bool {
+        self.queue.set_waker(&std::task::Context::from_waker(&self.waker));
+        self.count.0.swap(0, Ordering::Relaxed) > 0
+    }
 }

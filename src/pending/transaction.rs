@@ -47,3 +47,18 @@ impl Transaction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_a_refused_multi_is_fenced_until_all_is_answered() {
+        for refused in [true, false] {
+            let process = crate::process::fixture::process(1);
+            let mut transaction = Transaction::default();
+            transaction.answer(refused, &process);
+            assert!(transaction.answered && transaction.refused.is_some() == refused);
+        }
+    }
+}

@@ -406,10 +406,13 @@ impl ReplyQueue {
     /// Takes all that is there, as a client does.
     pub fn said(&self) -> String {
         let mut said = Vec::new();
-        self.0.borrow_mut().out.write_now(|bytes| {
-            said.extend_from_slice(bytes);
-            Ok(bytes.len())
-        });
+        let out = &mut self.0.borrow_mut().out;
+        while !out.is_empty() {
+            out.write_now(|bytes| {
+                said.extend_from_slice(bytes);
+                Ok(bytes.len())
+            });
+        }
         String::from_utf8(said).unwrap()
     }
 }

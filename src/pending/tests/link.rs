@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::cache::NO_LINK;
-use crate::upstream::{ConnectError, Loss, Pace};
+use crate::namespace::Tracking;
+use crate::process::FeedUp;
+use crate::upstream::{ConnectError, Loss, Pace, ServerId};
 
 fn lost(cause: ConnectError) -> Loss {
     Loss { sent: true, cause }
@@ -71,7 +73,7 @@ fn an_answer_is_awaited_for_so_long_unless_something_comes_or_a_client_holds_it_
 #[test]
 fn what_was_put_off_is_asked_again_later_and_what_was_refused_too() {
     let process = fixture::process_with(fixture::nowhere(), |settings| {
-        settings.tracking = crate::namespace::Tracking::Keys;
+        settings.tracking = Tracking::Keys;
     });
     let (link, above) = link(&process);
     let feed = process.cache.coverages().arm(&process.first_node().feed, None, 1).unwrap();
@@ -242,4 +244,184 @@ async fn waits_for_its_reader() {
     let client = process.clients.enter(Default::default(), Arc::default(), 1);
     link.own(Owner { queue: crowded(), client });
     assert!(!link.has_room(None, &mut cx), "its session reads all that comes");
+}
+
+#[test]
+fn a_shared_link_has_one_place_and_leaves_with_it_what_was_read() {
+    let (link, above) = a_link();
+    let process = link.process.clone();
+    let coverages = process.cache.coverages();
+    let tracked = coverages.arm(link.coverage.borrow().as_ref().unwrap(), None, 1).unwrap();
+    link.take_place();
+    assert_eq!(link.tracked(), Some(tracked), "it has one");
+    keep(&link, link.coverage.borrow().as_ref().unwrap(), b"k");
+    assert!(is_kept(&process, b"k"));
+    link.leave_place();
+    assert!(!is_kept(&process, b"k") && link.coverage.borrow().is_none() && !coverages.stands(tracked));
+    let upcalls = Rc::downgrade(&above) as Weak<dyn Upcalls>;
+    let origin = Origin { process: process.clone(), node: process.first_node(), upcalls };
+    let dedicated = LinkHandler::new(&origin, NO_LINK, None, Protocol::Resp2);
+    dedicated.take_place();
+    assert!(dedicated.coverage.borrow().is_none() && process.metrics.links_uncovered.get() == 0);
+}
+
+/// `-READONLY` of a link whose server was left already says nothing new.
+#[test]
+fn a_server_that_takes_no_writes_is_doubted_unless_it_was_left() {
+    const ERROR: &[u8] = b"-READONLY You can't write against a read only replica.\r\n";
+    for (left, error, readonly) in [(false, ERROR, true), (true, ERROR, true), (false, b"-OOM\r\n", false)] {
+        let (link, _above) = a_link();
+        if left {
+            fixture::leave(&link.node);
+        }
+        let queue = Rc::new(ReplyQueue::new(1000));
+        assert!(answer(&link, Pending::Relay(slot(&queue)), error).is_none());
+        assert_eq!((link.is_readonly(), fixture::is_doubted(&link.node)), (readonly, readonly && !left));
+        assert_eq!(queue.said().as_bytes(), error);
+    }
+}
+
+#[test]
+fn a_link_that_leads_to_another_server_than_the_feed_leaves_the_older_of_both() {
+    let info = |id: char| format!("$99\r\n# Server\r\nrun_id:{}\r\n\r\n", id.to_string().repeat(40));
+    let id = |of: char| ServerId::of(info(of).as_bytes()).unwrap();
+    // The feed came up before the link, at the same time, after it; and another feed did.
+    for (since, another, astray) in
+        [(9, false, false), (10, false, false), (11, false, true), (11, true, false)]
+    {
+        let (link, above) = a_link();
+        link.place.since.set(10);
+        let coverages = link.process.cache.coverages();
+        let arm = || coverages.arm(&link.node.feed, None, 1).unwrap();
+        let feed = arm();
+        let now = if another { arm() } else { feed };
+        let up = FeedUp { coverage: now, client_id: None, server: None, since };
+        link.node.feed_up.send_replace(Some(up));
+        let asks = |reply: &str| answer(&link, Pending::Server(feed, id('a')), reply.as_bytes()).is_none();
+        assert!(asks(&info('a')) && coverages.stands(now) && above.called().is_empty(), "it is the same");
+        assert!(asks("-NOPERM\r\n") && coverages.stands(now) && above.called().is_empty(), "it does not say");
+        assert!(asks(&info('b')));
+        assert_eq!(coverages.stands(now), another, "of no more use");
+        let told = if astray { vec![Called::Link(LinkEvent::LeadsAstray)] } else { vec![] };
+        assert_eq!(above.called(), told, "{since} {another}");
+        assert!(!link.arming.unsure.get());
+        assert!(asks("-LOADING\r\n") && link.arming.unsure.get());
+        assert!(matches!(above.called()[..], [Called::Link(LinkEvent::AskLater(_))]));
+    }
+}
+
+#[test]
+fn what_was_read_is_covered_as_its_namespace_wants_it() {
+    let namespaces = [("keys", Tracking::Keys), ("prefix", Tracking::Prefix), ("off", Tracking::Off)];
+    let namespaces = namespaces.map(|(name, tracking)| fixture::namespace(name, tracking)).to_vec();
+    let process = fixture::process_of(fixture::nowhere(), namespaces, |_| ());
+    let (link, _above) = link(&process);
+    let coverages = process.cache.coverages();
+    let feed = coverages.arm(&link.node.feed, None, 1).unwrap();
+    let channels = coverages.arm_untold(&link.node.announced, feed).unwrap();
+    let covers = |key: &str| {
+        let cover = link.cover(process.namespaces.find(key.as_bytes()));
+        assert!(cover.is_none_or(|(_, id)| id == link.id));
+        cover.map(|(coverage, _)| coverage)
+    };
+    let all = || ["keys/a", "prefix/a", "off/a", "of none"].map(covers);
+    assert_eq!(all(), [None, Some(channels), Some(channels), None], "it is not tracked yet");
+    link.node.broadcasts.store(true, std::sync::atomic::Ordering::Relaxed);
+    link.refuse("-NOPERM");
+    assert_eq!(all(), [Some(channels), Some(feed), Some(channels), None], "it will not be");
+    let tracked = coverages.arm(link.coverage.borrow().as_ref().unwrap(), Some(feed), 1);
+    assert_eq!(all(), [tracked, Some(feed), Some(channels), None]);
+    link.arming.unsure.set(true);
+    assert_eq!(all(), [None; 4], "where it leads is not known");
+    link.arming.unsure.set(false);
+    fixture::leave(&link.node);
+    assert_eq!(all(), [None; 4], "its server was left");
+}
+
+#[test]
+fn what_comes_unasked_is_its_sessions_and_what_it_says_of_namespaces_is_heard() {
+    let process =
+        fixture::process_of(fixture::nowhere(), vec![fixture::namespace("n", Tracking::Off)], |_| ());
+    let (link, _above) = link(&process);
+    let coverage = process.cache.coverages().take().unwrap();
+    let client = process.clients.enter(Default::default(), Arc::default(), 1);
+    let queue = Rc::new(ReplyQueue::new(1000));
+    let push = |frame: &[u8], at: At| {
+        let mut buf = BytesMut::from(frame);
+        link.push(Chunk::all_of(&mut buf), at);
+        queue.said()
+    };
+    let message = |channel: &str, what: &str| {
+        let (a, b) = (channel.len(), what.len());
+        format!("*3\r\n$7\r\nmessage\r\n${a}\r\n{channel}\r\n${b}\r\n{what}\r\n")
+    };
+    let whole = At { kind: Kind::Aggregate, first: true, last: true };
+    assert_eq!(push(message("c", "m").as_bytes(), whole), "", "nobody's");
+    link.own(Owner { queue: queue.clone(), client: client.clone() });
+    for (channel, stays) in [("n/other", true), ("n/update", false), ("n/delete", false)] {
+        keep(&link, &coverage, b"n/k");
+        let said = message(channel, "k");
+        assert_eq!(push(said.as_bytes(), whole), said);
+        assert_eq!(is_kept(&process, b"n/k"), stays, "{channel}");
+        process.cache.invalidate(b"n/k", crate::cache::Reason::Write, process.now());
+    }
+    // A part of a message is none that could be looked into.
+    let said = message("n/update", "k");
+    keep(&link, &coverage, b"n/k");
+    assert_eq!(push(said.as_bytes(), At { last: false, ..whole }), said);
+    assert!(is_kept(&process, b"n/k"));
+    // Tracking that leads to a session says so of its connection upstream.
+    client.change(|who| who.redirects = Some((77, 5)));
+    let broken = ">2\r\n$21\r\ntracking-redir-broken\r\n:77\r\n";
+    let marked = At { kind: Kind::Push, ..whole };
+    assert_eq!(push(broken.as_bytes(), marked), broken.replace("77", "5"));
+    let other = ">2\r\n$5\r\nother\r\n:77\r\n";
+    assert_eq!(push(other.as_bytes(), marked), other);
+}
+
+#[test]
+fn what_answers_no_request_is_told_on_a_shared_link_by_its_mark_and_on_its_own_by_its_state() {
+    let (shared, above) = a_link();
+    assert!(shared.is_push(None, Kind::Push, b">1\r\n") && !shared.is_push(None, Kind::Aggregate, b"*3\r\n"));
+    let upcalls = Rc::downgrade(&above) as Weak<dyn Upcalls>;
+    let origin = Origin { process: shared.process.clone(), node: shared.node.clone(), upcalls };
+    let client = shared.process.clients.enter(Default::default(), Arc::default(), 1);
+    let queue = Rc::new(ReplyQueue::new(1000));
+    let owner = Owner { queue: queue.clone(), client };
+    let link = LinkHandler::new(&origin, NO_LINK, Some(owner), Protocol::Resp2);
+    let message = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n";
+    assert!(!link.is_push(None, Kind::Aggregate, message), "nothing is subscribed");
+    link.pushes.listen();
+    let subscribe = || {
+        let awaited = Awaited::of("subscribe", 1);
+        InFlight { since: 1, pending: Pending::Subscribe(slot(&queue), awaited) }
+    };
+    let confirmation = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
+    assert!(answer(&link, subscribe().pending, confirmation).is_none());
+    assert_eq!(queue.said().as_bytes(), confirmation);
+    assert!(link.is_push(None, Kind::Aggregate, message));
+    assert!(link.is_push(None, Kind::Aggregate, confirmation), "the upstream's own accord");
+    assert!(!link.is_push(Some(&subscribe()), Kind::Aggregate, confirmation), "that is awaited");
+}
+
+/// What is monitored is thrown away as replies are, messages are not.
+#[test]
+fn what_a_monitor_hears_counts_as_replies() {
+    let (link, _above) = a_link();
+    let client = link.process.clients.enter(Default::default(), Arc::default(), 1);
+    let queue = Rc::new(ReplyQueue::new(1000));
+    link.own(Owner { queue: queue.clone(), client });
+    let push = |frame: &str, kind| {
+        link.push(Chunk::all_of(&mut BytesMut::from(frame)), At { kind, first: true, last: true });
+        queue.said()
+    };
+    queue.open_switch(crate::reply::Replies::Off);
+    answer(&link, Pending::Relay(ReplySlot { queue: queue.clone(), slot: 0 }), b"+OK\r\n");
+    assert_eq!(queue.said(), "");
+    assert_eq!(push("+line\r\n", Kind::Simple), "+line\r\n", "it is no monitor");
+    answer(&link, Pending::Monitor(slot(&queue)), b"-NOPERM\r\n");
+    assert_eq!(push("+line\r\n", Kind::Simple), "+line\r\n", "it was refused");
+    answer(&link, Pending::Monitor(slot(&queue)), b"+OK\r\n");
+    assert_eq!(push("+line\r\n", Kind::Simple), "", "it wants no replies");
+    assert_eq!(push(">1\r\n+m\r\n", Kind::Push), ">1\r\n+m\r\n");
 }

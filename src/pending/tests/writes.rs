@@ -168,3 +168,20 @@ async fn no_echo_is_awaited() {
         assert_eq!(queue.said().starts_with("-ERR nearside: upstream"), told);
     }
 }
+
+#[test]
+fn a_session_with_a_connection_of_its_own_is_woken_when_all_of_a_write_is_answered() {
+    let (link, _above) = a_link();
+    let client = link.process.clients.enter(Default::default(), Arc::default(), 1);
+    let woken = Woken::new();
+    link.own(Owner { queue: woken.queue.clone(), client });
+    let (pending, _queue) = write(|write| {
+        write.announced = 2;
+        write.echoed = vec![b"a"[..].into(), b"b"[..].into()];
+    });
+    let pending = answer(&link, pending, b"+OK\r\n").unwrap();
+    assert!(!woken.was());
+    let pending = answer(&link, pending, b":0\r\n").unwrap();
+    assert!(!woken.was(), "one is to come");
+    assert!(answer(&link, pending, b":0\r\n").is_none() && woken.was());
+}
