@@ -4,7 +4,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::*;
-use crate::cache::NO_LINK;
+use crate::cache::{NO_LINK, Reason};
 use crate::namespace::Tracking;
 use crate::process::FeedUp;
 use crate::upstream::{ConnectError, Loss, Pace, ServerId};
@@ -363,7 +363,11 @@ fn what_comes_unasked_is_its_sessions_and_what_it_says_of_namespaces_is_heard() 
         let said = message(channel, "k");
         assert_eq!(push(said.as_bytes(), whole), said);
         assert_eq!(is_kept(&process, b"n/k"), stays, "{channel}");
-        process.cache.invalidate(b"n/k", crate::cache::Reason::Write, process.now());
+        let why = process.cache.describe(b"n/k", process.now()).last_change.map(|(reason, _)| reason);
+        let reasons = [("n/update", Reason::Update), ("n/delete", Reason::Delete)];
+        let reason = reasons.into_iter().find(|(told, _)| *told == channel).map(|(_, reason)| reason);
+        assert!(stays || why == reason, "{channel}: {why:?}");
+        process.cache.invalidate(b"n/k", Reason::Write, process.now());
     }
     // A part of a message is none that could be looked into.
     let said = message("n/update", "k");
