@@ -179,6 +179,7 @@ pub fn barrier(row: Option<&Row>, request: &Request<'_>) -> Option<Barrier> {
 mod tests {
     use super::*;
     use crate::command::Table;
+    use crate::namespace::Tracking;
     use crate::process::fixture;
     use crate::resp::framer::{Limits, RequestFramer};
 
@@ -212,7 +213,8 @@ mod tests {
 
     /// Adds it to the set, as a command of a transaction or alone.
     fn add(set: &mut WriteSet, line: &str, queued: bool) {
-        let process = fixture::process(1);
+        let namespaces = vec![fixture::namespace("n", Tracking::Off)];
+        let process = fixture::process_of(fixture::nowhere(), namespaces, |_| ());
         let (mut framer, line) = (RequestFramer::new(Limits::default()), format!("{line}\r\n"));
         framer.next(line.as_bytes()).unwrap();
         let request = framer.request(line.as_bytes());
@@ -251,5 +253,27 @@ mod tests {
                 assert_eq!((set.keys.len(), set.all), (keys + 1, all), "{line} {queued}");
             }
         }
+    }
+
+    #[test]
+    fn of_keys_in_namespaces_it_is_said_at_once_what_is_certain_and_the_rest_when_it_is_answered() {
+        let of = |lines: &[&str], queued| {
+            let mut set = WriteSet::default();
+            lines.iter().for_each(|line| add(&mut set, line, queued));
+            let said = set.sayings.iter().flat_map(|saying| &saying.keys).map(|(key, _)| &**key);
+            let said = said.map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>();
+            let published = String::from_utf8_lossy(&set.publish).matches("n/update").count();
+            assert_eq!(set.certain, published);
+            (set.certain, said.join(" "), set.string)
+        };
+        assert_eq!(of(&["SET n/a v"], false), (1, "".into(), true));
+        assert_eq!(of(&["SET n/a v"], true), (0, "n/a".into(), true), "only if it is carried out");
+        assert_eq!(of(&["MSET n/a v other v n/b v"], false), (2, "".into(), true));
+        assert_eq!(of(&["LPUSH n/a v"], false), (0, "n/a".into(), false));
+        assert_eq!(of(&["DEL n/a other n/b"], false), (0, "n/a n/b".into(), false));
+        assert_eq!(of(&["SET other v"], false), (0, "".into(), true));
+        let mut set = WriteSet::default();
+        add(&mut set, "LPUSH other v", false);
+        assert!(set.sayings.is_empty(), "nothing is to be said of it");
     }
 }

@@ -307,6 +307,7 @@ fn a_link_that_leads_to_another_server_than_the_feed_leaves_the_older_of_both() 
         assert!(!link.arming.unsure.get());
         assert!(asks("-LOADING\r\n") && link.arming.unsure.get());
         assert!(matches!(above.called()[..], [Called::Link(LinkEvent::AskLater(_))]));
+        assert!(link.arming.turns.get() == 1 && asks(&info('a')) && link.arming.turns.get() == 0);
     }
 }
 

@@ -52,6 +52,10 @@ fn a_fill_that_is_lost_is_served_what_it_was_to_replace() {
     let fill = Fill::new(&link.process, Some(slot(&queue)), lease, Fields::None);
     lose(&link, Pending::Fill(Box::new(fill)));
     assert_eq!(queue.said(), "$1\r\nv\r\n");
+    let unknown = lease_within(&link, &coverage, b"unknown", EVER);
+    let fill = Fill::new(&link.process, Some(slot(&queue)), unknown, Fields::None);
+    lose(&link, Pending::Fill(Box::new(fill)));
+    assert!(queue.said().starts_with("-ERR nearside: upstream"));
 }
 
 #[test]
@@ -130,7 +134,9 @@ fn what_a_reply_says_of_its_server_is_noted() {
 fn an_answer_of_the_link_s_own_tells_how_long_they_take_but_one_about_another_link_does_not() {
     let took = |pending| {
         let (link, _above) = a_link();
+        let is_ping = matches!(pending, Pending::Ping);
         answer(&link, pending, b"+PONG\r\n");
+        assert_eq!(link.front.is_ready(), is_ping);
         link.front.is(Some(true), 0);
         link.front.is_stuck(50_000)
     };
@@ -246,41 +252,93 @@ fn elements_that_were_read_past_the_cache_drop_what_is_older_unless_they_were_ju
     }
 }
 
+/// One whose keys are these, read past the cache or not, behind an element that is there.
+fn assembly(
+    link: &LinkHandler,
+    coverage: &CoverageSlot,
+    queue: &Rc<ReplyQueue>,
+    keys: &[(&[u8], bool)],
+) -> Pending {
+    let missing = keys.iter().map(|(key, past)| {
+        let lease = (!past).then(|| lease(link, coverage, key));
+        Missing { key: (*key).into(), past: *past, lease, reply: 0..0 }
+    });
+    let parts = std::iter::once(Part::Held(0..7)).chain(keys.iter().map(|_| Part::Missing));
+    Pending::MgetAssembly(Box::new(MgetAssembly {
+        window: Window {
+            to: slot(queue),
+            elements: Some(keys.len() + 1),
+            last: true,
+            held: bytes::Bytes::from_static(b"$1\r\nh\r\n"),
+            parts: parts.collect(),
+        },
+        missing: missing.collect(),
+        fetched: BytesMut::new(),
+        is_read: false,
+        next: 0,
+        _fetch: Rc::new(Fetch(queue.clone())),
+    }))
+}
+
 /// Each is answered by its own `PTTL`, those that are read past the cache by none.
 #[test]
 fn each_fetched_element_ends_when_its_own_key_does() {
     let (link, _above) = a_link();
     let process = link.process.clone();
     let coverage = process.cache.coverages().take().unwrap();
-    let queue = Rc::new(ReplyQueue::new(1000));
-    let missing = |key: &[u8], past: bool| {
-        let lease = (!past).then(|| lease(&link, &coverage, key));
-        Missing { key: key.into(), past, lease, reply: 0..0 }
-    };
-    let keys: [(&[u8], bool); 5] = [(b"p", true), (b"a", false), (b"q", true), (b"r", true), (b"b", false)];
-    let window = Window {
-        to: slot(&queue),
-        elements: Some(5),
-        last: true,
-        held: Default::default(),
-        parts: keys.iter().map(|_| Part::Missing).collect(),
-    };
-    let assembly = MgetAssembly {
-        window,
-        missing: keys.iter().map(|(key, past)| missing(key, *past)).collect(),
-        fetched: BytesMut::new(),
-        is_read: false,
-        next: 0,
-        _fetch: Rc::new(Fetch(queue.clone())),
-    };
-    let reply = b"*5\r\n$-1\r\n$1\r\na\r\n$1\r\nq\r\n$1\r\nr\r\n$-1\r\n";
-    let pending = answer(&link, Pending::MgetAssembly(Box::new(assembly)), reply).unwrap();
+    let queue = Rc::new(ReplyQueue::new(1 << 20));
+    let keys: [(&[u8], bool); 5] = [(b"a", false), (b"p", true), (b"q", true), (b"b", false), (b"r", true)];
+    // One that is long is handed over as it is.
+    let long = format!("$20000\r\n{}\r\n", "q".repeat(20_000));
+    let fetched = format!("$1\r\na\r\n$-1\r\n{long}$-1\r\n$1\r\nr\r\n");
+    let pending = assembly(&link, &coverage, &queue, &keys);
+    let pending = answer(&link, pending, format!("*5\r\n{fetched}").as_bytes()).unwrap();
     let pending = answer(&link, pending, b":-1\r\n").expect("b's is to come");
     assert!(is_kept(&process, b"a") && queue.said().is_empty());
     // Nil, though the key is there: of another type.
     assert!(answer(&link, pending, b":-1\r\n").is_none());
     assert!(!is_kept(&process, b"b"));
-    assert_eq!(queue.said().as_bytes(), reply);
+    assert_eq!(queue.said(), format!("*6\r\n$1\r\nh\r\n{fetched}"));
+}
+
+#[test]
+fn an_error_in_the_place_of_all_elements_is_the_reply_and_nothing_is_kept() {
+    for error in ["-NOPERM no\r\n", "*1\r\n$1\r\na\r\n"] {
+        let (link, _above) = a_link();
+        let coverage = link.process.cache.coverages().take().unwrap();
+        let queue = Rc::new(ReplyQueue::new(1000));
+        let pending = assembly(&link, &coverage, &queue, &[(b"a", false), (b"b", false)]);
+        let pending = answer(&link, pending, error.as_bytes()).unwrap();
+        let pending = answer(&link, pending, b":-1\r\n").unwrap();
+        assert!(queue.said().is_empty());
+        assert!(answer(&link, pending, b":-1\r\n").is_none());
+        assert_eq!(queue.said(), error);
+        assert!(!is_kept(&link.process, b"a") && !is_kept(&link.process, b"b"));
+    }
+}
+
+#[test]
+fn a_reply_in_pieces_is_passed_on_as_it_comes() {
+    let (link, _above) = a_link();
+    let queue = Rc::new(ReplyQueue::new(1000));
+    let mut request = Some(InFlight { since: 1, pending: Pending::Relay(slot(&queue)) });
+    for (piece, first, last) in [("$6\r\nab", true, false), ("cd", false, false), ("ef\r\n", false, true)] {
+        let at = At { kind: Kind::Bulk, first, last };
+        request = link.reply(request.unwrap(), Chunk::all_of(&mut BytesMut::from(piece)), at);
+        assert!(queue.said() == piece && request.is_none() == last);
+    }
+}
+
+#[test]
+fn a_transaction_begins_unless_multi_is_refused() {
+    for (reply, refused) in [(&b"+OK\r\n"[..], false), (b"-NOPERM\r\n", true)] {
+        let (link, _above) = a_link();
+        let queue = Rc::new(ReplyQueue::new(1000));
+        let transaction = Rc::new(RefCell::new(Transaction::default()));
+        assert!(answer(&link, Pending::Multi(slot(&queue), transaction.clone()), reply).is_none());
+        let transaction = transaction.borrow();
+        assert!(transaction.answered && transaction.refused.is_some() == refused);
+    }
 }
 
 #[test]

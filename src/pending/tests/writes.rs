@@ -93,7 +93,7 @@ fn a_write_that_cannot_fail_by_its_arguments_makes_the_link_careful_until_one_do
 
 #[test]
 fn an_announcement_that_is_refused_is_counted_and_its_key_dropped() {
-    let (link, _above) = a_link();
+    let (link, above) = a_link();
     let coverage = link.process.cache.coverages().take().unwrap();
     [&b"a"[..], b"b"].iter().for_each(|key| keep(&link, &coverage, key));
     let (pending, _queue) = write(|write| {
@@ -102,6 +102,7 @@ fn an_announcement_that_is_refused_is_counted_and_its_key_dropped() {
         write.echoed = vec![b"a"[..].into(), b"b"[..].into()];
     });
     let pending = answer(&link, pending, b"+OK\r\n").unwrap();
+    assert!(above.called().is_empty() && link.process.metrics.announcements_corrected.get() == 0);
     let pending = answer(&link, pending, b":0\r\n").unwrap();
     assert_eq!(link.process.metrics.announcements_failed.get(), 0);
     assert!(answer(&link, pending, b"-NOPERM\r\n").is_none());

@@ -89,3 +89,26 @@ fn when_a_feed_comes_up_its_node_s_links_are_armed_and_later_those_that_lack_it(
         assert_eq!(follow().await, [2, 3, 0]);
     });
 }
+
+#[test]
+fn a_session_that_waits_for_its_way_is_woken_once_when_a_link_has_changed() {
+    struct Count(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let router = Rc::new(router());
+    let link = router.link(&of_db(&router, 0));
+    let queue = Rc::new(crate::reply::ReplyQueue::new(1000));
+    let count = Arc::new(Count(Default::default()));
+    let waker = std::task::Waker::from(count.clone());
+    let woken = || {
+        queue.set_waker(&std::task::Context::from_waker(&waker));
+        router.told(link.client().id, LinkEvent::Changed);
+        count.0.swap(0, std::sync::atomic::Ordering::Relaxed)
+    };
+    assert_eq!(woken(), 0);
+    router.wake_when_known(1, &queue);
+    assert_eq!((woken(), woken()), (1, 0));
+}

@@ -6,6 +6,7 @@ use super::*;
 use crate::process::{Node, NodeId};
 use crate::router::adopt::MAX_REPLACED;
 use crate::router::links::SharedLink;
+use crate::router::ping::ping;
 use crate::upstream::{Login, ReplyHandler};
 
 /// Those of a database that were replaced.
@@ -156,5 +157,22 @@ fn a_link_that_nobody_holds_stays_while_a_reply_is_awaited_on_it() {
             router.drop_unused();
             assert_eq!(dbs(&router), [0, 1]);
         }
+    });
+}
+
+#[test]
+fn for_a_new_link_beyond_the_bound_none_is_closed_on_which_a_client_s_reply_is_awaited() {
+    with_mute(async |router| {
+        let links: Vec<Link> = (1..=MAX_LINKS as u32).map(|db| router.link(&of_db(&router, db))).collect();
+        for link in &links {
+            up(link).await;
+        }
+        links[1..].iter().for_each(|link| ask(link, false));
+        ping(&links[0], 1);
+        let newest = router.link(&of_db(&router, 9));
+        assert_eq!(dbs(&router), [2, 3, 4, 9], "whether the link lives concerns nobody");
+        ask(&newest, false);
+        router.link(&of_db(&router, 10));
+        assert_eq!(dbs(&router), [2, 3, 4, 9, 10], "all are in use");
     });
 }

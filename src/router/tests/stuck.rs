@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::cache::{Bounds, By, EntryKey, Lookup};
 use crate::command::Fields;
+use crate::io::Address;
 use crate::pending::{CacheLease, Fetch, Fill, MgetAssembly, Missing, Part, Window};
 use crate::process::Ticket;
 use crate::reply::{ReplyQueue, ReplySlot};
@@ -155,18 +156,23 @@ fn behind_a_write_that_is_stuck_reads_go_the_other_way_and_writes_if_the_server_
     });
 }
 
-#[tokio::test]
-async fn where_no_connection_is_to_be_had_all_wait_behind_what_is_stuck() {
-    LocalSet::new()
-        .run_until(async {
-            let router = router();
-            let key = of_db(&router, 0);
-            let first = router.link(&key);
-            first.client().front.is(Some(false), 1);
-            assert!(router.route(&key, false, LATE).is_some_and(|link| link.is(&first)), "it connects");
-            assert!(router.spares.borrow().is_empty());
-        })
-        .await;
+#[test]
+fn where_no_connection_is_to_be_had_all_wait_behind_what_is_stuck() {
+    with_mute(async |router| {
+        let key = of_db(&router, 0);
+        let first = router.link(&key);
+        first.client().front.is(Some(false), 1);
+        assert!(router.route(&key, false, LATE).is_some_and(|link| link.is(&first)), "it connects");
+        assert!(router.spares.borrow().is_empty());
+        up(&first).await;
+        ask(&first, false);
+        let Address::Unix(path) = &router.process.first_node().upstream.address else { panic!("a socket") };
+        std::fs::remove_file(path).unwrap();
+        assert!(router.route(&key, false, LATE).is_none(), "the spare one connects");
+        let spare = router.spares.borrow()[0].link.clone();
+        assert!(poll_fn(|cx| spare.poll_ready(cx)).await.is_err());
+        assert!(router.route(&key, false, LATE).is_some_and(|link| link.is(&first)));
+    });
 }
 
 #[test]
