@@ -55,3 +55,6 @@ pub use transaction::Transaction;
 pub use upcalls::{LinkEvent, Upcalls};
 pub use write::Write;
 pub use write_set::{Barrier, WriteSet, barrier};
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,10 @@ async fn watch(process: Arc<Process>, name: EntryKeyBuf, opened: Micros) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::{Bounds, By, Cover, EntryKey, Expiry, LinkId, Lookup};
+    use crate::process::{Ident, fixture};
+    use crate::resp::Protocol;
+    use crate::resp::scanner::Kind;
 
     #[test]
     fn the_order_counts_where_there_is_one() {
@@ -87,5 +91,86 @@ mod tests {
         assert!(agree(a, a, false) && agree(a, b, true));
         assert!(!agree(a, b, false));
         assert!(!agree(a, b"*2\r\n$1\r\na\r\n$1\r\nc\r\n", true));
+    }
+
+    /// An entry of a process with this `max-staleness`, in microseconds, and when it was opened.
+    fn with_entry(bound: Micros) -> (Arc<Process>, EntryKeyBuf, Micros) {
+        let max_staleness = bound;
+        let bound = Duration::from_micros(bound);
+        let process = fixture::process_with(fixture::nowhere(), |settings| settings.max_staleness = bound);
+        let ident = Ident { db: 0, protocol: Protocol::Resp2, user: None };
+        let (ident, command) = (process.idents.number(&ident), process.get);
+        let name = EntryKeyBuf::new(&EntryKey { key: b"k", ident, command, args: b"", by: By::GET });
+        let coverages = process.cache.coverages();
+        let slot = coverages.take().unwrap();
+        // Proven for as long as the test runs.
+        let coverage = coverages.arm(&slot, None, Micros::MAX / 4).unwrap();
+        let bounds = Bounds { max_staleness, unreachable: false };
+        let cover = || Some(Cover { coverage, link: LinkId::next(), registers: false });
+        let found = process.cache.lookup(&name.borrow(), process.now(), bounds, cover, |_| None, |_| ());
+        let Lookup::Miss(lease) = found else { panic!("it is not there yet") };
+        let (opened, expiry) = (lease.opened(), Expiry { expires: Micros::MAX / 4, aged: false });
+        lease.fill(b"$1\r\nv\r\n", expiry, process.now(), max_staleness).unwrap();
+        (process, name, opened)
+    }
+
+    fn wait_until(process: &Process, then: Micros) {
+        while process.now() < then {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_served_beyond_the_bound_though_the_upstream_contradicts_it_is_told_and_dropped() {
+        let (process, name, opened) = with_entry(40_000);
+        wait_until(&process, 20_000);
+        let begun = process.now();
+        tokio::time::timeout(Duration::from_secs(20), watch(process.clone(), name, opened)).await.unwrap();
+        assert!(process.now() - begun > 40_000, "not before the bound is over");
+        let metrics = &process.metrics;
+        assert_eq!((metrics.audits_stale.get(), metrics.audits_overtaken.get()), (1, 0));
+        let ident = Ident { db: 0, protocol: Protocol::Resp2, user: None };
+        let (ident, command) = (process.idents.number(&ident), process.get);
+        let name = EntryKey { key: b"k", ident, command, args: b"", by: By::GET };
+        assert_eq!(process.cache.is_fresh(&name, opened, 40_000, process.now()), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_within_the_bound_is_no_fault() {
+        let (process, name, opened) = with_entry(60_000_000);
+        wait_until(&process, 2_000);
+        let begun = process.now();
+        let drops = async {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            process.cache.invalidate(b"k", Reason::Tracking, process.now());
+        };
+        tokio::join!(watch(process.clone(), name, opened), drops);
+        let metrics = &process.metrics;
+        assert_eq!((metrics.audits_stale.get(), metrics.audits_overtaken.get()), (0, 1));
+        let (buckets, micros) = metrics.audit_staleness.read();
+        assert_eq!(buckets.iter().sum::<u64>(), 1);
+        assert!((2_500..=process.now() - begun).contains(&micros), "from when it was contradicted: {micros}");
+    }
+
+    #[test]
+    fn a_reply_in_pieces_is_compared_whole_and_no_more_of_it_is_kept_than_was_cached() {
+        let (process, name, opened) = with_entry(40_000);
+        let sample =
+            || Sample { name: EntryKeyBuf::new(&name.borrow()), opened, reply: b"$4\r\nabcd\r\n"[..].into() };
+        let mut audit = Some(Box::new(Audit { sample: sample(), reply: BytesMut::new() }));
+        let pieces: [&[u8]; 3] = [b"$4\r\n", b"ab", b"cd\r\n"];
+        for (i, piece) in pieces.iter().enumerate() {
+            let mut buf = BytesMut::from(*piece);
+            let at = At { kind: Kind::Bulk, first: i == 0, last: i == 2 };
+            audit = audit.take().unwrap().reply(&process, Chunk::all_of(&mut buf), at);
+        }
+        assert!(audit.is_none() && process.metrics.audits_agreed.get() == 1);
+        let mut audit = Box::new(Audit { sample: sample(), reply: BytesMut::new() });
+        for _ in 0..9 {
+            let mut buf = BytesMut::from(&b"01234567"[..]);
+            let at = At { kind: Kind::Bulk, first: false, last: false };
+            audit = audit.reply(&process, Chunk::all_of(&mut buf), at).unwrap();
+        }
+        assert_eq!(audit.reply.len(), 16, "enough to see that it is another");
     }
 }

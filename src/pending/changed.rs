@@ -108,4 +108,41 @@ mod tests {
         let changed = with_number(reply, b"$2\r\nid\r\n:", |id| id - 72);
         assert_eq!(&changed[..], b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n");
     }
+
+    #[test]
+    fn our_section_stands_at_the_end_of_info_a_line_apart() {
+        let process = crate::process::fixture::process(1);
+        let with = |reply: &str| {
+            let whole = with_section(&process, BytesMut::from(reply)).to_vec();
+            String::from_utf8(whole).unwrap()
+        };
+        let section = section(&process);
+        for (text, gap) in [
+            ("# Server\r\na:b\r\n", "\r\n"),
+            ("# Server\r\na:b\r\n\r\n", ""),
+            ("", ""),
+            ("txt:", ""),
+            ("txt:# Server\r\n", "\r\n"),
+        ] {
+            let whole = format!("{text}{gap}{section}");
+            let sign = if text.starts_with("txt") { '=' } else { '$' };
+            let reply = with(&format!("{sign}{}\r\n{text}\r\n", text.len()));
+            assert_eq!(reply, format!("{sign}{}\r\n{whole}\r\n", whole.len()));
+        }
+        assert_eq!(with("+OK"), "+OK", "not what it was taken for");
+    }
+
+    #[test]
+    fn what_tells_of_a_redirection_names_the_session() {
+        let who = Who { redirects: Some((77, 5)), ..Who::default() };
+        for (reply, changed) in [
+            (":77\r\n", ":5\r\n"),
+            (":78\r\n", ":78\r\n"),
+            ("$8\r\nredirect\r\n:77\r\n", "$8\r\nredirect\r\n:5\r\n"),
+            ("tracking-redir-broken\r\n:77\r\n", "tracking-redir-broken\r\n:5\r\n"),
+            ("*1\r\n:77\r\n", "*1\r\n:77\r\n"),
+        ] {
+            assert_eq!(&redirected(&who, BytesMut::from(reply))[..], changed.as_bytes(), "{reply}");
+        }
+    }
 }

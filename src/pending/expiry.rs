@@ -84,4 +84,31 @@ mod tests {
         assert_eq!(some(b":0\r\n", b"$1\r\nv\r\n"), None);
         assert_eq!(some(b"-NOPERM no\r\n", b"$1\r\nv\r\n"), None);
     }
+
+    #[test]
+    fn only_what_the_upstream_refuses_for_good_is_told_as_a_refusal() {
+        let process = crate::process::fixture::process(1);
+        for (ttl, refused) in [
+            (&b":-2\r\n"[..], false),
+            (b"-LOADING\r\n", false),
+            (b"-NOPERM no\r\n", true),
+            (b"!9\r\nNOPERM no\r\n", true),
+        ] {
+            let reason = if refused { Reason::TtlRefused } else { Reason::TtlUnknown };
+            assert!(not_kept(&process, ttl) == reason);
+            assert_eq!(process.metrics.ttl_refused_told.over(), refused);
+        }
+    }
+
+    #[test]
+    fn what_ends_with_its_server_s_time_is_not_aged() {
+        let at_once = |millis: i64| {
+            let ttl = format!(":{millis}\r\n");
+            expiry_of(ttl.as_bytes(), b"$1\r\nv\r\n", 1_000, 5_000)
+                .map(|expiry| (expiry.expires, expiry.aged))
+        };
+        assert_eq!(at_once(4), Some((5_000, false)));
+        assert_eq!(at_once(5), Some((6_000, false)), "both at once");
+        assert_eq!(at_once(6), Some((6_000, true)));
+    }
 }

@@ -161,6 +161,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_answer_tells_how_long_they_take_and_before_it_more_is_waited_for() {
+        let stuck_at = |front: &Front, writes, at: Micros| {
+            front.is(Some(writes), 0);
+            front.is_stuck(at) && !front.is_stuck(at - 1)
+        };
+        let front = Front::default();
+        assert!(stuck_at(&front, true, UNKNOWN) && stuck_at(&front, false, UNKNOWN));
+        front.took(50_000);
+        assert!(stuck_at(&front, true, TIMES * 50_000) && stuck_at(&front, false, TIMES * 50_000));
+        let quick = Front::default();
+        quick.took(0);
+        assert!(stuck_at(&quick, true, PATIENCE.0) && stuck_at(&quick, false, PATIENCE.1));
+    }
+
+    #[test]
     fn one_answer_that_took_long_does_not_make_it_patient() {
         let front = Front::default();
         front.took(100);

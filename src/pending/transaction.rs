@@ -47,3 +47,33 @@ impl Transaction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_a_refused_multi_is_fenced_until_all_is_answered() {
+        for refused in [true, false] {
+            let process = crate::process::fixture::process(1);
+            let mut transaction = Transaction::default();
+            transaction.answer(refused, &process);
+            assert!(transaction.answered && transaction.refused.is_some() == refused);
+        }
+    }
+
+    #[test]
+    fn what_is_queued_has_its_place_and_what_is_answered_at_once_has_none() {
+        let mut transaction = Transaction::default();
+        assert_eq!(transaction.place(), 0);
+        transaction.add(Kind::Multi, Some(Effect::Confirm));
+        transaction.add(Kind::Watch, Some(Effect::Confirm));
+        assert_eq!(transaction.place(), 0);
+        transaction.add(Kind::Plain, None);
+        transaction.add(Kind::Plain, Some(Effect::Confirm));
+        transaction.write_set.all = true;
+        assert_eq!(transaction.place(), 2);
+        let (write_set, effects) = transaction.into_parts();
+        assert!(write_set.all && matches!(effects[..], [(1, Effect::Confirm)]));
+    }
+}

@@ -99,13 +99,8 @@ impl LinkHandler {
             write.to = self.relay(to, since, chunk, at);
             return (write.to.is_some() || write.announced > 0).then_some(write);
         }
+        // An announcement's reply, or that of a write which nobody wants.
         self.raise_barrier(&mut write, &chunk, at);
-        if !write.popped.is_empty() {
-            self.invalidate(write.popped.drain(..));
-        }
-        if !write.sayings.is_empty() {
-            write.said = decide(std::mem::take(&mut write.sayings), &chunk, at);
-        }
         let next = write.echoed.len().checked_sub(write.announced);
         if at.kind == Kind::Error
             && at.first
@@ -114,7 +109,6 @@ impl LinkHandler {
             self.not_said(key, write.say, write.db, &chunk);
         }
         write.announced -= usize::from(at.last);
-        self.say(&mut write);
         if let Some(owner) = self.owner.borrow().as_ref().filter(|_| write.announced == 0) {
             // It may wait until all is done here.
             owner.queue.wake();

@@ -179,6 +179,8 @@ pub fn barrier(row: Option<&Row>, request: &Request<'_>) -> Option<Barrier> {
 mod tests {
     use super::*;
     use crate::command::Table;
+    use crate::namespace::Tracking;
+    use crate::process::fixture;
     use crate::resp::framer::{Limits, RequestFramer};
 
     #[test]
@@ -207,5 +209,71 @@ mod tests {
             let request = framer.request(line.as_bytes());
             assert_eq!(barrier(table.lookup(&request), &request), expected, "{line}");
         }
+    }
+
+    /// Adds it to the set, as a command of a transaction or alone.
+    fn add(set: &mut WriteSet, line: &str, queued: bool) {
+        let namespaces = vec![fixture::namespace("n", Tracking::Off)];
+        let process = fixture::process_of(fixture::nowhere(), namespaces, |_| ());
+        let (mut framer, line) = (RequestFramer::new(Limits::default()), format!("{line}\r\n"));
+        framer.next(line.as_bytes()).unwrap();
+        let request = framer.request(line.as_bytes());
+        let table = process.table();
+        match queued {
+            true => set.add_queued(&process, table.lookup(&request), &request, 0),
+            false => set.add(&process, table.lookup(&request), &request),
+        }
+    }
+
+    #[test]
+    fn a_transaction_holds_what_it_reads_too_and_what_it_may_write_beside() {
+        let of = |lines: &[&str], queued| {
+            let mut set = WriteSet::default();
+            lines.iter().for_each(|line| add(&mut set, line, queued));
+            let keys: Vec<_> = set.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
+            assert_eq!(set.is_barrier(), set.barrier.is_some());
+            (keys.join(" "), set.all, set.barrier)
+        };
+        assert_eq!(of(&["SET a v", "DEL b c", "GET d"], false), ("a b c".into(), false, None));
+        assert_eq!(of(&["SET a v", "DEL b c", "GET d"], true), ("a b c d".into(), false, None));
+        for queued in [true, false] {
+            assert_eq!(of(&["FLUSHALL", "SET a v"], queued), ("a".into(), true, None));
+            assert_eq!(of(&["EVAL s 1 a"], queued), ("a".into(), false, Some(Barrier::Keys)));
+            assert_eq!(of(&["NOSUCH a", "EVAL s 1 a"], queued).2, Some(Barrier::Anything));
+        }
+        assert_eq!(of(&["FLUSHALL", "GET a"], true), ("a".into(), true, None), "all stays all");
+    }
+
+    #[test]
+    fn with_too_many_keys_all_is_fenced() {
+        for (line, queued) in [("SET a v", false), ("SET a v", true), ("GET a", true)] {
+            for (keys, all) in [(MAX_KEYS - 1, false), (MAX_KEYS, true)] {
+                let mut set = WriteSet { keys: vec![b"k"[..].into(); keys], ..WriteSet::default() };
+                add(&mut set, line, queued);
+                assert_eq!((set.keys.len(), set.all), (keys + 1, all), "{line} {queued}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_keys_in_namespaces_it_is_said_at_once_what_is_certain_and_the_rest_when_it_is_answered() {
+        let of = |lines: &[&str], queued| {
+            let mut set = WriteSet::default();
+            lines.iter().for_each(|line| add(&mut set, line, queued));
+            let said = set.sayings.iter().flat_map(|saying| &saying.keys).map(|(key, _)| &**key);
+            let said = said.map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>();
+            let published = String::from_utf8_lossy(&set.publish).matches("n/update").count();
+            assert_eq!(set.certain, published);
+            (set.certain, said.join(" "), set.string)
+        };
+        assert_eq!(of(&["SET n/a v"], false), (1, "".into(), true));
+        assert_eq!(of(&["SET n/a v"], true), (0, "n/a".into(), true), "only if it is carried out");
+        assert_eq!(of(&["MSET n/a v other v n/b v"], false), (2, "".into(), true));
+        assert_eq!(of(&["LPUSH n/a v"], false), (0, "n/a".into(), false));
+        assert_eq!(of(&["DEL n/a other n/b"], false), (0, "n/a n/b".into(), false));
+        assert_eq!(of(&["SET other v"], false), (0, "".into(), true));
+        let mut set = WriteSet::default();
+        add(&mut set, "LPUSH other v", false);
+        assert!(set.sayings.is_empty(), "nothing is to be said of it");
     }
 }

@@ -402,6 +402,22 @@ fn hash(key: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+impl ReplyQueue {
+    /// Takes all that is there, as a client does.
+    pub fn said(&self) -> String {
+        let mut said = Vec::new();
+        let out = &mut self.0.borrow_mut().out;
+        while !out.is_empty() {
+            out.write_now(|bytes| {
+                said.extend_from_slice(bytes);
+                Ok(bytes.len())
+            });
+        }
+        String::from_utf8(said).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -61,15 +61,6 @@ mod tests {
 
     const OK: &[u8] = b"+OK\r\n";
 
-    fn said(queue: &ReplyQueue) -> String {
-        let mut said = Vec::new();
-        queue.0.borrow_mut().out.write_now(|bytes| {
-            said.extend_from_slice(bytes);
-            Ok(bytes.len())
-        });
-        String::from_utf8(said).unwrap()
-    }
-
     fn whole(queue: &ReplyQueue, slot: u64, bytes: &'static [u8]) {
         queue.piece(slot, Bytes::from_static(bytes), true);
     }
@@ -92,15 +83,15 @@ mod tests {
         whole(&queue, wanted, b"+WANTED\r\n");
         [on, skip, off].into_iter().for_each(|slot| whole(&queue, slot, OK));
         whole(&queue, unwanted, b"+UNWANTED\r\n");
-        assert_eq!(said(&queue), "");
+        assert_eq!(queue.said(), "");
         whole(&queue, before, b"+BEFORE\r\n");
-        assert_eq!(said(&queue), "+BEFORE\r\n+OK\r\n+WANTED\r\n-NOPERM\r\n");
+        assert_eq!(queue.said(), "+BEFORE\r\n+OK\r\n+WANTED\r\n-NOPERM\r\n");
         assert_eq!((queue.waiting(), queue.untaken()), (0, 0));
         assert!(queue.is_muted());
         queue.end_off();
         queue.reply(b"+SKIPPED\r\n");
         queue.reply(b"+NOT\r\n");
-        assert_eq!(said(&queue), "+NOT\r\n");
+        assert_eq!(queue.said(), "+NOT\r\n");
     }
 
     #[test]
@@ -119,10 +110,10 @@ mod tests {
         queue.push_reply(Bytes::from_static(b"+FED\r\n"));
         queue.push(Bytes::from_static(b"+PUSHED\r\n"));
         queue.reply(b"+AT ONCE\r\n");
-        assert_eq!(said(&queue), "+WITHIN\r\n+CONFIRMED\r\n+PUSHED\r\n");
+        assert_eq!(queue.said(), "+WITHIN\r\n+CONFIRMED\r\n+PUSHED\r\n");
         queue.end_off();
         queue.push_reply(Bytes::from_static(b"+FED\r\n"));
-        assert_eq!(said(&queue), "+FED\r\n");
+        assert_eq!(queue.said(), "+FED\r\n");
     }
 
     /// Nobody is told of a lost reply that was not wanted, but by the end.
@@ -135,6 +126,6 @@ mod tests {
         assert!(!queue.0.borrow().broken);
         whole(&queue, slot, b"-ERR lost\r\n");
         assert!(queue.0.borrow().broken);
-        assert_eq!(said(&queue), "");
+        assert_eq!(queue.said(), "");
     }
 }

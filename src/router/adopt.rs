@@ -17,7 +17,7 @@ use crate::pending::Link;
 use crate::resp::Protocol;
 
 /// How many links of an identity may be open still that were left.
-const MAX_REPLACED: usize = 8;
+pub(super) const MAX_REPLACED: usize = 8;
 
 impl Router {
     /// Makes `link` the one that sessions of this identity and login share from now on. Those that have another go to it when

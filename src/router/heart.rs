@@ -84,7 +84,7 @@ impl Router {
     }
 
     /// How long until the next link is found silent that was not yet.
-    fn until_silence(&self, pace: Pace) -> Option<Duration> {
+    pub(super) fn until_silence(&self, pace: Pace) -> Option<Duration> {
         let (now, links) = (self.process.now(), self.shared_links());
         let handlers = links.iter().map(|(_, _, link)| link.client());
         handlers.filter(|handler| !handler.is_silent()).filter_map(|handler| handler.left(pace, now)).min()
@@ -99,7 +99,7 @@ impl Router {
         }
     }
 
-    fn leave_silent(&self, (node, ident): (NodeId, IdentId), link: &Link) {
+    pub(super) fn leave_silent(&self, (node, ident): (NodeId, IdentId), link: &Link) {
         link.client().mark_unresponsive();
         let coverages = self.process.cache.coverages();
         let proven = coverages.current(&link.client().node.feed).map(|feed| coverages.watermark(feed));

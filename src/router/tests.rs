@@ -1,11 +1,22 @@
+mod alive;
+mod choose;
+mod follow;
+mod left;
+mod stuck;
+
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
+
+use tokio::task::LocalSet;
 
 use super::key::LinkKey;
 use super::links::{Router, UNUSED};
 use crate::cache::{LinkId, Wanted};
 use crate::command::Say;
-use crate::pending::{Key, LinkEvent, Upcalls};
+use crate::namespace::Tracking;
+use crate::pending::{InFlight, Key, Link, LinkEvent, Pending, Upcalls, Write};
 use crate::process::{Ident, fixture};
 use crate::resp::Protocol;
 
@@ -25,6 +36,48 @@ const MAX_LINKS: usize = 4;
 fn router() -> Router {
     let nobody: Weak<dyn Upcalls> = Rc::downgrade(&Rc::new(Nobody)) as Weak<dyn Upcalls>;
     Router::new(fixture::process(MAX_LINKS), nobody)
+}
+
+/// Runs a test of a router whose links stand once they are used, and are answered nothing.
+fn with_mute(test: impl AsyncFnOnce(Rc<Router>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let mute = fixture::Mute::start();
+        let nobody: Weak<dyn Upcalls> = Rc::downgrade(&Rc::new(Nobody)) as Weak<dyn Upcalls>;
+        let process = fixture::process_with(mute.settings.clone(), |settings| {
+            settings.max_links = MAX_LINKS;
+            settings.tracking = Tracking::Keys;
+            // So long that no link is silent within a test unless it says so.
+            settings.max_staleness = 60 * UNUSED;
+        });
+        test(Rc::new(Router::new(process, nobody))).await;
+    });
+}
+
+/// Waits until it stands.
+async fn up(link: &Link) {
+    poll_fn(|cx| link.poll_ready(cx)).await.unwrap();
+}
+
+/// Sends a write on it, or a read.
+fn ask(link: &Link, writes: bool) {
+    let pending = if writes { Pending::Write(Box::new(Write::new(None))) } else { Pending::Name };
+    let since = link.client().process.now();
+    assert!(link.send(|out| out.copy(b"*1\r\n$4\r\nECHO\r\n"), InFlight { since, pending }).is_ok());
+}
+
+/// How many requests of a kind are in flight on it.
+fn awaited(link: &Link, kind: impl Fn(&Pending) -> bool) -> usize {
+    let count = Cell::new(0);
+    link.awaits(|request| {
+        count.set(count.get() + usize::from(kind(&request.pending)));
+        false
+    });
+    count.get()
+}
+
+fn pings(link: &Link) -> usize {
+    awaited(link, |pending| matches!(pending, Pending::Ping))
 }
 
 fn of_db(router: &Router, db: u32) -> LinkKey {

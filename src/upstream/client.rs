@@ -92,6 +92,15 @@ impl Chunk<'_> {
     }
 }
 
+#[cfg(test)]
+impl<'a> Chunk<'a> {
+    /// All that is there, as a link hands it over.
+    pub fn all_of(buf: &'a mut BytesMut) -> Self {
+        let len = buf.len();
+        Self { buf, len }
+    }
+}
+
 impl Drop for Chunk<'_> {
     fn drop(&mut self) {
         self.buf.advance(self.len);
