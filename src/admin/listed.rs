@@ -31,6 +31,7 @@ pub(super) fn all(process: &Process) -> Vec<Metric> {
         of_cache(metrics, &stats, process.cache.max_bytes()),
         of_clients(metrics),
         of_upstream(process),
+        of_passwords(metrics),
         of_announcements(metrics),
         of_nearside(),
         of_feed(metrics),
@@ -172,6 +173,23 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
         counter("upstream_connects", "Connections made", m.upstream_connects.get()),
         counter("tunnels", "Clients that became a plain tunnel: SYNC, PSYNC, SCRIPT DEBUG", m.tunnels.get()),
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),
+    ]
+}
+
+fn of_passwords(m: &Metrics) -> Vec<Metric> {
+    vec![
+        counter("passwords", "New passwords that nearside has had for the upstream", m.passwords.get()),
+        counter(
+            "failed_passwords",
+            "Times that the file, or the program, had no password: the one before is kept",
+            m.passwords_failed.get(),
+        ),
+        by(
+            "renewed_logins",
+            "Connections that stood and were told a new password, by what the upstream said",
+            "outcome",
+            vec![("taken", m.logins_renewed.get()), ("refused", m.logins_refused.get())],
+        ),
     ]
 }
 

@@ -222,6 +222,18 @@ impl ReplyHandler for LinkHandler {
     fn may_wait(&self, _request: &InFlight) -> bool {
         self.patient.get()
     }
+
+    fn may_log_in(&self) -> bool {
+        self.takes_login()
+    }
+
+    fn logged_in(&self, refusal: Option<&[u8]>) {
+        self.process.metrics.logged_in_again(refusal);
+        if let Some(owner) = &*self.owner.borrow() {
+            // It may wait for all to be answered that is in flight.
+            owner.queue.wake();
+        }
+    }
 }
 
 impl LinkHandler {

@@ -27,7 +27,7 @@ pub fn nowhere() -> upstream::Settings {
 pub fn process(max_links: usize) -> Arc<Process> {
     let settings = Settings {
         upstream: nowhere(),
-        login: None,
+        own: Default::default(),
         db: 0,
         password: None,
         limits: Limits::default(),

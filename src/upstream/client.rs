@@ -54,6 +54,15 @@ pub trait ReplyHandler: 'static {
         true
     }
 
+    /// Whether the link may say nearside's own login now: it is answered as any request then, and changes nothing.
+    fn may_log_in(&self) -> bool {
+        true
+    }
+
+    /// It was said again on a connection that stands, since the password has changed, and was taken, or refused in these
+    /// words.
+    fn logged_in(&self, _refusal: Option<&[u8]>) {}
+
     /// Whether the reply may be long in coming, as that of a blocking command.
     fn may_wait(&self, _expect: &Self::InFlight) -> bool {
         false

@@ -15,10 +15,11 @@ use tokio::time::Instant;
 
 use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
-use super::connect::{ConnectError, Identity, Settings, connect};
+use super::connect::{ConnectError, Connected, Identity, Settings, connect};
 use super::reader::Reader;
-use super::state::{Epoch, Inner, Phase, Queued, State, wake};
-use crate::io::{Outgoing, Stream};
+use super::renewal::Renewal;
+use super::state::{Epoch, Expected, Inner, Phase, Queued, State, wake};
+use crate::io::Outgoing;
 
 /// Whether a connection of this identity can be made now.
 pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
@@ -64,6 +65,7 @@ impl<C: ReplyHandler> Link<C> {
             epoch: Rc::default(),
             awaited: Cell::new(Instant::now()),
             answered: Cell::default(),
+            renewal: Rc::<Renewal>::default(),
         }))
     }
 
@@ -91,7 +93,7 @@ impl<C: ReplyHandler> Link<C> {
             self.0.awaited.set(Instant::now());
             self.0.client.front(Some(&expect));
         }
-        state.in_flight.push_back(Queued { start, expect });
+        state.in_flight.push_back(Queued { start, expect: Expected::Theirs(expect) });
         drop(state);
         wake(&self.0.task);
         Ok(())
@@ -131,7 +133,7 @@ impl<C: ReplyHandler> Link<C> {
             let _fall = Fall(weak.clone());
             let connecting = connect(&settings, &identity);
             let cause = match current.or_over(connecting).await {
-                Some(Ok((stream, own))) => run(stream, own.id(), &weak, &current).await,
+                Some(Ok(connected)) => run(connected, &weak, &current).await,
                 Some(Err(cause)) => Some(cause),
                 None => None,
             };
@@ -235,7 +237,7 @@ impl<C: ReplyHandler> Link<C> {
 
     /// Looks at what is expected in answer to the oldest request.
     pub fn with_front<T>(&self, look: impl FnOnce(&C::InFlight) -> T) -> Option<T> {
-        self.0.state.borrow().in_flight.front().map(|front| look(&front.expect))
+        self.0.state.borrow().front().map(look)
     }
 
     /// Requests whose replies have not all come.
@@ -245,7 +247,7 @@ impl<C: ReplyHandler> Link<C> {
 
     /// Whether any request in flight is of a kind.
     pub fn awaits(&self, kind: impl Fn(&C::InFlight) -> bool) -> bool {
-        self.0.state.borrow().in_flight.iter().any(|request| kind(&request.expect))
+        self.0.state.borrow().in_flight.iter().filter_map(|request| request.expect.theirs()).any(kind)
     }
 
     /// Whether anyone else holds the link.
@@ -306,19 +308,21 @@ impl Current {
 
 /// Serves one connection until it is lost; says why, or `None` if it was closed from our side.
 async fn run<C: ReplyHandler>(
-    mut stream: Stream,
-    id: Option<i64>,
+    Connected { mut stream, own, said }: Connected,
     weak: &Weak<Inner<C>>,
     current: &Current,
 ) -> Option<ConnectError> {
     let inner = weak.upgrade()?;
+    let renewal = inner.renewal.clone();
+    let mut changes = pin!(Inner::<C>::follow_password(inner.identity.who.clone(), renewal.clone()));
+    renewal.begin(said);
     let waiting = {
         let mut state = inner.state.borrow_mut();
         state.phase = Phase::Up;
         state.since = Instant::now();
         std::mem::take(&mut state.waiting)
     };
-    inner.client.up(id);
+    inner.client.up(own.id());
     inner.tell_front();
     waiting.into_iter().for_each(Waker::wake);
     drop(inner);
@@ -336,6 +340,10 @@ async fn run<C: ReplyHandler>(
         }
         if let Poll::Ready(cause) = reader.poll(&inner, &mut stream, cx) {
             return Poll::Ready(Some(cause));
+        }
+        let _ = changes.as_mut().poll(cx);
+        if renewal.is_due() {
+            inner.log_in_again();
         }
         let mut state = inner.state.borrow_mut();
         let State { out, written, waiting, .. } = &mut *state;

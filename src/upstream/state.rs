@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Identity, Settings};
+use super::renewal::Renewal;
 use crate::io::Outgoing;
 
 pub(super) struct Inner<C: ReplyHandler> {
@@ -25,6 +26,7 @@ pub(super) struct Inner<C: ReplyHandler> {
     pub(super) awaited: Cell<Instant>,
     /// Something was answered on the present connection, and not with an error.
     pub(super) answered: Cell<bool>,
+    pub(super) renewal: Rc<Renewal>,
 }
 
 /// Counts the connections of a link; a task whose number is not the present one ends.
@@ -47,7 +49,23 @@ pub(super) struct State<C: ReplyHandler> {
 pub(super) struct Queued<E> {
     /// Where in the connection's stream the request begins.
     pub(super) start: u64,
-    pub(super) expect: E,
+    pub(super) expect: Expected<E>,
+}
+
+pub(super) enum Expected<E> {
+    /// What the link's user awaits.
+    Theirs(E),
+    /// The answer to nearside's own login, with the password of this number.
+    Login(u64),
+}
+
+impl<E> Expected<E> {
+    pub(super) fn theirs(&self) -> Option<&E> {
+        match self {
+            Expected::Theirs(expect) => Some(expect),
+            Expected::Login(_) => None,
+        }
+    }
 }
 
 pub(super) enum Phase {
@@ -55,6 +73,13 @@ pub(super) enum Phase {
     Connecting,
     Up,
     Down { until: Instant, cause: ConnectError },
+}
+
+impl<C: ReplyHandler> State<C> {
+    /// What is expected in answer to the oldest request, if that is for the link's user.
+    pub(super) fn front(&self) -> Option<&C::InFlight> {
+        self.in_flight.front().and_then(|front| front.expect.theirs())
+    }
 }
 
 impl<C: ReplyHandler> Inner<C> {
@@ -77,24 +102,26 @@ impl<C: ReplyHandler> Inner<C> {
         let mut loss = Loss { sent: false, cause };
         self.client.down(was_up, &loss);
         self.client.front(None);
-        for request in in_flight {
-            loss.sent = was_up && request.start < written;
-            self.client.lost(request.expect, &loss);
+        for Queued { start, expect } in in_flight {
+            loss.sent = was_up && start < written;
+            if let Expected::Theirs(expect) = expect {
+                self.client.lost(expect, &loss);
+            }
         }
         waiting.into_iter().for_each(Waker::wake);
     }
 
     pub(super) fn tell_front(&self) {
         let state = self.state.borrow();
-        self.client.front(state.in_flight.front().map(|front| &front.expect));
+        self.client.front(state.front());
     }
 
     pub(super) fn overdue(&self) -> Option<ConnectError> {
         let limit = self.settings.reply_timeout;
         let state = self.state.borrow();
-        let front = state.in_flight.front()?;
+        let front = state.in_flight.front()?.expect.theirs();
         let waited = self.awaited.get().elapsed();
-        if limit.is_zero() || waited <= limit || self.client.may_wait(&front.expect) {
+        if limit.is_zero() || waited <= limit || front.is_some_and(|front| self.client.may_wait(front)) {
             return None;
         }
         let limit = humantime::format_duration(limit);
@@ -108,7 +135,9 @@ impl<C: ReplyHandler> Drop for Inner<C> {
         wake(&self.task);
         for request in self.state.get_mut().in_flight.drain(..) {
             let cause = ConnectError::Io("the link was closed".into());
-            self.client.lost(request.expect, &Loss { sent: true, cause });
+            if let Expected::Theirs(expect) = request.expect {
+                self.client.lost(expect, &Loss { sent: true, cause });
+            }
         }
     }
 }
