@@ -5,7 +5,8 @@
 //! - The Nth reply that is not a push answers the Nth request. A link whose stream cannot be understood is
 //!   closed, never guessed at.
 //! - No request is sent twice. When a link is lost, each request in flight is told so, and whether any byte
-//!   of it was handed to the kernel.
+//!   of it was handed to the kernel. Where nothing of the link's user was sent that is not answered, what was queued goes
+//!   on the next connection instead, in its order: provably none of it was executed.
 //! - While the upstream is away, or makes nothing of connections, requests are refused at once with the cause; the
 //!   next attempt to connect comes after a delay that doubles up to a bound, with jitter.
 //! - Replies are handed over as the bytes that came.

@@ -57,7 +57,7 @@ impl<W: Waiter, H: Hooks> ReplyHandler for FeedClient<W, H> {
         self.since.set(Instant::now());
     }
 
-    fn down(&self, was_up: bool, loss: &Loss) {
+    fn down(&self, was_up: bool, _carries_on: bool, loss: &Loss) {
         if was_up {
             self.leave("the feed is lost", &loss.cause.to_string());
             self.feed.lapse();

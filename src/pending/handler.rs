@@ -177,7 +177,7 @@ impl ReplyHandler for LinkHandler {
         self.tell(LinkEvent::Up);
     }
 
-    fn down(&self, was_up: bool, loss: &Loss) {
+    fn down(&self, was_up: bool, carries_on: bool, loss: &Loss) {
         let is_shared = self.id != NO_LINK;
         self.disarm();
         if is_shared {
@@ -205,7 +205,19 @@ impl ReplyHandler for LinkHandler {
         }
         if let Some(owner) = &*self.owner.borrow() {
             owner.client.is_on(None);
-            owner.queue.lose_link();
+            if !carries_on {
+                owner.queue.lose_link();
+            }
+        }
+    }
+
+    fn is_of_the_link(&self, request: &InFlight) -> bool {
+        request.pending.is_of_the_link()
+    }
+
+    fn carried(&self, request: &InFlight) {
+        if let Pending::Ping = request.pending {
+            self.pings.sent(request.since);
         }
     }
 

@@ -116,6 +116,7 @@ impl Router {
             let Some(link) = self.pool.borrow_mut().take(&of) else { break };
             if link.is_up() {
                 link.client().own(owner);
+                link.hand_over();
                 return link;
             }
         }

@@ -41,8 +41,17 @@ pub trait ReplyHandler: 'static {
     /// The connection stands, and nothing was sent on it yet. `id` is what the upstream calls it, if it says so.
     fn up(&self, _id: Option<i64>) {}
 
-    /// The connection is gone, or could not be made; called before the requests in flight are told.
-    fn down(&self, _was_up: bool, _loss: &Loss) {}
+    /// The connection is gone, or could not be made; called before the requests in flight are told. `carries_on`: of its
+    /// user's requests none was sent, and they go on the next connection, which is made now.
+    fn down(&self, _was_up: bool, _carries_on: bool, _loss: &Loss) {}
+
+    /// Whether it is a question about the connection itself, which nobody else waits for.
+    fn is_of_the_link(&self, _expect: &Self::InFlight) -> bool {
+        false
+    }
+
+    /// It goes on the next connection, since it was not sent on the one that was lost.
+    fn carried(&self, _expect: &Self::InFlight) {}
 
     /// Whether the reader of the front request's reply can take more now; if not, it keeps the waker.
     fn has_room(&self, _front: Option<&Self::InFlight>, _cx: &mut Context<'_>) -> bool {

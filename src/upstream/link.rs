@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Connected, Identity, Settings, connect};
-use super::reader::Reader;
+use super::reader::{Reader, closed};
 use super::renewal::Renewal;
 use super::state::{Epoch, Expected, Inner, Phase, Queued, State, wake};
 use crate::io::Outgoing;
@@ -28,6 +28,11 @@ pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
 
 /// How often overdue replies are looked for.
 const OVERDUE_CHECK: Duration = Duration::from_millis(500);
+
+/// After so long without a word from the upstream it is asked whether the connection still stands before more is sent, if no
+/// more than a few requests are in flight: who is awaited by many is not idle.
+const QUIET: Duration = Duration::from_millis(5);
+const FEW: usize = 3;
 
 /// Capacity that a link keeps when there is nothing to send, in bytes.
 const KEPT: usize = 16 << 10;
@@ -65,6 +70,8 @@ impl<C: ReplyHandler> Link<C> {
             epoch: Rc::default(),
             awaited: Cell::new(Instant::now()),
             answered: Cell::default(),
+            quiet: Cell::default(),
+            handed_over: Cell::default(),
             renewal: Rc::<Renewal>::default(),
         }))
     }
@@ -89,9 +96,15 @@ impl<C: ReplyHandler> Link<C> {
         write(&mut state.out);
         let start = state.queued;
         state.queued += (state.out.len() - before) as u64;
-        if state.in_flight.is_empty() {
-            self.0.awaited.set(Instant::now());
-            self.0.client.front(Some(&expect));
+        if state.in_flight.len() < FEW {
+            let now = Instant::now();
+            if now.duration_since(self.0.awaited.get()) > QUIET {
+                self.0.quiet.set(true);
+            }
+            if state.in_flight.is_empty() {
+                self.0.awaited.set(now);
+                self.0.client.front(Some(&expect));
+            }
         }
         state.in_flight.push_back(Queued { start, expect: Expected::Theirs(expect) });
         drop(state);
@@ -137,8 +150,10 @@ impl<C: ReplyHandler> Link<C> {
                 Some(Err(cause)) => Some(cause),
                 None => None,
             };
-            if let (Some(cause), Some(inner)) = (cause, weak.upgrade()) {
-                inner.fail(cause);
+            if let (Some(cause), Some(inner)) = (cause, weak.upgrade())
+                && inner.fail(cause, true)
+            {
+                let _ = Link(inner).begin();
             }
         });
         Ok(())
@@ -215,6 +230,11 @@ impl<C: ReplyHandler> Link<C> {
         self.0.state.borrow().since.elapsed()
     }
 
+    /// It is another's from now on: nothing on it belongs to that one yet.
+    pub fn hand_over(&self) {
+        self.0.handed_over.set(Some(self.0.state.borrow().queued));
+    }
+
     /// Whether the connection stands, and has stood for a while.
     pub fn has_lived(&self) -> bool {
         self.is_up() && self.lived() >= LIVED
@@ -257,7 +277,7 @@ impl<C: ReplyHandler> Link<C> {
 
     /// Closes the connection; the requests in flight are told. The next request connects again at once.
     pub fn close(&self, cause: &str) {
-        self.0.fail(ConnectError::Io(cause.into()));
+        self.0.fail(ConnectError::Io(cause.into()), false);
         self.0.state.borrow_mut().phase = Phase::Idle;
     }
 }
@@ -272,7 +292,7 @@ impl<C: ReplyHandler> Drop for Fall<C> {
         }
         if let Some(inner) = self.0.upgrade() {
             tokio::task::spawn_local(async move {
-                inner.fail(ConnectError::Io("a fault in nearside; see its log".into()));
+                inner.fail(ConnectError::Io("a fault in nearside; see its log".into()), false);
             });
         }
     }
@@ -344,6 +364,9 @@ async fn run<C: ReplyHandler>(
         let _ = changes.as_mut().poll(cx);
         if renewal.is_due() {
             inner.log_in_again();
+        }
+        if inner.quiet.take() && stream.has_ended() {
+            return Poll::Ready(Some(closed()));
         }
         let mut state = inner.state.borrow_mut();
         let State { out, written, waiting, .. } = &mut *state;

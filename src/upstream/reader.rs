@@ -36,6 +36,11 @@ const READ: usize = 64 << 10;
 /// Reads in a row before other tasks get their turn.
 const READS: usize = 16;
 
+/// The other side has ended the connection.
+pub(super) fn closed() -> ConnectError {
+    ConnectError::Io("the upstream closed the connection".into())
+}
+
 impl Reader {
     pub(super) fn poll<C: ReplyHandler>(
         &mut self,
@@ -54,7 +59,7 @@ impl Reader {
             self.buf.reserve(READ);
             match pin!(stream.read_buf(&mut self.buf)).poll(cx) {
                 Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(ConnectError::Io("the upstream closed the connection".into()));
+                    return Poll::Ready(closed());
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error.into()),

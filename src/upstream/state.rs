@@ -26,6 +26,10 @@ pub(super) struct Inner<C: ReplyHandler> {
     pub(super) awaited: Cell<Instant>,
     /// Something was answered on the present connection, and not with an error.
     pub(super) answered: Cell<bool>,
+    /// The upstream has said nothing for a while: whether it has closed the connection is asked before more is sent.
+    pub(super) quiet: Cell<bool>,
+    /// How much was queued when the link was given to its present user, to whom nothing on it belongs from before.
+    pub(super) handed_over: Cell<Option<u64>>,
     pub(super) renewal: Rc<Renewal>,
 }
 
@@ -83,8 +87,9 @@ impl<C: ReplyHandler> State<C> {
 }
 
 impl<C: ReplyHandler> Inner<C> {
-    /// The connection is lost, or could not be made: the requests in flight are told.
-    pub(super) fn fail(&self, cause: ConnectError) {
+    /// The connection is lost, or could not be made: the requests in flight are told, but for those that go on the next
+    /// connection if it `may_carry` them there; says whether there are any.
+    pub(super) fn fail(&self, cause: ConnectError, may_carry: bool) -> bool {
         self.epoch.set(self.epoch.get() + 1);
         wake(&self.task);
         let mut state = self.state.borrow_mut();
@@ -93,14 +98,24 @@ impl<C: ReplyHandler> Inner<C> {
         let lived = state.since.elapsed();
         let delay = if was_up { state.backoff.lost(answered, lived) } else { state.backoff.failed() };
         state.phase = Phase::Down { until: Instant::now() + delay, cause: cause.clone() };
-        let written = std::mem::take(&mut state.written);
-        state.queued = 0;
-        state.out = Outgoing::default();
+        let written = state.written;
+        let carried = match may_carry && was_up && delay.is_zero() {
+            true => self.unsent(&mut state),
+            false => VecDeque::new(),
+        };
+        if carried.is_empty() {
+            state.out = Outgoing::default();
+        } else {
+            state.phase = Phase::Idle;
+        }
+        (state.written, state.queued) = (0, state.out.len() as u64);
         let in_flight = std::mem::take(&mut state.in_flight);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         let mut loss = Loss { sent: false, cause };
-        self.client.down(was_up, &loss);
+        let carries_on = !carried.is_empty();
+        self.handed_over.set(carries_on.then_some(0));
+        self.client.down(was_up, carries_on, &loss);
         self.client.front(None);
         for Queued { start, expect } in in_flight {
             loss.sent = was_up && start < written;
@@ -108,7 +123,48 @@ impl<C: ReplyHandler> Inner<C> {
                 self.client.lost(expect, &loss);
             }
         }
+        self.carry_on(carried);
         waiting.into_iter().for_each(Waker::wake);
+        carries_on
+    }
+
+    /// Takes out what was not sent, from the first request of the link's user on, if nothing of that one's was sent that is
+    /// not answered: that was not executed, so it may be sent again, in the order in which it came. What was sent might
+    /// still be executed, after what would go on the next connection. Likewise if somebody has state on this one.
+    fn unsent(&self, state: &mut State<C>) -> VecDeque<Queued<C::InFlight>> {
+        let written = state.written;
+        let is_users = |queued: &Queued<C::InFlight>| {
+            queued.expect.theirs().is_some_and(|expect| !self.client.is_of_the_link(expect))
+        };
+        let first = state.in_flight.iter().position(is_users);
+        let Some((first, start)) = first.and_then(|i| Some((i, state.in_flight.get(i)?.start))) else {
+            return VecDeque::new();
+        };
+        if start < written || !self.client.reconnects() && self.handed_over.get() != Some(start) {
+            return VecDeque::new();
+        }
+        // Questions about the connection that were not sent either have no meaning on another.
+        state.out.advance((start - written) as usize);
+        let mut carried = state.in_flight.split_off(first);
+        carried.iter_mut().for_each(|queued| queued.start -= start);
+        carried
+    }
+
+    fn carry_on(&self, carried: VecDeque<Queued<C::InFlight>>) {
+        if carried.is_empty() {
+            return;
+        }
+        carried
+            .iter()
+            .filter_map(|queued| queued.expect.theirs())
+            .for_each(|expect| self.client.carried(expect));
+        // What was queued meanwhile stands behind.
+        let mut state = self.state.borrow_mut();
+        let later = std::mem::replace(&mut state.in_flight, carried);
+        state.in_flight.extend(later);
+        drop(state);
+        self.awaited.set(Instant::now());
+        self.tell_front();
     }
 
     pub(super) fn tell_front(&self) {
