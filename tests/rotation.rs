@@ -155,6 +155,9 @@ fn hits_go_on(nearside: &Nearside) {
     });
 }
 
+/// Has a file hold something else.
+type Way = fn(&mut File, &str);
+
 /// Ways in which a file comes to hold something else.
 struct File {
     folder: tempfile::TempDir,
@@ -218,7 +221,7 @@ fn a_file_is_read_anew_however_it_changes_and_connections_that_stand_say_it_agai
     assert_eq!(open.pipeline(&["MULTI", "INCR open"]), ["+OK\r\n", "+QUEUED\r\n"]);
     let clients = Clients::at(&nearside);
     clients.go_on();
-    let ways: [(fn(&mut File, &str), &str); 3] = [
+    let ways: [(Way, &str); 3] = [
         (File::swap, "a link is swapped"),
         (File::rename, "another takes its name"),
         (|file, text| file.write(text), "it is written over"),
@@ -412,6 +415,33 @@ fn state_on_a_connection_outlives_a_new_password() {
     assert_eq!(watcher.pipeline(&["MULTI", "SET w mine", "EXEC"])[2], "*-1\r\n", "WATCH is not forgotten");
     let seen = String::from_utf8(monitor.reply()).unwrap();
     assert!(seen.starts_with('+') && seen.contains('['), "{seen}");
+    assert_eq!(guarded.refused(), 0);
+}
+
+#[test]
+fn a_feed_that_may_not_say_it_again_is_left_alone_and_connects_with_the_new_one() {
+    let mut guarded = Guarded::start();
+    guarded.set("-hello");
+    guarded.root.cmd("SET users/1 ada");
+    let mut file = File::new("one");
+    let nearside = with_file(&guarded, &file.path(), |_| ());
+    hits_go_on(&nearside);
+    let (connections, lapses) = (guarded.connections(), nearside.stat("feed_lapses"));
+    guarded.set(">two");
+    file.rename("two");
+    eventually("it is said again", || renewed(&nearside) >= 1);
+    guarded.set("<one");
+    hits_go_on(&nearside);
+    assert_eq!(nearside.stat("feed_lapses"), lapses, "what is cached is not given up for it");
+    assert!(connections.is_subset(&guarded.connections()));
+    // One day the service closes it because of its age.
+    let mut reader = nearside.connect();
+    guarded.root.cmd("CLIENT KILL TYPE pubsub");
+    eventually("it is made anew", || {
+        read(&mut reader);
+        nearside.stat("feed_lapses") > lapses && nearside.stats().contains("nearside_feed:up")
+    });
+    hits_go_on(&nearside);
     assert_eq!(guarded.refused(), 0);
 }
 

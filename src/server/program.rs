@@ -36,7 +36,7 @@ pub(super) async fn run(words: &[String], most: usize, within: Duration) -> Resu
     let ended = tokio::time::timeout(within, running).await;
     let why = match ended {
         Ok(Ok(status)) => {
-            group.is_over();
+            group.let_be();
             if status.success() {
                 return Ok(said);
             }
@@ -55,7 +55,7 @@ pub(super) async fn run(words: &[String], most: usize, within: Duration) -> Resu
 struct Group(Option<Pid>);
 
 impl Group {
-    fn is_over(mut self) {
+    fn let_be(mut self) {
         self.0 = None;
     }
 }
