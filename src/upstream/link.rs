@@ -17,8 +17,7 @@ use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Connected, Identity, Settings, connect};
 use super::reader::{Reader, closed};
-use super::renewal::Renewal;
-use super::state::{Epoch, Expected, Inner, Phase, Queued, State, wake};
+use super::state::{Epoch, Expected, Inner, Phase, Queued, Renewal, State, wake};
 use crate::io::Outgoing;
 
 /// Whether a connection of this identity can be made now.

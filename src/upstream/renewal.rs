@@ -7,7 +7,6 @@
 //!   refused is said again, with a delay that grows: the server may be told of the password later than nearside.
 //! - The answer is nobody's but the link's: it counts as one in flight, and no client sees it.
 
-use std::cell::Cell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -15,37 +14,11 @@ use super::backoff::backoff;
 use super::client::{At, ReplyHandler};
 use super::connect::encode_login;
 use super::credentials::Who;
-use super::state::{Expected, Inner, Queued, wake};
+use super::state::{Expected, Inner, Queued, Renewal, wake};
 use crate::resp::scanner::Kind;
 
 /// Between two attempts on one connection.
 const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
-
-/// How it stands with the login of the present connection.
-#[derive(Default)]
-pub(super) struct Renewal {
-    /// The number of the password that the server has taken.
-    said: Cell<u64>,
-    /// There may be a newer one to say.
-    due: Cell<bool>,
-    asked: Cell<bool>,
-    /// How often in a row it was refused.
-    turns: Cell<u32>,
-}
-
-impl Renewal {
-    /// A connection stands that has said the password of this number.
-    pub(super) fn begin(&self, said: u64) {
-        self.said.set(said);
-        self.due.set(true);
-        self.asked.set(false);
-        self.turns.set(0);
-    }
-
-    pub(super) fn is_due(&self) -> bool {
-        self.due.get()
-    }
-}
 
 impl<C: ReplyHandler> Inner<C> {
     /// Makes it due with each new password. Never ends.

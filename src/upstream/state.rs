@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Identity, Settings};
-use super::renewal::Renewal;
 use crate::io::Outgoing;
 
 pub(super) struct Inner<C: ReplyHandler> {
@@ -31,6 +30,32 @@ pub(super) struct Inner<C: ReplyHandler> {
     /// How much was queued when the link was given to its present user, to whom nothing on it belongs from before.
     pub(super) handed_over: Cell<Option<u64>>,
     pub(super) renewal: Rc<Renewal>,
+}
+
+/// How it stands with the login of the present connection.
+#[derive(Default)]
+pub(super) struct Renewal {
+    /// The number of the password that the server has taken.
+    pub(super) said: Cell<u64>,
+    /// There may be a newer one to say.
+    pub(super) due: Cell<bool>,
+    pub(super) asked: Cell<bool>,
+    /// How often in a row it was refused.
+    pub(super) turns: Cell<u32>,
+}
+
+impl Renewal {
+    /// A connection stands that has said the password of this number.
+    pub(super) fn begin(&self, said: u64) {
+        self.said.set(said);
+        self.due.set(true);
+        self.asked.set(false);
+        self.turns.set(0);
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.get()
+    }
 }
 
 /// Counts the connections of a link; a task whose number is not the present one ends.
