@@ -130,6 +130,9 @@ fn readiness(process: &Process, draining: bool) -> Result<(), String> {
     if draining {
         return Err("draining\n".to_owned());
     }
+    if let Some(why) = process.settings.own.missing() {
+        return Err(format!("there is no password for the upstream: {why}\n"));
+    }
     if metrics.upstream_links.get() == 0 && metrics.feed_up.get() == 0 {
         return Err("the upstream is not reachable\n".to_owned());
     }

@@ -27,4 +27,5 @@ pub use choice::{Auth, LogFormat};
 pub use cli::{Invocation, Task};
 pub use error::ConfigError;
 pub use namespace::Namespace;
+pub use password::{READ as PASSWORD_READ, password_of, read_password};
 pub use settings::Config;

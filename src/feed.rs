@@ -45,7 +45,7 @@ use questions::REFUSED;
 
 use crate::cache::Waiter;
 use crate::resp::Protocol;
-use crate::upstream::{Backoff, ConnectError, Identity, Link, backoff, can_connect};
+use crate::upstream::{Backoff, ConnectError, Identity, Link, Who, backoff, can_connect};
 
 /// How long to wait before looking again whether the upstream can be reached.
 const RETRY: Duration = Duration::from_millis(20);
@@ -92,7 +92,7 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
 
     /// A link that stands; `None` if another protocol is to be tried. While the upstream is away, it waits.
     async fn connected(self: &Rc<Self>, protocol: Protocol) -> Option<Link<FeedClient<W, H>>> {
-        let identity = Identity { login: self.login.clone(), db: 0, protocol };
+        let identity = self.identity(protocol);
         let client = FeedClient::new(self.clone(), protocol);
         let link = Link::new(client, identity, Rc::new(self.settings.clone()));
         while let Err(loss) = poll_fn(|cx| link.poll_ready(cx)).await {
@@ -112,9 +112,13 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
         Some(link)
     }
 
+    fn identity(&self, protocol: Protocol) -> Identity {
+        Identity { who: Who::Own(self.own.clone()), db: 0, protocol }
+    }
+
     /// Ends when the upstream, which did not, speaks RESP3: it was upgraded in place, or the user was given the right.
     async fn speaks_resp3(&self) {
-        let identity = Identity { login: self.login.clone(), db: 0, protocol: Protocol::Resp3 };
+        let identity = self.identity(Protocol::Resp3);
         for turn in 0.. {
             tokio::time::sleep(backoff(REFUSED, turn)).await;
             if can_connect(&self.settings, &identity).await {

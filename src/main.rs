@@ -60,6 +60,8 @@ fn run(invocation: Invocation) -> Result<(), Box<dyn Error>> {
     let private = if invocation.task == Task::Dev { Some(DevServer::start()?) } else { None };
     if let Some(private) = &private {
         config.upstream = private.upstream();
+        // It asks for none.
+        (config.upstream_password_file, config.upstream_password_command) = (None, None);
     }
     Server::bind(config)?.run(Shutdown::on_signals())?;
     Ok(())

@@ -6,6 +6,8 @@ mod words;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tracing::warn;
+
 pub use seldom::Seldom;
 pub use words::Words;
 
@@ -150,6 +152,15 @@ pub struct Metrics {
     /// Links that stand and found no place for a coverage.
     pub links_uncovered: Counter,
     pub ttl_refused_told: Seldom,
+    /// Nearside's own password was another than before.
+    pub passwords: Counter,
+    /// Times it could not be had: the file was empty, the command failed.
+    pub passwords_failed: Counter,
+    pub passwords_failed_told: Seldom,
+    /// It was said again on connections that stand, and taken, or refused.
+    pub logins_renewed: Counter,
+    pub logins_refused: Counter,
+    pub logins_refused_told: Seldom,
     /// Connections of the feed that were not allowed to look for `SWAPDB`.
     pub swaps_unchecked: Counter,
     /// Connections of the feed that were not allowed to ask which server they are on.
@@ -172,6 +183,23 @@ pub struct Metrics {
     pub hit_latency: Histogram,
     /// From reading a request to its upstream reply being ready.
     pub upstream_latency: Histogram,
+}
+
+impl Metrics {
+    /// The upstream has taken nearside's new password on a connection that stands, or refused it in these words.
+    pub fn logged_in_again(&self, refusal: Option<&[u8]>) {
+        let Some(words) = refusal else { return self.logins_renewed.inc() };
+        self.logins_refused.inc();
+        if let Some(untold) = self.logins_refused_told.now() {
+            let reply = String::from_utf8_lossy(words);
+            warn!(
+                reply = reply.trim_end(),
+                untold,
+                "the upstream does not take nearside's new password yet: connections go on with the one before, and it is \
+                 said again"
+            );
+        }
+    }
 }
 
 #[cfg(test)]

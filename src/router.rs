@@ -21,7 +21,6 @@ mod route;
 mod target;
 mod trying;
 
-pub use choose::user_name;
 pub use key::LinkKey;
 pub use links::Router;
 pub use target::Target;

@@ -12,6 +12,8 @@ mod check;
 mod error;
 mod files;
 mod parts;
+mod password;
+mod program;
 mod rights;
 
 use std::net::SocketAddr;
@@ -69,7 +71,7 @@ impl Shutdown {
     }
 
     /// Drives `stop` until the process ends.
-    async fn follow(self, stop: &watch::Sender<Stop>) -> std::io::Result<()> {
+    async fn follow(self, stop: &watch::Sender<Stop>, reread: &Reread) -> std::io::Result<()> {
         match self.0 {
             Source::Signals => {
                 use tokio::signal::unix::{SignalKind, signal};
@@ -82,7 +84,8 @@ impl Shutdown {
                         _ = term.recv() => {}
                         _ = int.recv() => {}
                         _ = hangup.recv() => {
-                            info!("SIGHUP changes nothing: settings and files are read at the start alone");
+                            info!("SIGHUP: the upstream password is read anew, if a file or a program has it");
+                            reread.send_replace(());
                             continue;
                         }
                     }
@@ -103,6 +106,9 @@ impl Shutdown {
         Ok(())
     }
 }
+
+/// Told by SIGHUP: what is read from files is to be read anew.
+type Reread = watch::Sender<()>;
 
 /// A server whose ports are bound.
 pub struct Server {
@@ -192,8 +198,9 @@ impl Server {
         let (process, timeout) = (self.process.clone(), self.config.drain_timeout);
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
-        let running = self.start(&stop, &alarm)?;
-        let follow = shutdown.follow(&stop);
+        let reread = Reread::new(());
+        let running = self.start(&stop, &reread, &alarm)?;
+        let follow = shutdown.follow(&stop, &reread);
         tokio::pin!(follow);
         let drain = async {
             let _ = stopped.wait_for(|stop| *stop >= Stop::Drain).await;
@@ -227,7 +234,12 @@ impl Server {
     }
 
     /// Starts all parts; the last are those that let clients in.
-    fn start(self, stop: &watch::Sender<Stop>, alarm: &Alarm) -> Result<Running, ServerError> {
+    fn start(
+        self,
+        stop: &watch::Sender<Stop>,
+        reread: &Reread,
+        alarm: &Alarm,
+    ) -> Result<Running, ServerError> {
         let Server { config, process, listeners, admin, room } = self;
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
@@ -238,11 +250,15 @@ impl Server {
         let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
         let mut tasks = Vec::new();
         for node in process.topology().nodes() {
-            tasks.push(alarm.spawn("the feed", parts::feed(&config, &process, node, &inboxes).run()));
+            tasks.push(alarm.spawn("the feed", parts::feed(&process, node, &inboxes).run()));
             let watch = watch_role(process.clone(), node.clone());
             tasks.push(alarm.spawn("the watch of the upstream's role", watch));
         }
         tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
+        if let Some(source) = password::Source::of(&config) {
+            let keep = password::keep(source, process.clone(), reread.subscribe());
+            tasks.push(alarm.spawn("the upstream password", keep));
+        }
         let draining = Arc::new(AtomicBool::new(false));
         if let Some(admin) = admin {
             tasks.push(admin::serve(admin, process.clone(), draining.clone(), room.admin)?);

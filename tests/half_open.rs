@@ -278,7 +278,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
                 registrar: Registrar::default(),
                 state: heard,
             },
-            login: None,
+            own: Default::default(),
             settings: Settings {
                 address: Address::Tcp { host, port },
                 connect_timeout: Duration::from_secs(2),

@@ -95,6 +95,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("clap", &["config"]),
     ("toml", &["config"]),
     ("strsim", &["config"]),
+    ("shlex", &["config"]),
     ("bytesize", &["config"]),
     ("redis_protocol", &["resp"]),
     ("hyper", &["admin"]),

@@ -33,6 +33,7 @@ pub(super) fn all(process: &Process) -> Vec<Metric> {
         of_cache(metrics, &stats, process.cache.max_bytes()),
         of_clients(metrics),
         of_upstream(process),
+        of_passwords(metrics),
         of_announcements(metrics),
         of_nearside(),
         of_feed(metrics),
@@ -185,6 +186,23 @@ fn tracking_form(process: &Process) -> Metric {
     let values = Form::ALL.map(|form| (form.name(), f64::from(u8::from(Some(form) == weakest))));
     let help = "1 for the form in which changes of keys become known";
     Metric { name: "tracking_form", help, unit: None, value: Value::Gauges("form", values.into()) }
+}
+
+fn of_passwords(m: &Metrics) -> Vec<Metric> {
+    vec![
+        counter("passwords", "New passwords that nearside has had for the upstream", m.passwords.get()),
+        counter(
+            "failed_passwords",
+            "Times that the file, or the program, had no password: the one before is kept",
+            m.passwords_failed.get(),
+        ),
+        by(
+            "renewed_logins",
+            "Connections that stood and were told a new password, by what the upstream said",
+            "outcome",
+            vec![("taken", m.logins_renewed.get()), ("refused", m.logins_refused.get())],
+        ),
+    ]
 }
 
 fn of_announcements(m: &Metrics) -> Vec<Metric> {

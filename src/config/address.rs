@@ -162,9 +162,6 @@ impl Upstream {
         };
         let password = settings.password().filter(|p| !p.is_empty()).map(Secret::new);
         let username = settings.username().filter(|u| !u.is_empty()).map(str::to_owned);
-        if username.is_some() && password.is_none() {
-            return Err(refused("has a user but no password"));
-        }
         Ok(Upstream { address, username, password, db })
     }
 }
@@ -176,6 +173,7 @@ impl fmt::Display for Upstream {
             at @ Address::Tcp { .. } => {
                 match &self.password {
                     Some(hidden) => write!(f, "redis://{user}:{hidden}@{at}")?,
+                    None if !user.is_empty() => write!(f, "redis://{user}@{at}")?,
                     None => write!(f, "redis://{at}")?,
                 }
                 if self.db != 0 { write!(f, "/{}", self.db) } else { Ok(()) }
@@ -311,6 +309,8 @@ mod tests {
             ("redis://[::1]:7000", "redis://[::1]:7000"),
             ("redis://app:s3cret@db:1/3", "redis://app:***@db:1/3"),
             ("redis://:s3cret@db", "redis://:***@db:6379"),
+            ("redis://app@db", "redis://app@db:6379"),
+            ("redis://app:@db/1", "redis://app@db:6379/1"),
             ("unix:/run/r.sock", "unix:/run/r.sock"),
             ("unix:///run/r.sock?db=2&user=app&pass=s3cret", "unix:/run/r.sock?db=2&user=app&pass=***"),
             ("redis+unix:///run/r.sock", "unix:/run/r.sock"),
@@ -347,7 +347,6 @@ mod tests {
             ("redis://:s3cret@db/1/2", "database number"),
             ("redis://:s3cret@db?db=3", "after ? or #"),
             ("redis://:s3cret@db:0", "port 0"),
-            ("redis://app@db", "has a user but no password"),
             ("unix:/r.sock?pass=s3cret&base=1", "only db, user and pass"),
             ("", "Missing hostname"),
         ] {

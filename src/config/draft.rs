@@ -39,6 +39,7 @@ impl Draft {
             Ok(password) => config.password = password,
             Err(why) => self.problems.push(why),
         }
+        self.problems.extend(password::check_upstream(config).err());
         self.check_ports();
         if self.problems.is_empty() { Ok((self.given.config, self.origins)) } else { Err(self.problems) }
     }

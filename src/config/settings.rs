@@ -101,6 +101,13 @@ settings! {
     /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH. Prefer
     /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
     upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
+    /// The file that holds the upstream password, in its first line; it is read anew when it changes
+    upstream_password_file: Option<PathBuf> = FILE "";
+    /// A program that prints the upstream password, such as a token that ends after minutes; run without a shell, its
+    /// words divided as a shell does
+    upstream_password_command: Option<Vec<String>> = PROGRAM "";
+    /// How often that program is run
+    upstream_password_refresh: Duration = TIME_ABOVE_ZERO "10m";
     /// What owner, group and others may do with a Unix socket that is listened on, in octal; connecting is writing
     unix_socket_mode: u32 = MODE "700";
     /// The group that such a socket is given, by name (of /etc/group) or number

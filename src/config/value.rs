@@ -141,6 +141,16 @@ pub(super) const FILE: Kind<Option<PathBuf>> = Kind {
     show: |path| quoted(&path.as_ref().map_or(String::new(), |path| path.display().to_string())),
 };
 
+/// A program with its arguments, or nothing. What it is may tell a secret, so it is not shown.
+pub(super) const PROGRAM: Kind<Option<Vec<String>>> = Kind {
+    metavar: "COMMAND",
+    parse: |text| match shlex::split(text) {
+        Some(words) => Ok(Some(words).filter(|words| !words.is_empty())),
+        None => Err("the command has a quote that is not closed".to_owned()),
+    },
+    show: |words| quoted(if words.is_some() { "***" } else { "" }),
+};
+
 pub(super) const AUTH: Kind<Auth> =
     Kind { metavar: "upstream|password", parse: parse_choice, show: show_choice };
 pub(super) const TRACKING: Kind<Tracking> =

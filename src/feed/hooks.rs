@@ -13,7 +13,7 @@ use crate::command::ServerCommand;
 use crate::metrics::Metrics;
 use crate::namespace::Namespaces;
 use crate::process::{Registrar, Reports};
-use crate::upstream::{Login, ServerId, Settings};
+use crate::upstream::{Credentials, ServerId, Settings};
 
 /// How the feed reaches the rest of the process.
 pub trait Hooks: 'static {
@@ -72,7 +72,7 @@ pub trait Hooks: 'static {
 pub struct Feed<W: Waiter, H: Hooks> {
     pub cache: Arc<Cache<W>>,
     pub hooks: H,
-    pub login: Option<Login>,
+    pub own: Credentials,
     pub settings: Settings,
     /// Within what time it must be known that the connection is dead.
     pub bound: Duration,

@@ -9,6 +9,7 @@ use super::hooks::Hooks;
 use super::questions::Question;
 use crate::cache::{Micros, Waiter};
 use crate::process::Reports;
+use crate::resp::Protocol;
 use crate::resp::pubsub::{is_confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk, Loss, ReplyHandler, Said};
@@ -58,12 +59,22 @@ impl<W: Waiter, H: Hooks> ReplyHandler for FeedClient<W, H> {
         self.since.set(Instant::now());
     }
 
-    fn down(&self, was_up: bool, loss: &Loss) {
+    fn down(&self, was_up: bool, _carries_on: bool, loss: &Loss) {
         if was_up {
             self.leave("the feed is lost", &loss.cause.to_string());
             self.feed.lapse();
             self.ended.notify_one();
         }
+    }
+
+    fn may_log_in(&self) -> bool {
+        // A RESP2 subscriber may not. Nor is it made anew for that: with it all that is cached would go, as it does if the
+        // upstream closes it one day because of its age, and no sooner.
+        self.protocol == Protocol::Resp3
+    }
+
+    fn logged_in(&self, refusal: Option<&[u8]>) {
+        self.feed.hooks.metrics().logged_in_again(refusal);
     }
 
     fn may_wait(&self, _expect: &Awaited) -> bool {

@@ -122,7 +122,7 @@ impl Outgoing {
         }
     }
 
-    fn advance(&mut self, mut n: usize) {
+    pub fn advance(&mut self, mut n: usize) {
         self.len -= n;
         while let Some(front) = self.large.front_mut() {
             if n < front.len() {

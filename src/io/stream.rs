@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -120,11 +121,53 @@ impl Stream {
         }
     }
 
+    /// Whether the other side is known to have closed it, and all that it had said before was read: by the system, which
+    /// may know more than it has told yet.
+    pub fn has_ended(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match self {
+            Stream::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
+            Stream::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+        };
+        match peeked {
+            Ok(n) => n == 0,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+    }
+
     /// The near end's address, of a TCP connection.
     pub fn local_address(&self) -> Option<String> {
         match self {
             Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.to_string()),
             Stream::Unix(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_is_known_before_the_runtime_has_told_and_behind_what_was_said() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut near = Stream::Unix(near);
+        assert!(!near.has_ended());
+        far.write_all(b"x").await.unwrap();
+        drop(far);
+        assert!(!near.has_ended(), "there is something to read");
+        assert_eq!(near.read_u8().await.unwrap(), b'x');
+        assert!(near.has_ended());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let near = Stream::Tcp(near);
+        let far = listener.accept().unwrap().0;
+        assert!(!near.has_ended());
+        SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(far);
+        assert!(near.has_ended(), "a reset is an end");
     }
 }

@@ -177,11 +177,15 @@ impl ReplyHandler for LinkHandler {
         self.tell(LinkEvent::Up);
     }
 
-    fn down(&self, was_up: bool, loss: &Loss) {
+    fn down(&self, was_up: bool, carries_on: bool, loss: &Loss) {
         let is_shared = self.id != NO_LINK;
         self.disarm();
         if is_shared {
             self.process.cache.no_echoes_of(self.id, self.process.now());
+            if carries_on {
+                // The next connection may lead elsewhere, and that is asked behind them: they fill nothing.
+                self.process.cache.let_go(self.id, |_| false);
+            }
         }
         self.forget_connection();
         self.tell(LinkEvent::Changed);
@@ -205,7 +209,19 @@ impl ReplyHandler for LinkHandler {
         }
         if let Some(owner) = &*self.owner.borrow() {
             owner.client.is_on(None);
-            owner.queue.lose_link();
+            if !carries_on {
+                owner.queue.lose_link();
+            }
+        }
+    }
+
+    fn is_of_the_link(&self, request: &InFlight) -> bool {
+        request.pending.is_of_the_link()
+    }
+
+    fn carried(&self, request: &InFlight) {
+        if let Pending::Ping = request.pending {
+            self.pings.sent(request.since);
         }
     }
 
@@ -221,6 +237,18 @@ impl ReplyHandler for LinkHandler {
 
     fn may_wait(&self, _request: &InFlight) -> bool {
         self.patient.get()
+    }
+
+    fn may_log_in(&self) -> bool {
+        self.takes_login()
+    }
+
+    fn logged_in(&self, refusal: Option<&[u8]>) {
+        self.process.metrics.logged_in_again(refusal);
+        if let Some(owner) = &*self.owner.borrow() {
+            // It may wait for all to be answered that is in flight.
+            owner.queue.wake();
+        }
     }
 }
 

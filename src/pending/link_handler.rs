@@ -81,6 +81,10 @@ pub struct LinkHandler {
     pub front: Front,
     /// It logs in as nearside itself.
     pub own: bool,
+    /// Nearside's own login may not be said between this request of the session and the next.
+    barred: Cell<bool>,
+    /// The session has logged in here itself, perhaps as another user.
+    estranged: Cell<bool>,
 }
 
 impl LinkHandler {
@@ -111,6 +115,8 @@ impl LinkHandler {
             arming: Arming::default(),
             front: Front::default(),
             own: false,
+            barred: Cell::default(),
+            estranged: Cell::default(),
         }
     }
 
@@ -135,9 +141,26 @@ impl LinkHandler {
         self.patient.set(true);
     }
 
+    /// Whether nearside's own login must not be said now: a transaction is open, say.
+    pub fn bar_login(&self, barred: bool) {
+        self.barred.set(barred);
+    }
+
+    /// The session logs in here itself: nearside's own login is not said any more.
+    pub fn estrange(&self) {
+        self.estranged.set(true);
+    }
+
+    /// Whether `AUTH` of the link's own user is answered like any request now, and changes nothing.
+    pub(super) fn takes_login(&self) -> bool {
+        let says_little = self.pushes.is_raw() || self.pushes.is_restricted();
+        !self.barred.get() && !self.estranged.get() && !says_little
+    }
+
     /// It is this session's from now on.
     pub fn own(&self, owner: Owner) {
         self.patient.set(false);
+        self.barred.set(false);
         self.place.change_hands();
         self.owner.replace(Some(owner));
     }

@@ -85,9 +85,14 @@ impl Pushes {
         self.subscribed.get() != [0; 3]
     }
 
+    /// Whether a subscriber may say little here: in RESP2.
+    pub fn restricts(&self) -> bool {
+        self.protocol.get() == Protocol::Resp2
+    }
+
     /// Whether the client is a subscriber in RESP2, who may say little.
     pub fn is_restricted(&self) -> bool {
-        self.protocol.get() == Protocol::Resp2 && self.is_subscribed()
+        self.restricts() && self.is_subscribed()
     }
 
     /// Whether nobody was ever subscribed here, nor saw what others say.

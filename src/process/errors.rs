@@ -20,6 +20,12 @@ pub fn lost(address: &Address, loss: &Loss) -> String {
         // As it would have said to the request.
         return String::from_utf8_lossy(raw).trim_end().trim_start_matches('-').to_string();
     }
+    if let ConnectError::Refused(raw) = &loss.cause
+        && raw.starts_with(b"-NOAUTH")
+    {
+        // Likewise, in place of what it says to `HELLO`.
+        return NOAUTH.into();
+    }
     let fate = match loss.sent {
         true => "the reply was lost; the command may have been executed",
         false => "the command was not sent",

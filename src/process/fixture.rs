@@ -113,7 +113,7 @@ pub fn process_of(
 ) -> Arc<Process> {
     let mut settings = Settings {
         upstream,
-        login: None,
+        own: Default::default(),
         db: 0,
         password: None,
         limits: Limits::default(),

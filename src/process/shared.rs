@@ -111,8 +111,7 @@ impl Process {
         if by == By::ITSELF || !own() {
             return By::ITSELF;
         }
-        let user = self.settings.login.as_ref().and_then(|login| login.user.as_deref());
-        node.shared_by(&self.cache, user.is_none_or(|user| user == b"default"), by)
+        node.shared_by(&self.cache, self.settings.own.user() == b"default", by)
     }
 
     /// The identity of this number was answered a `GET` or an `MGET` with this error.

@@ -12,14 +12,15 @@ use super::node::Node;
 use super::role::DOUBTED;
 use super::shared::Process;
 use crate::resp::Protocol;
-use crate::upstream::{Identity, Reached, backoff};
+use crate::upstream::{Identity, Reached, Who, backoff};
 
 /// Between two questions where new connections lead.
 const ASKED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// Asks where new connections lead while that is in doubt. Runs until it is dropped.
 pub async fn watch_role(process: Arc<Process>, node: Arc<Node>) {
-    let identity = Identity { login: process.settings.login.clone(), db: 0, protocol: Protocol::Resp2 };
+    let who = Who::Own(process.settings.own.clone());
+    let identity = Identity { who, db: 0, protocol: Protocol::Resp2 };
     let settings = node.upstream.without_limit();
     let role = &node.role;
     let mut turns = 0;

@@ -74,12 +74,14 @@ impl Router {
     /// A link on which this login can be asked for: one of the same user that stands, or one that is logging in with
     /// the very same.
     pub fn link_to_ask(&self, key: &LinkKey) -> Option<Link> {
-        let links = self.links.borrow();
+        let (links, own) = (self.links.borrow(), &self.process.settings.own);
+        let user = |login: Option<&Login>| login.map_or(own.user(), Login::user).to_vec();
+        let asked = user(key.login.as_ref());
         let mut known = links.iter().filter(|known| {
             // One without a login may not be logged in at all.
-            known.login.is_some()
+            (known.login.is_some() || own.logs_in())
                 && known.node == key.node.id
-                && user_name(known.login.as_ref()) == user_name(key.login.as_ref())
+                && user(known.login.as_ref()) == asked
                 && known.link.is_up()
                 && !known.link.client().is_silent()
         });
@@ -114,6 +116,7 @@ impl Router {
             let Some(link) = self.pool.borrow_mut().take(&of) else { break };
             if link.is_up() {
                 link.client().own(owner);
+                link.hand_over();
                 return link;
             }
         }
@@ -133,9 +136,4 @@ impl Router {
             drop(given_up);
         }
     }
-}
-
-/// What the upstream calls the user of a login.
-pub fn user_name(login: Option<&Login>) -> &[u8] {
-    login.and_then(|login| login.user.as_deref()).unwrap_or(b"default")
 }

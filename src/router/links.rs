@@ -23,7 +23,7 @@ use crate::pending::{Link, LinkHandler, Origin, Owner, Upcalls};
 use crate::process::{Ident, NodeId, Process};
 use crate::reply::ReplyQueue;
 use crate::resp::Protocol;
-use crate::upstream::{Identity, Login};
+use crate::upstream::Login;
 
 /// A shared link that no session has used for this long is closed.
 pub const UNUSED: Duration = Duration::from_secs(60);
@@ -93,7 +93,7 @@ impl Router {
     pub fn default_key(&self, protocol: Protocol) -> LinkKey {
         let settings = &self.process.settings;
         let ident = Ident { db: settings.db, protocol, user: None };
-        LinkKey { node: self.process.first_node(), ident, login: settings.login.clone() }
+        LinkKey { node: self.process.first_node(), ident, login: None }
     }
 
     pub(super) fn shared_link(&self, ident: IdentId, key: &LinkKey) -> Option<Link> {
@@ -138,13 +138,13 @@ impl Router {
 
     /// A link of this identity; `owner` has it alone.
     pub(super) fn connect(&self, id: LinkId, key: &LinkKey, owner: Option<Owner>) -> Link {
-        let LinkKey { node, ident, login } = key;
+        let LinkKey { node, ident, .. } = key;
         let origin =
             Origin { process: self.process.clone(), node: node.clone(), upcalls: self.upcalls.clone() };
         let settings = if owner.is_some() { node.upstream.clone() } else { node.upstream.without_limit() };
         let mut handler = LinkHandler::new(&origin, id, owner, ident.protocol);
         handler.own = ident.user.is_none();
-        let identity = Identity { login: login.clone(), db: ident.db, protocol: ident.protocol };
+        let identity = key.identity(&self.process.settings.own);
         Link::new(handler, identity, Rc::new(settings))
     }
 

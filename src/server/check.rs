@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::parts;
+use super::password::Source;
 use crate::config::Config;
 use crate::namespace::{Event, Namespaces, Tracking, TrackingForm};
 use crate::resp::Protocol;
 use crate::resp::scanner::Kind;
-use crate::upstream::{ConnectError, Identity, Probe, Settings};
+use crate::upstream::{ConnectError, Credentials, Identity, Probe, Settings, Who};
 
 /// A key that nobody has, behind the prefix of a namespace.
 const KEY: &[u8] = b"nearside:check";
@@ -37,6 +38,7 @@ pub fn check(config: &Config) -> std::io::Result<Findings> {
 struct Check<'c> {
     config: &'c Config,
     settings: Settings,
+    own: Credentials,
     namespaces: Namespaces,
     identity: Identity,
     key: Vec<u8>,
@@ -62,16 +64,26 @@ struct Question<'q> {
 impl Check<'_> {
     fn of(config: &Config) -> Check<'_> {
         let settings = parts::settings(config, usize::MAX);
-        let identity = Identity { login: settings.login, db: settings.db, protocol: Protocol::Resp2 };
+        let identity =
+            Identity { who: Who::Own(settings.own.clone()), db: settings.db, protocol: Protocol::Resp2 };
         let namespaces = parts::namespaces(config);
         let prefix = namespaces.iter().next().map_or(&b""[..], |namespace| namespace.prefix());
         let key = [prefix, KEY].concat();
-        let settings = settings.upstream;
-        Check { config, settings, namespaces, identity, key, text: String::new(), lacks: Vec::new() }
+        let (settings, own) = (settings.upstream, settings.own);
+        Check { config, settings, own, namespaces, identity, key, text: String::new(), lacks: Vec::new() }
     }
 
     async fn run(mut self) -> Findings {
         let _ = writeln!(self.text, "# {}", self.config.upstream);
+        if let Some(source) = Source::of(self.config) {
+            match source.read().await {
+                Ok(password) => drop(self.own.take(password.expose().as_bytes().to_vec())),
+                Err(why) => {
+                    self.no("password", &why, "nothing can be asked upstream without it");
+                    return self.findings(false);
+                }
+            }
+        }
         let (settings, began) = (self.settings.clone(), Instant::now());
         let mut probe = match Probe::open(&settings, &self.identity).await {
             Ok(probe) => probe,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::password::Source;
 use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
@@ -17,12 +18,16 @@ use crate::process::{
     FeedUp, Inbox, Message, Node, Password, Process, Registrar, Reports, Settings, Ticket, micros,
 };
 use crate::resp::framer::Limits;
-use crate::upstream::{self, Login, Ours, ServerId};
+use crate::upstream::{self, Credentials, Ours, ServerId};
 
-fn login(upstream: &config::Upstream) -> Option<Login> {
-    let password = upstream.password.as_ref()?;
-    let user = upstream.username.as_ref().map(|user| user.as_bytes().to_vec());
-    Some(Login { user, password: password.expose().as_bytes().to_vec() })
+/// Nearside's own login, whose password may be still to come.
+fn own(config: &Config) -> Credentials {
+    let user = config.upstream.username.as_ref().map(|user| user.as_bytes().to_vec());
+    match &config.upstream.password {
+        Some(password) => Credentials::fixed(user, password.expose().as_bytes().to_vec()),
+        None if Source::of(config).is_some() => Credentials::awaited(user),
+        None => Credentials::default(),
+    }
 }
 
 /// `files` is how many file descriptors a connection of a client's own may bring the process to.
@@ -35,7 +40,7 @@ pub(super) fn settings(config: &Config, files: usize) -> Settings {
             ours: Ours::default(),
             dial: Dial::default().within(Some(files)),
         },
-        login: login(&config.upstream),
+        own: own(config),
         db: config.upstream.db,
         password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
         limits: Limits { max_request: config.max_request, ..Limits::default() },
@@ -68,7 +73,6 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
 
 /// The feed of one node.
 pub(super) fn feed(
-    config: &Config,
     process: &Arc<Process>,
     node: &Arc<Node>,
     workers: &[Arc<Inbox>],
@@ -76,7 +80,7 @@ pub(super) fn feed(
     Feed {
         cache: process.cache.clone(),
         hooks: FeedHooks { process: process.clone(), node: node.clone(), workers: workers.to_vec() },
-        login: login(&config.upstream),
+        own: process.settings.own.clone(),
         settings: node.upstream.without_limit(),
         bound: bound(process),
         redirects: process.redirects(),

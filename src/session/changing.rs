@@ -8,7 +8,7 @@ use crate::pending::{Answer, Asked, Link, Pending, send};
 use crate::process::Process;
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::encode;
-use crate::router::{LinkKey, user_name};
+use crate::router::LinkKey;
 use crate::upstream::Login;
 
 /// How long a link is given to say whether a login is right, before another is opened that nothing stands in the way of:
@@ -53,10 +53,8 @@ pub fn ask(link: &Link, login: &Login, queue: &Rc<ReplyQueue>, now: Micros) -> R
 /// The user of a login for an identity, and the login with which its links log in.
 pub fn user_of(process: &Process, login: Login) -> (Option<Vec<u8>>, Option<Login>) {
     // Nearside's own login is nearside's own identity, however it is written.
-    match &process.settings.login {
-        Some(own) if user_name(Some(own)) == user_name(Some(&login)) && own.password == login.password => {
-            (None, Some(own.clone()))
-        }
-        _ => (Some(user_name(Some(&login)).to_vec()), Some(login)),
+    match process.settings.own.is(&login) {
+        true => (None, None),
+        false => (Some(login.user().to_vec()), Some(login)),
     }
 }

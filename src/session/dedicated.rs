@@ -106,6 +106,7 @@ impl Dedicated {
     pub(super) fn drop_refused(&mut self, cx: &Context) {
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
         if let Some(transaction) = self.transaction.take_if(|transaction| refused(transaction)) {
+            self.link.client().bar_login(false);
             let write_set = std::mem::take(&mut transaction.borrow_mut().write_set);
             announce_later(write_set, cx, self.db(cx));
         }

@@ -46,6 +46,10 @@ impl Dedicated {
             Kind::Subscribe | Kind::Unsubscribe => Some(Effect::Confirm),
             _ => None,
         };
+        let once = matches!(effect, Some(Effect::Once(_)));
+        if matches!(&effect, Some(Effect::Become(became)) if became.login.is_some()) {
+            self.link.client().estrange();
+        }
         match &self.transaction {
             Some(open) if !matches!(kind, Kind::Exec | Kind::Discard) => {
                 let open = open.clone();
@@ -54,6 +58,10 @@ impl Dedicated {
             _ if self.phase() == Phase::Monitor => self.send_unheard(cx, command, raw),
             _ => self.carry_out(cx, command, effect, raw),
         }
+        // What comes behind it would be taken for a part of it, or may not be said.
+        let is_open = self.transaction.is_some() || self.is_to_monitor;
+        let subscribes = kind == Kind::Subscribe && self.pushes().restricts();
+        self.link.client().bar_login(is_open || once || subscribes);
     }
 
     /// A request in an open transaction: it is carried out with `EXEC`, or at once if the server has refused the `MULTI`.

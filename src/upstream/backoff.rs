@@ -41,7 +41,10 @@ impl Backoff {
     /// A connection was lost that stood for so long, and on which something was answered or not: how long to wait
     /// before the next.
     pub fn lost(&mut self, answered: bool, lived: Duration) -> Duration {
-        self.failures = if lived >= LIVED { 0 } else { self.failures.saturating_add(1) };
+        // One that has served for a while and is closed by its age may be made anew at once again and again: that is as
+        // often as the longest delay allows.
+        let served = lived >= LIVED || answered && lived >= DELAYS.1;
+        self.failures = if served { 0 } else { self.failures.saturating_add(1) };
         self.unanswered = if answered || lived >= LIVED { 0 } else { self.unanswered.saturating_add(1) };
         let (in_all, unanswered) = AT_ONCE;
         let at_once = self.failures <= in_all && self.unanswered <= unanswered;
@@ -85,5 +88,9 @@ mod tests {
         let delays: Vec<_> = (0..AT_ONCE.0 + 10).map(|_| backoff.lost(true, Duration::ZERO)).collect();
         let (at_once, later) = delays.split_at(AT_ONCE.0 as usize);
         assert!(at_once.iter().all(Duration::is_zero) && !later.iter().any(Duration::is_zero));
+        assert!(
+            (0..100).all(|_| backoff.lost(true, DELAYS.1).is_zero()),
+            "unless it serves for a while each time"
+        );
     }
 }

@@ -41,8 +41,17 @@ pub trait ReplyHandler: 'static {
     /// The connection stands, and nothing was sent on it yet. `id` is what the upstream calls it, if it says so.
     fn up(&self, _id: Option<i64>) {}
 
-    /// The connection is gone, or could not be made; called before the requests in flight are told.
-    fn down(&self, _was_up: bool, _loss: &Loss) {}
+    /// The connection is gone, or could not be made; called before the requests in flight are told. `carries_on`: of its
+    /// user's requests none was sent, and they go on the next connection, which is made now.
+    fn down(&self, _was_up: bool, _carries_on: bool, _loss: &Loss) {}
+
+    /// Whether it is a question about the connection itself, which nobody else waits for.
+    fn is_of_the_link(&self, _expect: &Self::InFlight) -> bool {
+        false
+    }
+
+    /// It goes on the next connection, since it was not sent on the one that was lost.
+    fn carried(&self, _expect: &Self::InFlight) {}
 
     /// Whether the reader of the front request's reply can take more now; if not, it keeps the waker.
     fn has_room(&self, _front: Option<&Self::InFlight>, _cx: &mut Context<'_>) -> bool {
@@ -53,6 +62,15 @@ pub trait ReplyHandler: 'static {
     fn reconnects(&self) -> bool {
         true
     }
+
+    /// Whether the link may say nearside's own login now: it is answered as any request then, and changes nothing.
+    fn may_log_in(&self) -> bool {
+        true
+    }
+
+    /// It was said again on a connection that stands, since the password has changed, and was taken, or refused in these
+    /// words.
+    fn logged_in(&self, _refusal: Option<&[u8]>) {}
 
     /// Whether the reply may be long in coming, as that of a blocking command.
     fn may_wait(&self, _expect: &Self::InFlight) -> bool {

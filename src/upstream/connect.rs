@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::credentials::{Login, Password, Who};
 use super::ours::{Ours, Own};
 use crate::io::Dial;
 use crate::io::{Address, Stream};
@@ -14,18 +15,10 @@ use crate::resp::decode::decode;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 use crate::resp::{Protocol, encode};
 
-/// What a connection logs in with.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Login {
-    /// `None` is the upstream's default user.
-    pub user: Option<Vec<u8>>,
-    pub password: Vec<u8>,
-}
-
 /// For whom a connection speaks.
 #[derive(Clone)]
 pub struct Identity {
-    pub login: Option<Login>,
+    pub who: Who,
     pub db: u32,
     pub protocol: Protocol,
 }
@@ -81,23 +74,41 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// Opens a connection and gives it its identity, within `connect_timeout`. It is one of `ours` as long as what comes
-/// with it stands.
-pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<(Stream, Own), ConnectError> {
+/// A connection that has its identity.
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    /// It is one of `ours` as long as this stands.
+    pub(super) own: Own,
+    /// The number of the password that it has said, if it speaks for nearside itself.
+    pub(super) said: u64,
+}
+
+/// Opens a connection and gives it its identity, within `connect_timeout`.
+pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connected, ConnectError> {
     let timeout = settings.connect_timeout;
     let handshake = async {
-        let mut stream = settings.dial.open(&settings.address, timeout).await?;
-        let mut own = settings.ours.note(stream.local_address());
-        let mut out = BytesMut::new();
-        let steps = greet(&mut out, identity);
-        // It may have closed the connection already, and have said why.
-        let written = stream.write_all(&out).await;
-        let id = match (written, read_steps(&mut stream, &steps).await) {
-            (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
-            (_, read) => read?,
-        };
-        id.into_iter().for_each(|id| own.is_called(id));
-        Ok((stream, own))
+        match &identity.who {
+            Who::Client(login) => open(settings, identity, Some(login), 0).await,
+            Who::Own(own) => {
+                let newest = own.first().await.map_err(|why| {
+                    ConnectError::Io(format!("nearside has no password to log in with: {why}").into())
+                })?;
+                let Some(newest) = newest else { return open(settings, identity, None, 0).await };
+                let say = async |password: &Password| {
+                    let (login, number) = (own.login(password), password.number);
+                    open(settings, identity, Some(&login), number).await
+                };
+                match say(&newest).await {
+                    Err(ConnectError::Refused(said)) if is_about_password(&said) => {
+                        own.doubt();
+                        // It may have been told to nearside before it was to the server.
+                        let Some(before) = newest.before() else { return Err(ConnectError::Refused(said)) };
+                        say(&before).await.map_err(|_| ConnectError::Refused(said))
+                    }
+                    opened => opened.inspect(|_| own.taken(newest.number)),
+                }
+            }
+        }
     };
     match tokio::time::timeout(timeout, handshake).await {
         Ok(result) => result,
@@ -108,14 +119,45 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
     }
 }
 
+/// Opens a connection that logs in so, if at all, with the password of this number.
+async fn open(
+    settings: &Settings,
+    identity: &Identity,
+    login: Option<&Login>,
+    said: u64,
+) -> Result<Connected, ConnectError> {
+    let mut stream = settings.dial.open(&settings.address, settings.connect_timeout).await?;
+    let mut own = settings.ours.note(stream.local_address());
+    let mut out = BytesMut::new();
+    let steps = greet(&mut out, identity, login);
+    // It may have closed the connection already, and have said why.
+    let written = stream.write_all(&out).await;
+    let id = match (written, read_steps(&mut stream, &steps).await) {
+        (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
+        (_, read) => read?,
+    };
+    id.into_iter().for_each(|id| own.is_called(id));
+    Ok(Connected { stream, own, said })
+}
+
+/// Whether a refusal says that the password is wrong. Before Redis 6 it had no code of its own.
+fn is_about_password(said: &[u8]) -> bool {
+    said.starts_with(b"-WRONGPASS") || said.starts_with(b"-ERR invalid password")
+}
+
+/// Writes the request that logs in.
+pub(super) fn encode_login(out: &mut BytesMut, login: &Login) {
+    match &login.user {
+        Some(user) => encode::command(out, &[b"AUTH", user, &login.password]),
+        None => encode::command(out, &[b"AUTH", &login.password]),
+    }
+}
+
 /// Writes the handshake; for each step, whether the connection is useless without it.
-fn greet(out: &mut BytesMut, identity: &Identity) -> Vec<bool> {
+fn greet(out: &mut BytesMut, identity: &Identity, login: Option<&Login>) -> Vec<bool> {
     let mut steps = Vec::new();
-    if let Some(login) = &identity.login {
-        match &login.user {
-            Some(user) => encode::command(out, &[b"AUTH", user, &login.password]),
-            None => encode::command(out, &[b"AUTH", &login.password]),
-        }
+    if let Some(login) = login {
+        encode_login(out, login);
         steps.push(true);
     }
     if identity.protocol == Protocol::Resp3 {

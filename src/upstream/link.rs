@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
-use super::connect::{ConnectError, Identity, Settings, connect};
-use super::reader::Reader;
-use super::state::{Epoch, Inner, Phase, Queued, State, wake};
-use crate::io::{Outgoing, Stream};
+use super::connect::{ConnectError, Connected, Identity, Settings, connect};
+use super::reader::{Reader, closed};
+use super::state::{Epoch, Expected, Inner, Phase, Queued, Renewal, State, wake};
+use crate::io::Outgoing;
 
 /// Whether a connection of this identity can be made now.
 pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
@@ -27,6 +27,11 @@ pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
 
 /// How often overdue replies are looked for.
 const OVERDUE_CHECK: Duration = Duration::from_millis(500);
+
+/// After so long without a word from the upstream it is asked whether the connection still stands before more is sent, if no
+/// more than a few requests are in flight: who is awaited by many is not idle.
+const QUIET: Duration = Duration::from_millis(5);
+const FEW: usize = 3;
 
 /// Capacity that a link keeps when there is nothing to send, in bytes.
 const KEPT: usize = 16 << 10;
@@ -64,6 +69,9 @@ impl<C: ReplyHandler> Link<C> {
             epoch: Rc::default(),
             awaited: Cell::new(Instant::now()),
             answered: Cell::default(),
+            quiet: Cell::default(),
+            handed_over: Cell::default(),
+            renewal: Rc::<Renewal>::default(),
         }))
     }
 
@@ -87,11 +95,17 @@ impl<C: ReplyHandler> Link<C> {
         write(&mut state.out);
         let start = state.queued;
         state.queued += (state.out.len() - before) as u64;
-        if state.in_flight.is_empty() {
-            self.0.awaited.set(Instant::now());
-            self.0.client.front(Some(&expect));
+        if state.in_flight.len() < FEW {
+            let now = Instant::now();
+            if now.duration_since(self.0.awaited.get()) > QUIET {
+                self.0.quiet.set(true);
+            }
+            if state.in_flight.is_empty() {
+                self.0.awaited.set(now);
+                self.0.client.front(Some(&expect));
+            }
         }
-        state.in_flight.push_back(Queued { start, expect });
+        state.in_flight.push_back(Queued { start, expect: Expected::Theirs(expect) });
         drop(state);
         wake(&self.0.task);
         Ok(())
@@ -131,12 +145,14 @@ impl<C: ReplyHandler> Link<C> {
             let _fall = Fall(weak.clone());
             let connecting = connect(&settings, &identity);
             let cause = match current.or_over(connecting).await {
-                Some(Ok((stream, own))) => run(stream, own.id(), &weak, &current).await,
+                Some(Ok(connected)) => run(connected, &weak, &current).await,
                 Some(Err(cause)) => Some(cause),
                 None => None,
             };
-            if let (Some(cause), Some(inner)) = (cause, weak.upgrade()) {
-                inner.fail(cause);
+            if let (Some(cause), Some(inner)) = (cause, weak.upgrade())
+                && inner.fail(cause, true)
+            {
+                let _ = Link(inner).begin();
             }
         });
         Ok(())
@@ -213,6 +229,11 @@ impl<C: ReplyHandler> Link<C> {
         self.0.state.borrow().since.elapsed()
     }
 
+    /// It is another's from now on: nothing on it belongs to that one yet.
+    pub fn hand_over(&self) {
+        self.0.handed_over.set(Some(self.0.state.borrow().queued));
+    }
+
     /// Whether the connection stands, and has stood for a while.
     pub fn has_lived(&self) -> bool {
         self.is_up() && self.lived() >= LIVED
@@ -235,7 +256,7 @@ impl<C: ReplyHandler> Link<C> {
 
     /// Looks at what is expected in answer to the oldest request.
     pub fn with_front<T>(&self, look: impl FnOnce(&C::InFlight) -> T) -> Option<T> {
-        self.0.state.borrow().in_flight.front().map(|front| look(&front.expect))
+        self.0.state.borrow().front().map(look)
     }
 
     /// Requests whose replies have not all come.
@@ -245,7 +266,7 @@ impl<C: ReplyHandler> Link<C> {
 
     /// Whether any request in flight is of a kind.
     pub fn awaits(&self, kind: impl Fn(&C::InFlight) -> bool) -> bool {
-        self.0.state.borrow().in_flight.iter().any(|request| kind(&request.expect))
+        self.0.state.borrow().in_flight.iter().filter_map(|request| request.expect.theirs()).any(kind)
     }
 
     /// Whether anyone else holds the link.
@@ -255,7 +276,7 @@ impl<C: ReplyHandler> Link<C> {
 
     /// Closes the connection; the requests in flight are told. The next request connects again at once.
     pub fn close(&self, cause: &str) {
-        self.0.fail(ConnectError::Io(cause.into()));
+        self.0.fail(ConnectError::Io(cause.into()), false);
         self.0.state.borrow_mut().phase = Phase::Idle;
     }
 }
@@ -270,7 +291,7 @@ impl<C: ReplyHandler> Drop for Fall<C> {
         }
         if let Some(inner) = self.0.upgrade() {
             tokio::task::spawn_local(async move {
-                inner.fail(ConnectError::Io("a fault in nearside; see its log".into()));
+                inner.fail(ConnectError::Io("a fault in nearside; see its log".into()), false);
             });
         }
     }
@@ -306,19 +327,21 @@ impl Current {
 
 /// Serves one connection until it is lost; says why, or `None` if it was closed from our side.
 async fn run<C: ReplyHandler>(
-    mut stream: Stream,
-    id: Option<i64>,
+    Connected { mut stream, own, said }: Connected,
     weak: &Weak<Inner<C>>,
     current: &Current,
 ) -> Option<ConnectError> {
     let inner = weak.upgrade()?;
+    let renewal = inner.renewal.clone();
+    let mut changes = pin!(Inner::<C>::follow_password(inner.identity.who.clone(), renewal.clone()));
+    renewal.begin(said);
     let waiting = {
         let mut state = inner.state.borrow_mut();
         state.phase = Phase::Up;
         state.since = Instant::now();
         std::mem::take(&mut state.waiting)
     };
-    inner.client.up(id);
+    inner.client.up(own.id());
     inner.tell_front();
     waiting.into_iter().for_each(Waker::wake);
     drop(inner);
@@ -336,6 +359,13 @@ async fn run<C: ReplyHandler>(
         }
         if let Poll::Ready(cause) = reader.poll(&inner, &mut stream, cx) {
             return Poll::Ready(Some(cause));
+        }
+        let _ = changes.as_mut().poll(cx);
+        if renewal.is_due() {
+            inner.log_in_again();
+        }
+        if inner.quiet.take() && stream.has_ended() {
+            return Poll::Ready(Some(closed()));
         }
         let mut state = inner.state.borrow_mut();
         let State { out, written, waiting, .. } = &mut *state;

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, Identity, Settings, Unread, connect, read_reply};
+use super::connect::{ConnectError, Connected, Identity, Settings, Unread, connect, read_reply};
 use super::ours::Own;
 use crate::io::Stream;
 use crate::resp::encode;
@@ -22,7 +22,7 @@ pub struct Probe<'s> {
 impl<'s> Probe<'s> {
     /// Opens a connection with this identity.
     pub async fn open(settings: &'s Settings, identity: &Identity) -> Result<Self, ConnectError> {
-        let (stream, own) = connect(settings, identity).await?;
+        let Connected { stream, own, .. } = connect(settings, identity).await?;
         Ok(Self { settings, stream, own, scanner: ReplyScanner::new(), buf: BytesMut::with_capacity(4096) })
     }
 

@@ -2,6 +2,7 @@
 //! long.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::client::{At, Chunk, ReplyHandler};
 use super::connect::ConnectError;
-use super::state::{Inner, Queued};
+use super::state::{Expected, Inner, Queued};
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 
 /// How much of an unfinished reply is gathered before it is handed over in pieces.
@@ -35,17 +36,22 @@ const READ: usize = 64 << 10;
 /// Reads in a row before other tasks get their turn.
 const READS: usize = 16;
 
+/// The other side has ended the connection.
+pub(super) fn closed() -> ConnectError {
+    ConnectError::Io("the upstream closed the connection".into())
+}
+
 impl Reader {
     pub(super) fn poll<C: ReplyHandler>(
         &mut self,
-        inner: &Inner<C>,
+        inner: &Rc<Inner<C>>,
         stream: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<ConnectError> {
         for _ in 0..READS {
             let room = {
                 let state = inner.state.borrow();
-                inner.client.has_room(state.in_flight.front().map(|front| &front.expect), cx)
+                inner.client.has_room(state.front(), cx)
             };
             if !room {
                 return Poll::Pending;
@@ -53,7 +59,7 @@ impl Reader {
             self.buf.reserve(READ);
             match pin!(stream.read_buf(&mut self.buf)).poll(cx) {
                 Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(ConnectError::Io("the upstream closed the connection".into()));
+                    return Poll::Ready(closed());
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
@@ -73,7 +79,7 @@ impl Reader {
     }
 
     /// Hands over every whole frame, and the beginning of a long one.
-    fn handle<C: ReplyHandler>(&mut self, inner: &Inner<C>) -> Result<(), ConnectError> {
+    fn handle<C: ReplyHandler>(&mut self, inner: &Rc<Inner<C>>) -> Result<(), ConnectError> {
         inner.awaited.set(Instant::now());
         inner.client.heard();
         let mut answered = false;
@@ -102,7 +108,7 @@ impl Reader {
 
     fn deliver<C: ReplyHandler>(
         &mut self,
-        inner: &Inner<C>,
+        inner: &Rc<Inner<C>>,
         len: usize,
         kind: Kind,
         last: bool,
@@ -112,8 +118,7 @@ impl Reader {
         self.seen = 0;
         let mut state = inner.state.borrow_mut();
         if at.first {
-            let front = state.in_flight.front().map(|front| &front.expect);
-            self.pushing = inner.client.is_push(front, kind, &self.buf[..len]);
+            self.pushing = inner.client.is_push(state.front(), kind, &self.buf[..len]);
         }
         let chunk = Chunk { buf: &mut self.buf, len };
         if self.pushing {
@@ -132,7 +137,13 @@ impl Reader {
         }
         drop(state);
         let Queued { start, expect } = request;
-        if let Some(expect) = inner.client.reply(expect, chunk, at) {
+        let more = match expect {
+            Expected::Theirs(expect) => inner.client.reply(expect, chunk, at).map(Expected::Theirs),
+            Expected::Login(number) => {
+                (!inner.logged_in(number, &chunk, at)).then_some(Expected::Login(number))
+            }
+        };
+        if let Some(expect) = more {
             inner.state.borrow_mut().in_flight.push_front(Queued { start, expect });
         }
         Ok(())

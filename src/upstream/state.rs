@@ -25,6 +25,37 @@ pub(super) struct Inner<C: ReplyHandler> {
     pub(super) awaited: Cell<Instant>,
     /// Something was answered on the present connection, and not with an error.
     pub(super) answered: Cell<bool>,
+    /// The upstream has said nothing for a while: whether it has closed the connection is asked before more is sent.
+    pub(super) quiet: Cell<bool>,
+    /// How much was queued when the link was given to its present user, to whom nothing on it belongs from before.
+    pub(super) handed_over: Cell<Option<u64>>,
+    pub(super) renewal: Rc<Renewal>,
+}
+
+/// How it stands with the login of the present connection.
+#[derive(Default)]
+pub(super) struct Renewal {
+    /// The number of the password that the server has taken.
+    pub(super) said: Cell<u64>,
+    /// There may be a newer one to say.
+    pub(super) due: Cell<bool>,
+    pub(super) asked: Cell<bool>,
+    /// How often in a row it was refused.
+    pub(super) turns: Cell<u32>,
+}
+
+impl Renewal {
+    /// A connection stands that has said the password of this number.
+    pub(super) fn begin(&self, said: u64) {
+        self.said.set(said);
+        self.due.set(true);
+        self.asked.set(false);
+        self.turns.set(0);
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.get()
+    }
 }
 
 /// Counts the connections of a link; a task whose number is not the present one ends.
@@ -47,7 +78,23 @@ pub(super) struct State<C: ReplyHandler> {
 pub(super) struct Queued<E> {
     /// Where in the connection's stream the request begins.
     pub(super) start: u64,
-    pub(super) expect: E,
+    pub(super) expect: Expected<E>,
+}
+
+pub(super) enum Expected<E> {
+    /// What the link's user awaits.
+    Theirs(E),
+    /// The answer to nearside's own login, with the password of this number.
+    Login(u64),
+}
+
+impl<E> Expected<E> {
+    pub(super) fn theirs(&self) -> Option<&E> {
+        match self {
+            Expected::Theirs(expect) => Some(expect),
+            Expected::Login(_) => None,
+        }
+    }
 }
 
 pub(super) enum Phase {
@@ -57,9 +104,17 @@ pub(super) enum Phase {
     Down { until: Instant, cause: ConnectError },
 }
 
+impl<C: ReplyHandler> State<C> {
+    /// What is expected in answer to the oldest request, if that is for the link's user.
+    pub(super) fn front(&self) -> Option<&C::InFlight> {
+        self.in_flight.front().and_then(|front| front.expect.theirs())
+    }
+}
+
 impl<C: ReplyHandler> Inner<C> {
-    /// The connection is lost, or could not be made: the requests in flight are told.
-    pub(super) fn fail(&self, cause: ConnectError) {
+    /// The connection is lost, or could not be made: the requests in flight are told, but for those that go on the next
+    /// connection if it `may_carry` them there; says whether there are any.
+    pub(super) fn fail(&self, cause: ConnectError, may_carry: bool) -> bool {
         self.epoch.set(self.epoch.get() + 1);
         wake(&self.task);
         let mut state = self.state.borrow_mut();
@@ -68,33 +123,86 @@ impl<C: ReplyHandler> Inner<C> {
         let lived = state.since.elapsed();
         let delay = if was_up { state.backoff.lost(answered, lived) } else { state.backoff.failed() };
         state.phase = Phase::Down { until: Instant::now() + delay, cause: cause.clone() };
-        let written = std::mem::take(&mut state.written);
-        state.queued = 0;
-        state.out = Outgoing::default();
+        let written = state.written;
+        let carried = match may_carry && was_up && delay.is_zero() {
+            true => self.unsent(&mut state),
+            false => VecDeque::new(),
+        };
+        if carried.is_empty() {
+            state.out = Outgoing::default();
+        } else {
+            state.phase = Phase::Idle;
+        }
+        (state.written, state.queued) = (0, state.out.len() as u64);
         let in_flight = std::mem::take(&mut state.in_flight);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         let mut loss = Loss { sent: false, cause };
-        self.client.down(was_up, &loss);
+        let carries_on = !carried.is_empty();
+        self.handed_over.set(carries_on.then_some(0));
+        self.client.down(was_up, carries_on, &loss);
         self.client.front(None);
-        for request in in_flight {
-            loss.sent = was_up && request.start < written;
-            self.client.lost(request.expect, &loss);
+        for Queued { start, expect } in in_flight {
+            loss.sent = was_up && start < written;
+            if let Expected::Theirs(expect) = expect {
+                self.client.lost(expect, &loss);
+            }
         }
+        self.carry_on(carried);
         waiting.into_iter().for_each(Waker::wake);
+        carries_on
+    }
+
+    /// Takes out what was not sent, from the first request of the link's user on, if nothing of that one's was sent that is
+    /// not answered: that was not executed, so it may be sent again, in the order in which it came. What was sent might
+    /// still be executed, after what would go on the next connection. Likewise if somebody has state on this one.
+    fn unsent(&self, state: &mut State<C>) -> VecDeque<Queued<C::InFlight>> {
+        let written = state.written;
+        let is_users = |queued: &Queued<C::InFlight>| {
+            queued.expect.theirs().is_some_and(|expect| !self.client.is_of_the_link(expect))
+        };
+        let first = state.in_flight.iter().position(is_users);
+        let Some((first, start)) = first.and_then(|i| Some((i, state.in_flight.get(i)?.start))) else {
+            return VecDeque::new();
+        };
+        if start < written || !self.client.reconnects() && self.handed_over.get() != Some(start) {
+            return VecDeque::new();
+        }
+        // Questions about the connection that were not sent either have no meaning on another.
+        state.out.advance((start - written) as usize);
+        let mut carried = state.in_flight.split_off(first);
+        carried.iter_mut().for_each(|queued| queued.start -= start);
+        carried
+    }
+
+    fn carry_on(&self, carried: VecDeque<Queued<C::InFlight>>) {
+        if carried.is_empty() {
+            return;
+        }
+        carried
+            .iter()
+            .filter_map(|queued| queued.expect.theirs())
+            .for_each(|expect| self.client.carried(expect));
+        // What was queued meanwhile stands behind.
+        let mut state = self.state.borrow_mut();
+        let later = std::mem::replace(&mut state.in_flight, carried);
+        state.in_flight.extend(later);
+        drop(state);
+        self.awaited.set(Instant::now());
+        self.tell_front();
     }
 
     pub(super) fn tell_front(&self) {
         let state = self.state.borrow();
-        self.client.front(state.in_flight.front().map(|front| &front.expect));
+        self.client.front(state.front());
     }
 
     pub(super) fn overdue(&self) -> Option<ConnectError> {
         let limit = self.settings.reply_timeout;
         let state = self.state.borrow();
-        let front = state.in_flight.front()?;
+        let front = state.in_flight.front()?.expect.theirs();
         let waited = self.awaited.get().elapsed();
-        if limit.is_zero() || waited <= limit || self.client.may_wait(&front.expect) {
+        if limit.is_zero() || waited <= limit || front.is_some_and(|front| self.client.may_wait(front)) {
             return None;
         }
         let limit = humantime::format_duration(limit);
@@ -108,7 +216,9 @@ impl<C: ReplyHandler> Drop for Inner<C> {
         wake(&self.task);
         for request in self.state.get_mut().in_flight.drain(..) {
             let cause = ConnectError::Io("the link was closed".into());
-            self.client.lost(request.expect, &Loss { sent: true, cause });
+            if let Expected::Theirs(expect) = request.expect {
+                self.client.lost(expect, &Loss { sent: true, cause });
+            }
         }
     }
 }

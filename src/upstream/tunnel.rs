@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 
-use super::connect::{ConnectError, Identity, Settings, connect};
+use super::connect::{ConnectError, Connected, Identity, Settings, connect};
 use super::ours::Own;
 use crate::io::Stream;
 use crate::resp::scanner::{ReplyScanner, Scan};
@@ -32,7 +32,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// Opens a connection with this identity.
     pub async fn open(settings: &Settings, identity: &Identity) -> Result<Self, ConnectError> {
-        let (stream, own) = connect(settings, identity).await?;
+        let Connected { stream, own, .. } = connect(settings, identity).await?;
         Ok(Self { stream, own })
     }
 

@@ -18,7 +18,7 @@ use crate::io::Stream;
 use crate::process::{Alone, Process, errors};
 use crate::request::Context;
 use crate::session::Wanted;
-use crate::upstream::{Identity, Loss, Tunnel};
+use crate::upstream::{Loss, Tunnel};
 
 /// What the server makes of it.
 pub enum Begun {
@@ -43,7 +43,7 @@ pub async fn begin(
     ahead: &mut BytesMut,
 ) -> io::Result<Begun> {
     let (key, settings) = (&side.cx.key, &side.cx.key.node.upstream);
-    let identity = Identity { login: key.login.clone(), db: key.ident.db, protocol: key.ident.protocol };
+    let identity = key.identity(&side.cx.process.settings.own);
     let asking = async {
         let mut tunnel = match Tunnel::open(settings, &identity).await {
             Ok(tunnel) => tunnel,

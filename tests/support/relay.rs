@@ -1,10 +1,10 @@
 //! A TCP relay between nearside and its upstream that can cut, stop and swallow.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is done to the bytes of all connections.
 #[derive(Default)]
@@ -26,6 +26,9 @@ struct State {
     /// A connection that subscribes is closed.
     refuse_feed: AtomicBool,
     feeds: AtomicUsize,
+    /// A connection on which this was not said for so long is closed, and how many were.
+    close_without: Mutex<Option<(String, Duration)>>,
+    closed: AtomicUsize,
     open: Mutex<Vec<Open>>,
     /// Where new connections lead.
     upstream: Mutex<Option<SocketAddr>>,
@@ -135,6 +138,16 @@ impl Relay {
         self.state.delay.store(delay.as_micros() as usize, Ordering::Relaxed);
     }
 
+    /// From now on a connection is closed on which this word was not said for so long.
+    pub fn close_without(&self, word: &str, time: Duration) {
+        *self.state.close_without.lock().unwrap() = Some((word.to_owned(), time));
+    }
+
+    /// How many were closed for that.
+    pub fn closed(&self) -> usize {
+        self.state.closed.load(Ordering::Relaxed)
+    }
+
     /// Connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.state.accepted.load(Ordering::Relaxed)
@@ -156,9 +169,25 @@ fn pump(state: &Arc<State>, from: &TcpStream, to: &TcpStream, is_feed: &Arc<Atom
     let set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
     std::thread::spawn(move || {
         let mut chunk = [0; 65536];
+        let mut said = Instant::now();
+        let _ = from.set_read_timeout(requests.then_some(Duration::from_millis(20)));
         loop {
-            let n = match from.read(&mut chunk) {
-                Ok(0) | Err(_) => break,
+            let read = from.read(&mut chunk);
+            let rule = state.close_without.lock().unwrap().clone().filter(|_| requests);
+            if let Some((word, time)) = rule {
+                let begun = read.as_ref().map_or(&[][..], |n| &chunk[..*n]);
+                if begun.windows(word.len()).any(|window| window == word.as_bytes()) {
+                    said = Instant::now();
+                }
+                if said.elapsed() > time {
+                    state.closed.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+            }
+            let n = match read {
+                Ok(0) => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(_) => break,
                 Ok(n) => n,
             };
             let delay = state.delay.load(Ordering::Relaxed);

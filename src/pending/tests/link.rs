@@ -150,7 +150,7 @@ fn with_a_connection_goes_what_was_known_of_it_and_who_is_above_hears_if_it_stoo
     link.mark_unresponsive();
     link.is_doubted(Standing::Unheard, 10);
     link.read.borrow_mut().extend_from_slice(b"part");
-    link.down(true, &lost(ConnectError::Io("gone".into())));
+    link.down(true, false, &lost(ConnectError::Io("gone".into())));
     assert_eq!(above.called(), [Called::Link(LinkEvent::Changed), Called::Link(LinkEvent::Lost)]);
     assert_eq!((metrics.upstream_links.get(), metrics.upstream_disconnects.get()), (0, 1));
     assert!(metrics.links_down_told.over());
@@ -158,7 +158,7 @@ fn with_a_connection_goes_what_was_known_of_it_and_who_is_above_hears_if_it_stoo
     assert!(!link.is_silent() && link.read.borrow().is_empty() && link.call(b"a"));
     assert!(!link.is_doubted(Standing::Unheard, 20), "what was said of the last one");
     // One that was never made, because its login was refused, is told to whoever has logged in.
-    link.down(false, &lost(ConnectError::Refused(b"-WRONGPASS\r\n"[..].into())));
+    link.down(false, false, &lost(ConnectError::Refused(b"-WRONGPASS\r\n"[..].into())));
     assert_eq!(above.called(), [Called::Link(LinkEvent::Changed)]);
     assert_eq!((metrics.upstream_disconnects.get(), metrics.links_down_told.over()), (1, false));
     let process = link.process.clone();
@@ -184,7 +184,7 @@ fn the_loss_of_a_dedicated_connection_is_its_sessions() {
     link.up(Some(7));
     assert_eq!(client.upstream(), 7);
     above.called();
-    link.down(true, &lost(ConnectError::Io("gone".into())));
+    link.down(true, false, &lost(ConnectError::Io("gone".into())));
     assert!(queue.link_is_lost() && above.called() == [Called::Link(LinkEvent::Changed)]);
     assert!(!shared.process.metrics.links_down_told.over(), "no line for each client's");
 }

@@ -156,7 +156,11 @@ async fn no_echo_is_awaited() {
         let process = handler.process.clone();
         let coverage = process.cache.coverages().take().unwrap();
         keep(&handler, &coverage, b"a");
-        let identity = crate::upstream::Identity { login: None, db: 0, protocol: Protocol::Resp2 };
+        let identity = crate::upstream::Identity {
+            who: crate::upstream::Who::Own(Default::default()),
+            db: 0,
+            protocol: Protocol::Resp2,
+        };
         let link = Link::new(handler, identity, Rc::new(fixture::nowhere()));
         assert!(std::future::poll_fn(|cx| link.poll_ready(cx)).await.is_err());
         // It is too early to try again.
