@@ -28,8 +28,10 @@ use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::io::Address;
-use crate::process::{Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, micros, watch_role};
-use crate::upstream;
+use crate::process::{
+    Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_sentinels, micros, watch_role,
+};
+use crate::upstream::{self, Location};
 use crate::worker::Worker;
 pub use error::ServerError;
 
@@ -131,8 +133,8 @@ impl Server {
         Self::bind_to(config, |settings, cache| {
             let of = |(id, address): (usize, &Address)| {
                 let dial = settings.upstream.dial.another();
-                let upstream =
-                    upstream::Settings { address: address.clone(), dial, ..settings.upstream.clone() };
+                let address = Location::Fixed(address.clone());
+                let upstream = upstream::Settings { address, dial, ..settings.upstream.clone() };
                 Node::new(NodeId(id.try_into().ok()?), upstream, cache).map(Arc::new)
             };
             let nodes: Option<Vec<_>> = nodes.iter().enumerate().map(of).collect();
@@ -239,6 +241,10 @@ impl Server {
             tasks.push(alarm.spawn("the feed", parts::feed(&config, &process, node, &inboxes).run()));
             let watch = watch_role(process.clone(), node.clone());
             tasks.push(alarm.spawn("the watch of the upstream's role", watch));
+            if let Some((elected, asked)) = parts::sentinels(&config, node) {
+                let follow = follow_sentinels(process.clone(), node.clone(), elected, asked);
+                tasks.push(alarm.spawn("the watch of the sentinels", follow));
+            }
         }
         tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
         let draining = Arc::new(AtomicBool::new(false));

@@ -9,6 +9,8 @@
 //! - While the upstream is away, or makes nothing of connections, requests are refused at once with the cause; the
 //!   next attempt to connect comes after a delay that doubles up to a bound, with jitter.
 //! - Replies are handed over as the bytes that came.
+//! - Where sentinels say where the upstream is, each connection was told by its server that it is a master, and ends when they
+//!   name another.
 //!
 //! A link belongs to one thread. What is to be done with replies is the [`ReplyHandler`]'s affair (`pending`, `feed`).
 
@@ -16,11 +18,14 @@ mod backoff;
 mod client;
 mod connect;
 mod link;
+mod location;
 mod ours;
 mod pings;
 mod reached;
 mod reader;
+mod role;
 mod said;
+mod sentinel;
 pub mod server_id;
 mod state;
 mod tunnel;
@@ -29,9 +34,11 @@ pub use backoff::{Backoff, LIVED, backoff};
 pub use client::{At, Chunk, Loss, ReplyHandler};
 pub use connect::{ConnectError, Identity, Login, Settings};
 pub use link::{Link, can_connect};
+pub use location::{Elected, Location};
 pub use ours::Ours;
 pub use pings::{PING, Pace, Pings};
 pub use reached::Reached;
 pub use said::Said;
+pub use sentinel::{Another, Answer, Asking, Sentinel};
 pub use server_id::ServerId;
 pub use tunnel::Tunnel;

@@ -98,9 +98,14 @@ macro_rules! settings {
 settings! {
     /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1) or unix:PATH; may be given more than once
     listen: Vec<Listen> = LISTEN "127.0.0.1:6380";
-    /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH. Prefer
+    /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH, or the sentinels that know
+    /// where it is: redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE[/DB]. Prefer
     /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
     upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
+    /// As whom the sentinels of a redis+sentinel:// URL are asked; without it, as their default user
+    sentinel_username: Option<String> = WORD "";
+    /// Their password. Prefer NEARSIDE_SENTINEL_PASSWORD or the file, since flags can be seen by every user of the machine
+    sentinel_password: Option<Secret> = SECRET "";
     /// What owner, group and others may do with a Unix socket that is listened on, in octal; connecting is writing
     unix_socket_mode: u32 = MODE "700";
     /// The group that such a socket is given, by name (of /etc/group) or number

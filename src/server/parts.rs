@@ -8,14 +8,40 @@ use tokio::sync::watch;
 
 use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Place};
 use crate::feed::{Feed, Hooks, Told};
-use crate::io::Dial;
+use crate::io::{Address, Dial};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking};
 use crate::process::{FeedUp, Inbox, Message, Node, Password, Process, Settings, Ticket, micros};
 use crate::resp::framer::Limits;
-use crate::upstream::{self, Login, Ours, ServerId};
+use crate::upstream::{self, Asking, Elected, Location, Login, Ours, ServerId};
+
+/// Where the upstream is, or will be once sentinels have said it.
+fn location(upstream: &config::Upstream) -> Location {
+    match &upstream.place {
+        Place::Server(address) => Location::Fixed(address.clone()),
+        Place::Sentinels(sentinels) => Location::Elected(Elected::new(&*sentinels.service)),
+    }
+}
+
+/// How a node's sentinels are asked, and which; `None` if it has none.
+pub(super) fn sentinels(config: &Config, node: &Node) -> Option<(Arc<Elected>, (Asking, Vec<Address>))> {
+    let (Place::Sentinels(sentinels), Location::Elected(elected)) =
+        (&config.upstream.place, &node.upstream.address)
+    else {
+        return None;
+    };
+    let user = config.sentinel_username.as_ref().map(|user| user.as_bytes().to_vec());
+    let password = config.sentinel_password.as_ref().map(|password| password.expose().as_bytes().to_vec());
+    let asking = Asking {
+        service: sentinels.service.clone(),
+        login: password.map(|password| Login { user, password }),
+        patience: config.connect_timeout,
+        dial: Dial::default(),
+    };
+    Some((elected.clone(), (asking, sentinels.addresses.clone())))
+}
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
     let password = upstream.password.as_ref()?;
@@ -27,7 +53,8 @@ fn login(upstream: &config::Upstream) -> Option<Login> {
 pub(super) fn settings(config: &Config, files: usize) -> Settings {
     Settings {
         upstream: upstream::Settings {
-            address: config.upstream.address.clone(),
+            address: location(&config.upstream),
+            own: login(&config.upstream),
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
             ours: Ours::default(),

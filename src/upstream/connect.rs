@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::location::{Location, Moves};
 use super::ours::{Ours, Own};
+use super::role::{is_replica_by_info, is_replica_by_role};
+use super::said::Said;
 use crate::io::Dial;
 use crate::io::{Address, Stream};
 use crate::resp::decode::decode;
@@ -33,7 +36,9 @@ pub struct Identity {
 /// How a link is reached and what it waits for.
 #[derive(Clone)]
 pub struct Settings {
-    pub address: Address,
+    pub address: Location,
+    /// As whom a server that sentinels have named is asked whether it is a master: clients' users need not have that right.
+    pub own: Option<Login>,
     pub connect_timeout: Duration,
     /// How long a reply may be in coming; zero is for ever.
     pub reply_timeout: Duration,
@@ -82,14 +87,31 @@ impl From<io::Error> for ConnectError {
 }
 
 /// Opens a connection and gives it its identity, within `connect_timeout`. It is one of `ours` as long as what comes
-/// with it stands.
+/// with it stands. Where sentinels say where to connect, what is reached there is a master by its own word.
 pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<(Stream, Own), ConnectError> {
+    let moves = settings.address.moves();
+    let address = settings.address.address().map_err(|why| ConnectError::Io(why.into()))?;
+    let connected = tokio::select! {
+        connected = connect_to(&address, settings, identity) => connected,
+        () = moves.next() => return Err(ConnectError::Io(Moves::CAUSE.into())),
+    };
+    if let (Err(ConnectError::Io(_)), Some(elected)) = (&connected, settings.address.elected()) {
+        elected.doubt();
+    }
+    connected
+}
+
+async fn connect_to(
+    address: &Address,
+    settings: &Settings,
+    identity: &Identity,
+) -> Result<(Stream, Own), ConnectError> {
     let timeout = settings.connect_timeout;
     let handshake = async {
-        let mut stream = settings.dial.open(&settings.address, timeout).await?;
+        let mut stream = settings.dial.open(address, timeout).await?;
         let mut own = settings.ours.note(stream.local_address());
         let mut out = BytesMut::new();
-        let steps = greet(&mut out, identity);
+        let steps = greet(&mut out, settings, identity);
         // It may have closed the connection already, and have said why.
         let written = stream.write_all(&out).await;
         let id = match (written, read_steps(&mut stream, &steps).await) {
@@ -108,43 +130,77 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
     }
 }
 
-/// Writes the handshake; for each step, whether the connection is useless without it.
-fn greet(out: &mut BytesMut, identity: &Identity) -> Vec<bool> {
+/// What the answer to a step of the handshake is for.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Without it the connection is useless.
+    Needed,
+    Wanted,
+    /// Whether it is a master: by `ROLE`, and by `INFO` behind it.
+    Role,
+    Replication,
+}
+
+/// Writes the handshake.
+fn greet(out: &mut BytesMut, settings: &Settings, identity: &Identity) -> Vec<Step> {
     let mut steps = Vec::new();
-    if let Some(login) = &identity.login {
-        match &login.user {
-            Some(user) => encode::command(out, &[b"AUTH", user, &login.password]),
-            None => encode::command(out, &[b"AUTH", &login.password]),
-        }
-        steps.push(true);
+    let asks = settings.address.elected().is_some();
+    let is_own = identity.login == settings.own;
+    if asks && !is_own {
+        // What it must be is asked with the rights of nearside's own login, and then it becomes another's.
+        settings.own.iter().for_each(|own| log_in(out, own, &mut steps, Step::Wanted));
+        ask_role(out, &mut steps);
+    }
+    identity.login.iter().for_each(|login| log_in(out, login, &mut steps, Step::Needed));
+    if asks && is_own {
+        ask_role(out, &mut steps);
     }
     if identity.protocol == Protocol::Resp3 {
         encode::command(out, &[b"HELLO", b"3"]);
-        steps.push(true);
+        steps.push(Step::Needed);
     }
     if identity.db != 0 {
         encode::command(out, &[b"SELECT", identity.db.to_string().as_bytes()]);
-        steps.push(true);
+        steps.push(Step::Needed);
     }
     // So that `CLIENT LIST` upstream tells whose connection it is; a server or an ACL may not allow it.
     encode::command(out, &[b"CLIENT", b"SETNAME", b"nearside"]);
-    steps.push(false);
+    steps.push(Step::Wanted);
     encode::command(out, &[b"CLIENT", b"ID"]);
-    steps.push(false);
+    steps.push(Step::Wanted);
     steps
+}
+
+pub(super) fn write_login(out: &mut BytesMut, login: &Login) {
+    match &login.user {
+        Some(user) => encode::command(out, &[b"AUTH", user, &login.password]),
+        None => encode::command(out, &[b"AUTH", &login.password]),
+    }
+}
+
+fn log_in(out: &mut BytesMut, login: &Login, steps: &mut Vec<Step>, step: Step) {
+    write_login(out, login);
+    steps.push(step);
+}
+
+fn ask_role(out: &mut BytesMut, steps: &mut Vec<Step>) {
+    encode::command(out, &[b"ROLE"]);
+    encode::command(out, &[b"INFO", b"replication"]);
+    steps.extend([Step::Role, Step::Replication]);
 }
 
 /// What a server says to whoever comes, before it closes the connection.
 const TURNED_AWAY: [&[u8]; 2] = [b"-ERR max number of clients", b"-DENIED"];
 
 /// Gives the connection's id, which the last step asks for, if the upstream told it.
-async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, ConnectError> {
+async fn read_steps(stream: &mut Stream, steps: &[Step]) -> Result<Option<i64>, ConnectError> {
     let mut scanner = ReplyScanner::new();
     let mut buf = BytesMut::with_capacity(4096);
     let mut reply = Vec::new();
     // The last error that was let pass.
     let mut said = None;
-    for &required in steps {
+    let mut is_replica = None;
+    for &step in steps {
         reply.clear();
         let kind = match read_reply(stream, &mut scanner, &mut buf, &mut reply).await {
             Ok(kind) => kind,
@@ -159,23 +215,48 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
             if TURNED_AWAY.iter().any(|words| reply.starts_with(words)) {
                 return Err(ConnectError::turned_away(&reply));
             }
-            if required {
+            if matches!(step, Step::Needed) {
                 return Err(ConnectError::Refused(reply.as_slice().into()));
             }
             said = Some(reply.clone());
+        }
+        match step {
+            Step::Role => is_replica = is_replica_by_role(&reply),
+            Step::Replication => {
+                is_replica = is_replica.or_else(|| is_replica_by_info(&reply));
+                check_role(is_replica, kind, &reply)?;
+            }
+            Step::Needed | Step::Wanted => {}
         }
     }
     Ok(decode(&reply, 0).ok().and_then(|id| id.as_int()))
 }
 
+/// Whether the server is one that was looked for. `kind` and `reply` are what it has said last. While a script holds it up
+/// it does not say; then it answers nothing else either, but what ends the script.
+fn check_role(is_replica: Option<bool>, kind: Kind, reply: &[u8]) -> Result<(), ConnectError> {
+    match is_replica {
+        Some(false) => Ok(()),
+        Some(true) => Err(ConnectError::Io("it is a replica now; asking the sentinels".into())),
+        None if Said::of(kind, reply) == Said::NotNow => Ok(()),
+        None => {
+            let said = words(reply);
+            let text = format!(
+                "it does not say whether it is a master ({said}); let the user of the upstream URL say ROLE or INFO"
+            );
+            Err(ConnectError::Io(text.into()))
+        }
+    }
+}
+
 /// Why a reply could not be read.
-enum Unread {
+pub(super) enum Unread {
     Closed(Rc<str>),
     Garbage(Rc<str>),
 }
 
-/// Reads one reply; what came behind it stays in `buf`.
-async fn read_reply(
+/// Reads one reply; what came behind it stays in `buf`. One that is not waited for to its end goes on where it was.
+pub(super) async fn read_reply(
     stream: &mut Stream,
     scanner: &mut ReplyScanner,
     buf: &mut BytesMut,

@@ -1,6 +1,7 @@
 //! What a new connection reaches: a name, or a proxy, may lead it to another server than the one before.
 
 use super::connect::{Identity, Settings, ask_info};
+use super::role::is_replica_by_info;
 use super::server_id::ServerId;
 
 /// What is reached, as far as it says.
@@ -17,10 +18,7 @@ impl Reached {
     }
 
     fn of(reply: &[u8]) -> Self {
-        const ROLE: &[u8] = b"role:";
-        let role = memchr::memmem::find(reply, ROLE).map(|at| &reply[at + ROLE.len()..]);
-        let is_replica = role.map(|role| !role.starts_with(b"master"));
-        Self { server: ServerId::of(reply), is_replica }
+        Self { server: ServerId::of(reply), is_replica: is_replica_by_info(reply) }
     }
 }
 
