@@ -111,6 +111,8 @@ pub struct Metrics {
     /// How often all links and the feed left a server for another.
     pub servers_left: Counter,
     pub servers_left_told: Seldom,
+    /// That the upstream's name leads where nearside does not go.
+    pub names_told: Seldom,
     /// Spare links that were made because the first was stuck.
     pub spare_links: Counter,
     pub upstream_connects: Counter,

@@ -29,7 +29,8 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::io::Address;
 use crate::process::{
-    Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_sentinels, micros, watch_role,
+    Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_sentinels, micros,
+    refresh_name, watch_role,
 };
 use crate::upstream::{self, Location};
 use crate::worker::Worker;
@@ -241,6 +242,10 @@ impl Server {
             tasks.push(alarm.spawn("the feed", parts::feed(&config, &process, node, &inboxes).run()));
             let watch = watch_role(process.clone(), node.clone());
             tasks.push(alarm.spawn("the watch of the upstream's role", watch));
+            if let Some(every) = config.dns_refresh {
+                let refresh = refresh_name(process.clone(), node.clone(), every);
+                tasks.push(alarm.spawn("the watch of the upstream's name", refresh));
+            }
             if let Some((elected, asked)) = parts::sentinels(&config, node) {
                 let follow = follow_sentinels(process.clone(), node.clone(), elected, asked);
                 tasks.push(alarm.spawn("the watch of the sentinels", follow));

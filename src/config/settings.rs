@@ -155,6 +155,9 @@ settings! {
     tcp_keepalive: Option<Duration> = TIME_OR_FOREVER "300s";
     /// Longest wait for a connection to the upstream
     connect_timeout: Duration = TIME_ABOVE_ZERO "2s";
+    /// How often it is looked whether the upstream's name still leads to where the connections are, or off: then it is
+    /// resolved anew for each new connection only
+    dns_refresh: Option<Duration> = TIME_OR_OFF "off";
     /// Longest wait for the upstream's reply, blocking commands aside; 0 waits for ever
     upstream_timeout: Option<Duration> = TIME_OR_FOREVER "60s";
     /// How long requests in flight may take to finish when nearside is told to stop

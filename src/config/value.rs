@@ -95,6 +95,16 @@ pub(super) const TIME_OR_FOREVER: Kind<Option<Duration>> = Kind {
     show: |time| show_time(&time.unwrap_or_default()),
 };
 
+/// A span of time above 0, or `None` for off.
+pub(super) const TIME_OR_OFF: Kind<Option<Duration>> = Kind {
+    metavar: "TIME|off",
+    parse: |text| match text {
+        "off" => Ok(None),
+        _ => (TIME_ABOVE_ZERO.parse)(text).map(Some).map_err(|why| format!("{why}, or off")),
+    },
+    show: |time| time.as_ref().map_or(quoted("off"), show_time),
+};
+
 /// How many of something there may be; at least one.
 pub(super) const COUNT: Kind<usize> = Kind {
     metavar: "N",

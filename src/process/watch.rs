@@ -47,7 +47,7 @@ pub async fn watch_role(process: Arc<Process>, node: Arc<Node>) {
 }
 
 /// Whether it is worth while to leave what the links are on for this. Where it does not say, it may be.
-fn is_better(node: &Node, reached: Reached) -> bool {
+pub(super) fn is_better(node: &Node, reached: Reached) -> bool {
     let present = node.feed_up.borrow().and_then(|up| up.server);
     let same = present.is_some() && present == reached.server;
     !same && reached.is_replica != Some(true)
