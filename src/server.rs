@@ -32,7 +32,7 @@ use crate::process::{
     Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_sentinels, micros,
     refresh_name, watch_role,
 };
-use crate::upstream::{self, Location};
+use crate::upstream;
 use crate::worker::Worker;
 pub use error::ServerError;
 
@@ -134,7 +134,7 @@ impl Server {
         Self::bind_to(config, |settings, cache| {
             let of = |(id, address): (usize, &Address)| {
                 let dial = settings.upstream.dial.another();
-                let address = Location::Fixed(address.clone());
+                let address = address.clone().into();
                 let upstream = upstream::Settings { address, dial, ..settings.upstream.clone() };
                 Node::new(NodeId(id.try_into().ok()?), upstream, cache).map(Arc::new)
             };

@@ -14,7 +14,7 @@ use nearside::feed::{Feed, Hooks, Told};
 use nearside::io::{Address, Dial};
 use nearside::metrics::Metrics;
 use nearside::namespace::Namespaces;
-use nearside::upstream::{Location, Ours, ServerId, Settings};
+use nearside::upstream::{Ours, ServerId, Settings};
 use support::chaos::{Chaos, Role, Way};
 use support::relay::Relay;
 use support::{Conn, Nearside, Redis, eventually, line};
@@ -265,7 +265,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
             hooks: Alone { namespaces: Namespaces::new(Vec::new()), state: heard },
             login: None,
             settings: Settings {
-                address: Location::Fixed(Address::Tcp { host, port }),
+                address: Address::Tcp { host, port }.into(),
                 own: None,
                 connect_timeout: Duration::from_secs(2),
                 reply_timeout: Duration::from_secs(60),

@@ -8,14 +8,14 @@ use crate::cache::Cache;
 use crate::io::Address;
 use crate::namespace::{Namespaces, Tracking};
 use crate::resp::framer::Limits;
-use crate::upstream::{self, Location};
+use crate::upstream;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Of an upstream that is nowhere: what connects to it fails.
 pub fn nowhere() -> upstream::Settings {
     upstream::Settings {
-        address: Location::Fixed(Address::Unix("/nowhere".into())),
+        address: Address::Unix("/nowhere".into()).into(),
         own: None,
         connect_timeout: SECOND,
         reply_timeout: SECOND,

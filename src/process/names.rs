@@ -15,13 +15,12 @@ use tracing::warn;
 use super::node::Node;
 use super::shared::Process;
 use super::watch::{is_better, leave};
-use crate::io::Address;
 use crate::resp::Protocol;
 use crate::upstream::{Identity, Location, Reached, Settings, backoff};
 
 /// Looks `every` so often at most, and half as often at least. Runs until it is dropped.
 pub async fn refresh_name(process: Arc<Process>, node: Arc<Node>, every: Duration) {
-    let Location::Fixed(address @ Address::Tcp { .. }) = &node.upstream.address else {
+    let Location::Fixed(address) = &node.upstream.address else {
         return std::future::pending().await;
     };
     let identity = Identity { login: process.settings.login.clone(), db: 0, protocol: Protocol::Resp2 };

@@ -6,8 +6,8 @@
 //! - Whose answer counts is decided in one place: see [`ballot`].
 //! - When the master is another: new connections lead there first, then nothing is filled any more that was read elsewhere,
 //!   then what was filled is void. Each connection to the old one ends, with what is in flight on it.
-//! - A sentinel that does not answer is asked again after a delay that grows to a few seconds, or sooner if what is known turns
-//!   out to be wrong; never more often than [`SOONEST`].
+//! - A sentinel that does not answer is asked again after a delay that grows to some seconds. One that does is asked sooner than
+//!   every few seconds when it tells of a switch, and, once a second at most, while what it named is no master.
 
 mod ballot;
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::ballot::{Choice, Voter, choose, review};
@@ -31,10 +31,10 @@ use crate::upstream::{Answer, Asking, Elected, Sentinel, backoff};
 const POLL: Duration = Duration::from_secs(5);
 
 /// Between two attempts to reach one.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(4));
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
-/// Between two questions in any case.
-const SOONEST: Duration = Duration::from_millis(200);
+/// Between a question and the next that a doubt asks for.
+const DOUBTED: Duration = Duration::from_secs(1);
 
 /// What the questions' tasks may have said and nobody has read.
 const UNREAD: usize = 64;
@@ -147,7 +147,8 @@ impl Council {
         }
         voter.answer = None;
         voter.why = Some(why);
-        if self.believed.is_none() {
+        // Who waits for the first word is told when nobody is left who may say it.
+        if self.believed.is_none() && self.voters.iter().all(|voter| voter.why.is_some()) {
             self.elected.explain(self.reasons());
         }
     }
@@ -191,9 +192,8 @@ async fn attend(
     loop {
         let Err(why) = listen(&asking, &address, &words, &mut doubts, &mut failures).await;
         let _ = words.send(Word { from: address.clone(), said: Err(why) }).await;
-        sleep(SOONEST).await;
-        let _ = timeout(backoff(RETRY, failures), doubts.changed()).await;
-        failures += 1;
+        sleep(backoff(RETRY, failures)).await;
+        failures = failures.saturating_add(1);
     }
 }
 
@@ -213,8 +213,8 @@ async fn listen(
         let _ = words.send(Word { from: address.clone(), said: Ok(answer) }).await;
         tokio::select! {
             switched = sentinel.switched() => switched?,
-            // A switch is worth a question at once, a doubt not more than one every so often.
-            Ok(()) = async { sleep(SOONEST).await; doubts.changed().await } => {}
+            // A switch is worth a question at once, a doubt no more than one every so often.
+            Ok(()) = async { sleep(DOUBTED).await; doubts.changed().await } => {}
             () = sleep(backoff((POLL, POLL), 0)) => {}
         }
     }

@@ -20,7 +20,7 @@ use crate::upstream::{self, Asking, Elected, Location, Login, Ours, ServerId};
 /// Where the upstream is, or will be once sentinels have said it.
 fn location(upstream: &config::Upstream) -> Location {
     match &upstream.place {
-        Place::Server(address) => Location::Fixed(address.clone()),
+        Place::Server(address) => address.clone().into(),
         Place::Sentinels(sentinels) => Location::Elected(Elected::new(&*sentinels.service)),
     }
 }

@@ -86,48 +86,55 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// Opens a connection and gives it its identity, within `connect_timeout`. It is one of `ours` as long as what comes
-/// with it stands. Where sentinels say where to connect, what is reached there is a master by its own word.
-pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<(Stream, Own), ConnectError> {
-    let moves = settings.address.moves();
-    let address = settings.address.address().map_err(|why| ConnectError::Io(why.into()))?;
-    let connected = tokio::select! {
-        connected = connect_to(&address, settings, identity) => connected,
-        () = moves.next() => return Err(ConnectError::Io(Moves::CAUSE.into())),
+/// A connection that has its identity.
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    /// It is one of `ours` as long as this stands.
+    pub(super) own: Own,
+    /// Tells when it leads to where the upstream is no more.
+    pub(super) moves: Moves,
+}
+
+/// Opens a connection and gives it its identity, within `connect_timeout`. Where sentinels say where to connect, what is
+/// reached there is a master by its own word.
+pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connected, ConnectError> {
+    let timeout = settings.connect_timeout;
+    let connecting = async {
+        let (address, mut moves) =
+            settings.address.now().await.map_err(|why| ConnectError::Io(why.into()))?;
+        let connected = tokio::select! {
+            connected = shake_hands(&address, settings, identity) => connected,
+            () = moves.next() => Err(ConnectError::Io(Moves::CAUSE.into())),
+        };
+        connected.map(|(stream, own)| Connected { stream, own, moves })
     };
+    let connected = tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| {
+        let waited = humantime::format_duration(timeout);
+        Err(ConnectError::Io(format!("no answer within {waited} (connect-timeout)").into()))
+    });
     if let (Err(ConnectError::Io(_)), Some(elected)) = (&connected, settings.address.elected()) {
         elected.doubt();
     }
     connected
 }
 
-async fn connect_to(
+async fn shake_hands(
     address: &Address,
     settings: &Settings,
     identity: &Identity,
 ) -> Result<(Stream, Own), ConnectError> {
-    let timeout = settings.connect_timeout;
-    let handshake = async {
-        let mut stream = settings.dial.open(address, timeout).await?;
-        let mut own = settings.ours.note(stream.local_address());
-        let mut out = BytesMut::new();
-        let steps = greet(&mut out, settings, identity);
-        // It may have closed the connection already, and have said why.
-        let written = stream.write_all(&out).await;
-        let id = match (written, read_steps(&mut stream, &steps).await) {
-            (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
-            (_, read) => read?,
-        };
-        id.into_iter().for_each(|id| own.is_called(id));
-        Ok((stream, own))
+    let mut stream = settings.dial.open(address, settings.connect_timeout).await?;
+    let mut own = settings.ours.note(stream.local_address());
+    let mut out = BytesMut::new();
+    let steps = greet(&mut out, settings, identity);
+    // It may have closed the connection already, and have said why.
+    let written = stream.write_all(&out).await;
+    let id = match (written, read_steps(&mut stream, &steps).await) {
+        (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
+        (_, read) => read?,
     };
-    match tokio::time::timeout(timeout, handshake).await {
-        Ok(result) => result,
-        Err(_) => {
-            let waited = humantime::format_duration(timeout);
-            Err(ConnectError::Io(format!("no answer within {waited} (connect-timeout)").into()))
-        }
-    }
+    id.into_iter().for_each(|id| own.is_called(id));
+    Ok((stream, own))
 }
 
 /// What the answer to a step of the handshake is for.
@@ -290,7 +297,7 @@ pub(super) async fn read_reply(
 
 /// What a connection made now says to `INFO`, raw; an error if it may not be asked.
 pub(super) async fn ask_info(settings: &Settings, identity: &Identity) -> Option<Vec<u8>> {
-    let (mut stream, _own) = connect(settings, identity).await.ok()?;
+    let Connected { mut stream, own: _own, .. } = connect(settings, identity).await.ok()?;
     let asked = async {
         stream.write_all(b"*1\r\n$4\r\nINFO\r\n").await.ok()?;
         let (mut buf, mut reply) = (BytesMut::with_capacity(4096), Vec::new());

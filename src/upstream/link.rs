@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
-use super::connect::{ConnectError, Identity, Settings, connect};
+use super::connect::{ConnectError, Connected, Identity, Settings, connect};
 use super::location::Moves;
 use super::reader::Reader;
 use super::state::{Epoch, Inner, Phase, Queued, State, wake};
@@ -128,20 +128,16 @@ impl<C: ReplyHandler> Link<C> {
             Current { task: self.0.task.clone(), epoch: self.0.epoch.clone(), mine: self.0.epoch.get() };
         let weak = Rc::downgrade(&self.0);
         let (identity, settings) = (self.0.identity.clone(), self.0.settings.clone());
-        // Asked for before the address is.
-        let moves = settings.address.moves();
         tokio::task::spawn_local(async move {
             let _fall = Fall(weak.clone());
             let connecting = connect(&settings, &identity);
             let cause = match current.or_over(connecting).await {
-                Some(Ok((stream, own))) => {
-                    // Which of both ends first decides: a connection that was moved away from is read no further.
-                    tokio::select! {
-                        biased;
-                        () = moves.next() => Some(ConnectError::Io(Moves::CAUSE.into())),
-                        cause = run(stream, own.id(), &weak, &current) => cause,
-                    }
-                }
+                Some(Ok(Connected { stream, own, mut moves })) => tokio::select! {
+                    // What the upstream has moved away from is read no further.
+                    biased;
+                    () = moves.next() => Some(ConnectError::Io(Moves::CAUSE.into())),
+                    cause = run(stream, own.id(), &weak, &current) => cause,
+                },
                 Some(Err(cause)) => Some(cause),
                 None => None,
             };

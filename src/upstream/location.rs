@@ -1,8 +1,8 @@
 //! Where the upstream is: always at one address, or where the sentinels have last said.
 //!
 //! Invariants:
-//! - Whoever connects reads the address after it has asked to be told of moves, so a connection never outlives the
-//!   address that it was made to: at worst it ends once too often.
+//! - Whoever connects is given the address together with what tells of the moves behind it, so a connection never outlives the
+//!   address that it was made to.
 //! - A move ends each connection that was made before it, whoever has it and whatever it waits for. The server that it was on
 //!   is not the master any more, and may not know it yet: its answers, its silence and its acknowledgements are worth nothing.
 
@@ -16,7 +16,7 @@ use crate::io::Address;
 /// See the [module](self). Clones know the same.
 #[derive(Clone, Debug)]
 pub enum Location {
-    Fixed(Address),
+    Fixed(Arc<Address>),
     Elected(Arc<Elected>),
 }
 
@@ -32,14 +32,14 @@ pub struct Elected {
 #[derive(Clone, Debug)]
 struct Named {
     address: Option<Arc<Address>>,
-    /// Why there is none.
-    why: Arc<str>,
+    /// Why there is none, once that is known.
+    why: Option<Arc<str>>,
 }
 
 impl Elected {
     /// Nobody has said yet where it is.
     pub fn new(service: impl Into<String>) -> Arc<Self> {
-        let named = Named { address: None, why: "no sentinel has answered yet".into() };
+        let named = Named { address: None, why: None };
         Arc::new(Self {
             service: service.into(),
             named: watch::Sender::new(named),
@@ -72,8 +72,11 @@ impl Elected {
     /// Why nobody knows where it is; of no account once it is known.
     pub fn explain(&self, why: String) {
         self.named.send_if_modified(|named| {
-            named.why = why.into();
-            false
+            let unknown = named.address.is_none();
+            if unknown {
+                named.why = Some(why.into());
+            }
+            unknown
         });
     }
 
@@ -89,16 +92,20 @@ impl Elected {
 }
 
 impl Location {
-    /// Errors: nobody knows, and why.
-    pub fn address(&self) -> Result<Address, String> {
-        match self {
-            Location::Fixed(address) => Ok(address.clone()),
-            Location::Elected(elected) => {
-                let named = elected.named.borrow();
-                let known = named.address.as_deref().cloned();
-                known.ok_or_else(|| format!("no master is known: {}", named.why))
-            }
-        }
+    /// Where to connect, and what tells of moves from there. Waits until something is known: at the start the sentinels may
+    /// not have been asked yet. Errors: nobody knows, and why.
+    pub(super) async fn now(&self) -> Result<(Arc<Address>, Moves), String> {
+        let elected = match self {
+            Location::Fixed(address) => return Ok((address.clone(), Moves(None))),
+            Location::Elected(elected) => elected,
+        };
+        let mut moves = elected.named.subscribe();
+        // What it gives is seen, so the next change is a move from there.
+        let named = moves.wait_for(|named| named.address.is_some() || named.why.is_some()).await;
+        let (address, why) = named.map_or((None, None), |named| (named.address.clone(), named.why.clone()));
+        let address =
+            address.ok_or_else(|| format!("no master is known: {}", why.as_deref().unwrap_or("")))?;
+        Ok((address, Moves(Some(moves))))
     }
 
     /// Who is to be asked again if it is not there, or no master.
@@ -107,11 +114,6 @@ impl Location {
             Location::Fixed(_) => None,
             Location::Elected(elected) => Some(elected),
         }
-    }
-
-    /// Moves from now on.
-    pub(super) fn moves(&self) -> Moves {
-        Moves(self.elected().map(|elected| elected.named.subscribe()))
     }
 }
 
@@ -127,6 +129,12 @@ impl fmt::Display for Location {
     }
 }
 
+impl From<Address> for Location {
+    fn from(address: Address) -> Self {
+        Location::Fixed(Arc::new(address))
+    }
+}
+
 /// Tells when the upstream has moved.
 pub(super) struct Moves(Option<watch::Receiver<Named>>);
 
@@ -135,7 +143,7 @@ impl Moves {
     pub(super) const CAUSE: &str = "the sentinels have named another master";
 
     /// Ends with the first move; never of what does not move.
-    pub(super) async fn next(mut self) {
+    pub(super) async fn next(&mut self) {
         let moved = match &mut self.0 {
             Some(named) => named.changed().await.is_ok(),
             None => false,
@@ -160,24 +168,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_came_before_a_move_is_told_of_it_and_nobody_else() {
+        const LONG: Duration = Duration::from_secs(1);
         let elected = Elected::new("main");
         let location = Location::Elected(elected.clone());
-        assert!(location.address().is_err_and(|why| why.contains("no sentinel has answered")));
-        elected.explain("none answers".into());
-        assert!(location.address().is_err_and(|why| why == "no master is known: none answers"));
+        assert!(timeout(LONG, location.now()).await.is_err(), "nobody has said anything yet");
         assert_eq!(location.to_string(), "main");
+        let (early, ()) = tokio::join!(location.now(), async { elected.explain("none answers".into()) });
+        assert!(early.is_err_and(|why| why == "no master is known: none answers"));
         assert!(!elected.move_to(at(1)), "from nowhere");
-        assert_eq!((location.address(), location.to_string().as_str()), (Ok(at(1)), "main (h:1)"));
-        let moves = |location: &Location| timeout(Duration::from_secs(1), location.moves().next());
-        let early = moves(&location);
+        assert_eq!(location.to_string(), "main (h:1)");
+        let (address, mut moves) = location.now().await.unwrap();
+        assert_eq!(*address, at(1));
         assert!(!elected.move_to(at(1)), "where it was");
         elected.explain("nothing that matters".into());
         elected.doubt();
-        assert!(early.await.is_err());
-        let before = moves(&location);
+        assert!(timeout(LONG, moves.next()).await.is_err());
         assert!(elected.move_to(at(2)));
-        assert!(before.await.is_ok());
-        assert!(moves(&location).await.is_err(), "it came after");
-        assert!(moves(&Location::Fixed(at(1))).await.is_err());
+        assert!(timeout(LONG, moves.next()).await.is_ok());
+        let (address, mut moves) = location.now().await.unwrap();
+        assert_eq!(*address, at(2));
+        assert!(timeout(LONG, moves.next()).await.is_err(), "it came after");
+        let (_, mut moves) = Location::from(at(1)).now().await.unwrap();
+        assert!(timeout(LONG, moves.next()).await.is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 
-use super::connect::{ConnectError, Identity, Settings, connect};
+use super::connect::{ConnectError, Connected, Identity, Settings, connect};
 use super::location::Moves;
 use super::ours::Own;
 use crate::io::Stream;
@@ -34,8 +34,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// Opens a connection with this identity.
     pub async fn open(settings: &Settings, identity: &Identity) -> Result<Self, ConnectError> {
-        let moves = settings.address.moves();
-        let (stream, own) = connect(settings, identity).await?;
+        let Connected { stream, own, moves } = connect(settings, identity).await?;
         Ok(Self { stream, own, moves })
     }
 
@@ -98,7 +97,7 @@ impl Tunnel {
 
     /// Passes on what both sides say until one of them ends, or the upstream moves.
     pub async fn join(self, client: &mut Stream, first: &[u8], ahead: &[u8]) -> io::Result<()> {
-        let Self { mut stream, own: _own, moves } = self;
+        let Self { mut stream, own: _own, mut moves } = self;
         stream.write_all(ahead).await?;
         client.write_all(first).await?;
         let (mut from_client, mut to_client) = split(client);
