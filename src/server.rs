@@ -246,8 +246,8 @@ impl Server {
                 let refresh = refresh_name(process.clone(), node.clone(), every);
                 tasks.push(alarm.spawn("the watch of the upstream's name", refresh));
             }
-            if let Some((elected, asked)) = parts::sentinels(&config, node) {
-                let follow = follow_sentinels(process.clone(), node.clone(), elected, asked);
+            if let Some((asking, addresses)) = parts::sentinels(&config) {
+                let follow = follow_sentinels(process.clone(), node.clone(), asking, addresses);
                 tasks.push(alarm.spawn("the watch of the sentinels", follow));
             }
         }

@@ -25,7 +25,7 @@ use super::shared::Process;
 use super::watch::leave;
 use crate::io::Address;
 use crate::metrics::Seldom;
-use crate::upstream::{Answer, Asking, Elected, Sentinel, backoff};
+use crate::upstream::{Answer, Asking, Elected, Location, Sentinel, backoff};
 
 /// Between two questions to a sentinel that has nothing to tell; half of it at least.
 const POLL: Duration = Duration::from_secs(5);
@@ -65,13 +65,17 @@ struct Attended {
     failing: Seldom,
 }
 
-/// Keeps where the node is up to date. Runs until it is dropped, in a `LocalRuntime`.
+/// Keeps where the node is up to date, if sentinels say that; these are asked first. Runs until it is dropped, in a
+/// `LocalRuntime`.
 pub async fn follow_sentinels(
     process: Arc<Process>,
     node: Arc<Node>,
-    elected: Arc<Elected>,
-    (asking, addresses): (Asking, Vec<Address>),
+    asking: Asking,
+    addresses: Vec<Address>,
 ) {
+    let Location::Elected(elected) = node.upstream.address.clone() else {
+        return std::future::pending().await;
+    };
     let (words, mut heard) = mpsc::channel(UNREAD);
     let (voters, attended, tasks) = (Vec::new(), Vec::new(), JoinSet::new());
     let mut council =

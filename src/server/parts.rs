@@ -25,13 +25,9 @@ fn location(upstream: &config::Upstream) -> Location {
     }
 }
 
-/// How a node's sentinels are asked, and which; `None` if it has none.
-pub(super) fn sentinels(config: &Config, node: &Node) -> Option<(Arc<Elected>, (Asking, Vec<Address>))> {
-    let (Place::Sentinels(sentinels), Location::Elected(elected)) =
-        (&config.upstream.place, &node.upstream.address)
-    else {
-        return None;
-    };
+/// How the sentinels are asked, and which; `None` if there are none.
+pub(super) fn sentinels(config: &Config) -> Option<(Asking, Vec<Address>)> {
+    let Place::Sentinels(sentinels) = &config.upstream.place else { return None };
     let user = config.sentinel_username.as_ref().map(|user| user.as_bytes().to_vec());
     let password = config.sentinel_password.as_ref().map(|password| password.expose().as_bytes().to_vec());
     let asking = Asking {
@@ -40,7 +36,7 @@ pub(super) fn sentinels(config: &Config, node: &Node) -> Option<(Arc<Elected>, (
         patience: config.connect_timeout,
         dial: Dial::default(),
     };
-    Some((elected.clone(), (asking, sentinels.addresses.clone())))
+    Some((asking, sentinels.addresses.clone()))
 }
 
 fn login(upstream: &config::Upstream) -> Option<Login> {
