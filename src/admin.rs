@@ -126,6 +126,8 @@ fn answer(request: &Request<Incoming>, process: &Process, draining: &AtomicBool)
 fn readiness(process: &Process, draining: bool) -> Result<(), String> {
     /// The feed asks more often than this, while anybody reads.
     const LATELY: Duration = Duration::from_secs(2);
+    /// It tries to connect more often than this, however long an attempt may take.
+    const UNREACHED: Duration = Duration::from_secs(60);
     let metrics = &process.metrics;
     if draining {
         return Err("draining\n".to_owned());
@@ -134,7 +136,8 @@ fn readiness(process: &Process, draining: bool) -> Result<(), String> {
         return Err(format!("there is no password for the upstream: {why}\n"));
     }
     if metrics.upstream_links.get() == 0 && metrics.feed_up.get() == 0 {
-        return Err("the upstream is not reachable\n".to_owned());
+        let why = metrics.unreachable.within(UNREACHED).map_or(String::new(), |why| format!(": {why}"));
+        return Err(format!("the upstream is not reachable{why}\n"));
     }
     match metrics.loading.within(LATELY) {
         Some(words) => Err(format!("the upstream answers {words}\n")),

@@ -100,7 +100,9 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
                 self.told.no_resp3();
                 return None;
             }
-            self.tell_down("the feed cannot connect", &loss.cause.to_string());
+            let cause = loss.cause.to_string();
+            self.hooks.metrics().unreachable.say(format!("{}: {cause}", self.settings.address));
+            self.tell_down("the feed cannot connect", &cause);
             if protocol == Protocol::Resp2 {
                 return None;
             }

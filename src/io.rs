@@ -3,6 +3,7 @@
 //! It sees bytes, never RESP. Nothing here knows who is at the other end.
 
 mod dial;
+mod names;
 mod outgoing;
 mod stream;
 

@@ -106,9 +106,15 @@ pub struct Metrics {
     pub feed_attempts: Counter,
     /// Links that were given up because they gave no answer though the upstream lived.
     pub dark_links: Counter,
-    /// How often all links and the feed left a server that took no writes any more.
+    /// Sentinels that say where the master is.
+    pub sentinels: Counter,
+    /// Attempts to ask a sentinel that came to nothing.
+    pub sentinel_failures: Counter,
+    /// How often all links and the feed left a server for another.
     pub servers_left: Counter,
     pub servers_left_told: Seldom,
+    /// That the upstream's name leads where nearside does not go.
+    pub names_told: Seldom,
     /// Spare links that were made because the first was stuck.
     pub spare_links: Counter,
     pub upstream_connects: Counter,
@@ -129,6 +135,8 @@ pub struct Metrics {
     pub looks_refused_told: Seldom,
     /// 1 while the feed is subscribed.
     pub feed_up: Counter,
+    /// Why the feed could not connect the last time.
+    pub unreachable: Words,
     /// With what the upstream has refused everything: it loads its data.
     pub loading: Words,
     pub feed_connects: Counter,

@@ -31,7 +31,10 @@ use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::io::Address;
-use crate::process::{Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, micros, watch_role};
+use crate::process::{
+    Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_sentinels, micros,
+    refresh_name, watch_role,
+};
 use crate::upstream;
 use crate::worker::Worker;
 pub use check::{Findings, check};
@@ -139,8 +142,8 @@ impl Server {
         Self::bind_to(config, |settings, cache| {
             let of = |(id, address): (usize, &Address)| {
                 let dial = settings.upstream.dial.another();
-                let upstream =
-                    upstream::Settings { address: address.clone(), dial, ..settings.upstream.clone() };
+                let address = address.clone().into();
+                let upstream = upstream::Settings { address, dial, ..settings.upstream.clone() };
                 Node::new(NodeId(id.try_into().ok()?), upstream, cache).map(Arc::new)
             };
             let nodes: Option<Vec<_>> = nodes.iter().enumerate().map(of).collect();
@@ -253,6 +256,14 @@ impl Server {
             tasks.push(alarm.spawn("the feed", parts::feed(&process, node, &inboxes).run()));
             let watch = watch_role(process.clone(), node.clone());
             tasks.push(alarm.spawn("the watch of the upstream's role", watch));
+            if let Some(every) = config.dns_refresh {
+                let refresh = refresh_name(process.clone(), node.clone(), every);
+                tasks.push(alarm.spawn("the watch of the upstream's name", refresh));
+            }
+            if let Some((asking, addresses)) = parts::sentinels(&config) {
+                let follow = follow_sentinels(process.clone(), node.clone(), asking, addresses);
+                tasks.push(alarm.spawn("the watch of the sentinels", follow));
+            }
         }
         tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
         if let Some(source) = password::Source::of(&config) {

@@ -11,6 +11,8 @@
 //!   next attempt to connect comes after a delay that doubles up to a bound, with jitter.
 //! - Replies are handed over as the bytes that came.
 //! - A new connection says the newest password of nearside's own login, and one that stands says it again when that changes.
+//! - Where sentinels say where the upstream is, each connection was told by its server that it is a master, and ends when they
+//!   name another.
 //!
 //! A link belongs to one thread. What is to be done with replies is the [`ReplyHandler`]'s affair (`pending`, `feed`).
 
@@ -19,13 +21,16 @@ mod client;
 mod connect;
 mod credentials;
 mod link;
+mod location;
 mod ours;
 mod pings;
 mod probe;
 mod reached;
 mod reader;
 mod renewal;
+mod role;
 mod said;
+mod sentinel;
 pub mod server_id;
 mod state;
 mod tunnel;
@@ -35,10 +40,12 @@ pub use client::{At, Chunk, Loss, ReplyHandler};
 pub use connect::{ConnectError, Identity, Settings};
 pub use credentials::{Credentials, Login, Who};
 pub use link::{Link, can_connect};
+pub use location::{Elected, Location};
 pub use ours::Ours;
 pub use pings::{PING, Pace, Pings};
 pub use probe::Probe;
 pub use reached::Reached;
 pub use said::Said;
+pub use sentinel::{Another, Answer, Asking, Sentinel};
 pub use server_id::ServerId;
 pub use tunnel::Tunnel;

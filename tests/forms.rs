@@ -219,7 +219,7 @@ fn a_key_that_cannot_be_registered_is_not_cached_and_the_others_are() {
     direct.cmd("ACL SETUSER near on >pw ~open* ~users/* &* +@all");
     direct.cmd("ACL SETUSER all on >pw ~* &* +@all");
     let (_filter, nearside) = behind(&redis, no_redirect, |config| {
-        let url = format!("redis://near:pw@{}", config.upstream.address);
+        let url = config.upstream.to_string().replace("redis://", "redis://near:pw@");
         config.upstream = nearside::config::Upstream::parse(&url).unwrap();
     });
     let mut all = nearside.connect();

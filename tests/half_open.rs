@@ -280,7 +280,8 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
             },
             own: Default::default(),
             settings: Settings {
-                address: Address::Tcp { host, port },
+                address: Address::Tcp { host, port }.into(),
+                own: Default::default(),
                 connect_timeout: Duration::from_secs(2),
                 reply_timeout: Duration::from_secs(60),
                 ours: Ours::default(),

@@ -165,8 +165,14 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
         counter("dark_links", "Links given up: no answer, though the upstream lived", m.dark_links.get()),
         counter(
             "servers_left",
-            "How often all links left a server that took no writes any more for another",
+            "How often all links left a server for another: it took no writes any more, or sentinels named another",
             m.servers_left.get(),
+        ),
+        gauge("sentinels", "Sentinels that say where the master is", m.sentinels.get() as f64),
+        counter(
+            "sentinel_failures",
+            "Attempts to ask a sentinel that came to nothing",
+            m.sentinel_failures.get(),
         ),
         counter(
             "spare_links",

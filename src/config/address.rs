@@ -11,6 +11,7 @@ use std::{
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
+use super::sentinel::{self, Sentinels};
 use crate::io::Address;
 
 /// A host (a name or an IP address, without brackets) and a port; port 0 lets the system choose.
@@ -95,10 +96,17 @@ impl fmt::Display for Listen {
     }
 }
 
+/// Where the upstream is, or who knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Server(Address),
+    Sentinels(Sentinels),
+}
+
 /// The upstream server. `Display` gives its URL with the password hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    pub address: Address,
+    pub place: Place,
     pub username: Option<String>,
     pub password: Option<Secret>,
     /// The database that a client is in until it says SELECT.
@@ -108,16 +116,20 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream on a Unix socket, without credentials, in database 0.
     pub fn unix(path: PathBuf) -> Upstream {
-        Upstream { address: Address::Unix(path), username: None, password: None, db: 0 }
+        Upstream { place: Place::Server(Address::Unix(path)), username: None, password: None, db: 0 }
     }
 
     /// Takes `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` (also `valkey://`, or without a scheme), `PORT` alone, which stands
     /// for one on 127.0.0.1, and
-    /// `unix:PATH[?db=DB&user=USER&pass=PASSWORD]` (also `unix://` and `redis+unix://`).
+    /// `unix:PATH[?db=DB&user=USER&pass=PASSWORD]` (also `unix://` and `redis+unix://`), and what names sentinels: see
+    /// [`spelled`](sentinel::spelled).
     ///
     /// The error shows what was given with the password hidden.
     pub fn parse(text: &str) -> Result<Upstream, String> {
         let refused = |why: &str| format!("{:?} {why}", redact(text));
+        if let Some(spelled) = sentinel::spelled(text) {
+            return Self::of_sentinels(spelled.map_err(|why| refused(&why))?).map_err(|why| refused(&why));
+        }
         let scheme = text.split(':').next().unwrap_or_default();
         if scheme.eq_ignore_ascii_case("rediss") || scheme.eq_ignore_ascii_case("valkeys") {
             return Err(refused("asks for TLS, which is not supported yet; use redis:// or unix:"));
@@ -162,23 +174,42 @@ impl Upstream {
         };
         let password = settings.password().filter(|p| !p.is_empty()).map(Secret::new);
         let username = settings.username().filter(|u| !u.is_empty()).map(str::to_owned);
-        Ok(Upstream { address, username, password, db })
+        Ok(Upstream { place: Place::Server(address), username, password, db })
+    }
+
+    /// By the rules for one server, for each of them.
+    fn of_sentinels(spelled: sentinel::Spelled<'_>) -> Result<Upstream, String> {
+        let mut servers = Vec::new();
+        for host in &spelled.hosts {
+            servers.push(Self::parse(&spelled.of(host)).map_err(|why| format!("is refused: {why}"))?);
+        }
+        let addresses = servers.iter().filter_map(|server| match &server.place {
+            Place::Server(address) => Some(address.clone()),
+            Place::Sentinels(_) => None,
+        });
+        let sentinels = Sentinels { addresses: addresses.collect(), service: spelled.service };
+        let like = servers.into_iter().next().ok_or("names no sentinel")?;
+        Ok(Upstream { place: Place::Sentinels(sentinels), ..like })
     }
 }
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.username.as_deref().unwrap_or_default();
-        match &self.address {
-            at @ Address::Tcp { .. } => {
+        let (scheme, at): (_, &dyn fmt::Display) = match &self.place {
+            Place::Server(at) => ("redis", at),
+            Place::Sentinels(at) => ("redis+sentinel", at),
+        };
+        match &self.place {
+            Place::Server(Address::Tcp { .. }) | Place::Sentinels(_) => {
                 match &self.password {
-                    Some(hidden) => write!(f, "redis://{user}:{hidden}@{at}")?,
-                    None if !user.is_empty() => write!(f, "redis://{user}@{at}")?,
-                    None => write!(f, "redis://{at}")?,
+                    Some(hidden) => write!(f, "{scheme}://{user}:{hidden}@{at}")?,
+                    None if !user.is_empty() => write!(f, "{scheme}://{user}@{at}")?,
+                    None => write!(f, "{scheme}://{at}")?,
                 }
                 if self.db != 0 { write!(f, "/{}", self.db) } else { Ok(()) }
             }
-            Address::Unix(path) => {
+            Place::Server(Address::Unix(path)) => {
                 write!(f, "unix:{}", path.display())?;
                 let mut mark = '?';
                 let mut parameter = |name: &str, value: &dyn fmt::Display| {
@@ -319,12 +350,16 @@ mod tests {
             (":6379", "redis://127.0.0.1:6379"),
             ("unix:/run/r.sock?db=2", "unix:/run/r.sock?db=2"),
             ("/run/r.sock?db=2", "unix:/run/r.sock?db=2"),
+            ("redis+sentinel://a,b:1/main", "redis+sentinel://a:26379,b:1/main"),
+            ("redis+sentinel://app:s3cret@[::1]/main/2", "redis+sentinel://app:***@[::1]:26379/main/2"),
+            ("redis-sentinel://:s3cret@a/1?sentinelMasterId=main", "redis+sentinel://:***@a:26379/main/1"),
         ] {
             assert_eq!(shown(given), means, "{given}");
         }
         for url in ["unix:/run/r.sock?db=2", "unix:///run/r.sock?db=2", "/run/r.sock?db=2"] {
             let upstream = Upstream::parse(url).expect("valid");
-            assert_eq!((upstream.address, upstream.db), (Address::Unix("/run/r.sock".into()), 2), "{url}");
+            let place = Place::Server(Address::Unix("/run/r.sock".into()));
+            assert_eq!((upstream.place, upstream.db), (place, 2), "{url}");
         }
         let upstream = Upstream::parse("redis://a%3Ab:p%40ss@db/1").expect("valid");
         assert_eq!(upstream.username.as_deref(), Some("a:b"));
@@ -348,6 +383,10 @@ mod tests {
             ("redis://:s3cret@db?db=3", "after ? or #"),
             ("redis://:s3cret@db:0", "port 0"),
             ("unix:/r.sock?pass=s3cret&base=1", "only db, user and pass"),
+            ("rediss+sentinel://:s3cret@db/main", "TLS, which is not supported yet"),
+            ("redis+sentinel://:s3cret@db", "does not say which service"),
+            ("redis+sentinel://:s3cret@db/main/x", "database number"),
+            ("redis+sentinel://:s3cret@db:1,db:0/main", "port 0"),
             ("", "Missing hostname"),
         ] {
             let error = shown(given);

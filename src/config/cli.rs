@@ -179,6 +179,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_asked_for_the_master_goes_with_sentinels_and_is_not_shown() {
+        let url = ("NEARSIDE_UPSTREAM", "redis+sentinel://a,b/main");
+        let password = ("NEARSIDE_SENTINEL_PASSWORD", "sesame");
+        let report = parse("--sentinel-username app", &[url, password]).expect("valid").report();
+        assert!(report.contains("sentinel-password = \"***\"") && !report.contains("sesame"), "{report}");
+        for (flags, environment, why) in [
+            ("", &[password][..], "sentinel-password: is given, but upstream names no sentinels"),
+            ("--sentinel-username app", &[], "sentinel-username: is given, but upstream names no sentinels"),
+            ("--sentinel-username app", &[url], "sentinel-username: has no sentinel-password"),
+        ] {
+            let told = parse(flags, environment).expect_err(why).to_string();
+            assert!(told.contains(why) && !told.contains("sesame"), "{told}");
+        }
+    }
+
+    #[test]
     fn a_flag_beats_a_variable_and_an_empty_variable_is_none() {
         assert_eq!(config("", &[("NEARSIDE_MAX_MEMORY", "2mb")]).max_memory, 2 << 20);
         assert_eq!(config("--max-memory 3mb", &[("NEARSIDE_MAX_MEMORY", "2mb")]).max_memory, 3 << 20);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::address::Listen;
+use super::address::{Listen, Place};
 use super::settings::{Config, Given, Setting};
 use super::{namespace, password};
 
@@ -41,7 +41,26 @@ impl Draft {
         }
         self.problems.extend(password::check_upstream(config).err());
         self.check_ports();
+        self.check_sentinels();
         if self.problems.is_empty() { Ok((self.given.config, self.origins)) } else { Err(self.problems) }
+    }
+
+    fn check_sentinels(&mut self) {
+        let config = &self.given.config;
+        let asks = matches!(config.upstream.place, Place::Sentinels(_));
+        let (user, password) = (config.sentinel_username.is_some(), config.sentinel_password.is_some());
+        for name in [("sentinel-username", user), ("sentinel-password", password)]
+            .into_iter()
+            .filter_map(|(name, given)| (given && !asks).then_some(name))
+        {
+            self.problems.push(format!(
+                "{name}: is given, but upstream names no sentinels; write \
+                 redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
+            ));
+        }
+        if asks && user && !password {
+            self.problems.push("sentinel-username: has no sentinel-password".to_owned());
+        }
     }
 
     fn check_ports(&mut self) {

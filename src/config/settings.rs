@@ -98,7 +98,8 @@ macro_rules! settings {
 settings! {
     /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1) or unix:PATH; may be given more than once
     listen: Vec<Listen> = LISTEN "127.0.0.1:6380";
-    /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH. Prefer
+    /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH, or the sentinels that know
+    /// where it is: redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE[/DB]. Prefer
     /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
     upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
     /// The file that holds the upstream password, in its first line; it is read anew when it changes
@@ -108,6 +109,10 @@ settings! {
     upstream_password_command: Option<Vec<String>> = PROGRAM "";
     /// How often that program is run
     upstream_password_refresh: Duration = TIME_ABOVE_ZERO "10m";
+    /// As whom the sentinels of a redis+sentinel:// URL are asked; without it, as their default user
+    sentinel_username: Option<String> = WORD "";
+    /// Their password. Prefer NEARSIDE_SENTINEL_PASSWORD or the file, since flags can be seen by every user of the machine
+    sentinel_password: Option<Secret> = SECRET "";
     /// What owner, group and others may do with a Unix socket that is listened on, in octal; connecting is writing
     unix_socket_mode: u32 = MODE "700";
     /// The group that such a socket is given, by name (of /etc/group) or number
@@ -161,6 +166,9 @@ settings! {
     tcp_keepalive: Option<Duration> = TIME_OR_FOREVER "300s";
     /// Longest wait for a connection to the upstream
     connect_timeout: Duration = TIME_ABOVE_ZERO "2s";
+    /// How often it is looked whether the upstream's name still leads to where the connections are, or off: then it is
+    /// resolved anew for each new connection only
+    dns_refresh: Option<Duration> = TIME_OR_OFF "off";
     /// Longest wait for the upstream's reply, blocking commands aside; 0 waits for ever
     upstream_timeout: Option<Duration> = TIME_OR_FOREVER "60s";
     /// How long requests in flight may take to finish when nearside is told to stop

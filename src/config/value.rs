@@ -8,7 +8,7 @@ use std::{num::NonZeroUsize, path::PathBuf, thread::available_parallelism, time:
 use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
-use super::address::{HostPort, Listen, Upstream};
+use super::address::{HostPort, Listen, Secret, Upstream};
 use super::choice::{Auth, LogFormat, parse_choice, show_choice};
 use super::text::{did_you_mean, quoted};
 use crate::namespace::{OnUpdate, Tracking, TrackingForm};
@@ -59,11 +59,21 @@ pub(super) const MODE: Kind<u32> = Kind {
     show: |mode| quoted(&format!("{mode:o}")),
 };
 
-/// A group, by name or number, or nothing.
-pub(super) const GROUP: Kind<Option<String>> = Kind {
-    metavar: "GROUP",
+/// A word, or nothing.
+pub(super) const WORD: Kind<Option<String>> = Kind {
+    metavar: "NAME",
     parse: |text| Ok(Some(text.to_owned()).filter(|_| !text.is_empty())),
-    show: |group| quoted(group.as_deref().unwrap_or_default()),
+    show: |word| quoted(word.as_deref().unwrap_or_default()),
+};
+
+/// A group, by name or number, or nothing.
+pub(super) const GROUP: Kind<Option<String>> = Kind { metavar: "GROUP", ..WORD };
+
+/// What must not be shown, or nothing.
+pub(super) const SECRET: Kind<Option<Secret>> = Kind {
+    metavar: "PASSWORD",
+    parse: |text| Ok(Some(Secret::new(text)).filter(|_| !text.is_empty())),
+    show: |secret| quoted(&secret.as_ref().map_or(String::new(), Secret::to_string)),
 };
 
 /// A span of time.
@@ -83,6 +93,16 @@ pub(super) const TIME_OR_FOREVER: Kind<Option<Duration>> = Kind {
     metavar: "TIME",
     parse: |text| parse_time(text).map(|time| Some(time).filter(|time| !time.is_zero())),
     show: |time| show_time(&time.unwrap_or_default()),
+};
+
+/// A span of time above 0, or `None` for off.
+pub(super) const TIME_OR_OFF: Kind<Option<Duration>> = Kind {
+    metavar: "TIME|off",
+    parse: |text| match text {
+        "off" => Ok(None),
+        _ => (TIME_ABOVE_ZERO.parse)(text).map(Some).map_err(|why| format!("{why}, or off")),
+    },
+    show: |time| time.as_ref().map_or(quoted("off"), show_time),
 };
 
 /// How many of something there may be; at least one.

@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::names::Names;
 use super::stream::{Address, Stream};
 
 /// After so long another address is tried too, as RFC 8305 has it; or sooner, so that all get their turn in time.
@@ -33,6 +34,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 pub struct Dial {
     /// The address that worked last.
     worked: Arc<Mutex<Option<SocketAddr>>>,
+    names: Names,
     /// File descriptors from this number on are not for these connections; `None` is all are.
     files: Option<usize>,
 }
@@ -45,7 +47,7 @@ impl Dial {
 
     /// For another address: it knows nothing yet of what worked.
     pub fn another(&self) -> Self {
-        Self { worked: Arc::default(), files: self.files }
+        Self { worked: Arc::default(), names: self.names.anew(), files: self.files }
     }
 
     /// Opens a connection, without a handshake; `patience` is how long the caller waits.
@@ -57,8 +59,9 @@ impl Dial {
                 Ok(Stream::Unix(stream))
             }
             Address::Tcp { host, port } => {
-                let found = tokio::net::lookup_host((host.as_str(), *port)).await?;
-                let stream = self.first_of(found.take(MOST).collect(), patience).await?;
+                let mut found = self.names.resolve(host, *port).await?;
+                found.truncate(MOST);
+                let stream = self.first_of(found, patience).await?;
                 self.check(&stream)?;
                 stream.set_nodelay(true)?;
                 let socket = SockRef::from(&stream);
@@ -70,6 +73,14 @@ impl Dial {
                 Ok(Stream::Tcp(stream))
             }
         }
+    }
+
+    /// Whether the address is a name that leads no more to where the last connection was made. Errors: it does not resolve.
+    pub async fn has_moved(&self, address: &Address) -> io::Result<bool> {
+        let (Address::Tcp { host, port }, Some(worked)) = (address, *self.worked.lock()) else {
+            return Ok(false);
+        };
+        Ok(!self.names.resolve(host, *port).await?.contains(&worked))
     }
 
     /// The system gives the lowest free number: one so high says how many are in use.
@@ -171,6 +182,31 @@ mod tests {
         let error = dial.first_of(vec![first, alive], patience).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(dial.first_of(Vec::new(), patience).await.unwrap_err().to_string().contains("no address"));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_elsewhere_is_noticed_and_followed_by_the_next_connection() {
+        static LEADS_TO: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+        let [first, second] =
+            [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let listeners = [first, second].map(|at| TcpListener::bind(at).unwrap());
+        let dial = Dial { names: Names::by(|_, _| Ok(LEADS_TO.lock().clone())), ..Dial::default() };
+        let (address, patience) = (Address::Tcp { host: "h".into(), port: 1 }, Duration::from_secs(60));
+        assert!(!dial.has_moved(&address).await.unwrap(), "nothing was connected yet");
+        let reached = async || match dial.open(&address, patience).await.unwrap() {
+            Stream::Tcp(stream) => stream.peer_addr().unwrap(),
+            Stream::Unix(_) => unreachable!(),
+        };
+        *LEADS_TO.lock() = vec![first];
+        assert_eq!(reached().await, first);
+        *LEADS_TO.lock() = vec![second, first];
+        assert!(!dial.has_moved(&address).await.unwrap());
+        assert_eq!(reached().await, first, "as long as it is there");
+        *LEADS_TO.lock() = vec![second];
+        assert!(dial.has_moved(&address).await.unwrap());
+        assert_eq!(reached().await, second);
+        assert!(!dial.has_moved(&address).await.unwrap());
+        drop(listeners);
     }
 
     #[tokio::test]

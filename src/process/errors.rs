@@ -1,9 +1,8 @@
 //! What a client reads when nearside itself has to refuse something: each wording stands here, once.
 
-use crate::io::Address;
 use crate::resp::request::Request;
 use crate::resp::scanner::Kind;
-use crate::upstream::{ConnectError, Loss, Said};
+use crate::upstream::{ConnectError, Location, Loss, Said};
 
 /// An error line as it is sent.
 pub fn line(text: &str) -> Vec<u8> {
@@ -13,7 +12,7 @@ pub fn line(text: &str) -> Vec<u8> {
 }
 
 /// A request has no reply because its link was lost or cannot be made.
-pub fn lost(address: &Address, loss: &Loss) -> String {
+pub fn lost(address: &Location, loss: &Loss) -> String {
     if let ConnectError::Refused(raw) = &loss.cause
         && Said::of(Kind::Error, raw) == Said::NotNow
     {
@@ -34,7 +33,7 @@ pub fn lost(address: &Address, loss: &Loss) -> String {
 }
 
 /// A step of changing the connection's identity failed: the upstream's own words if it has any.
-pub fn refused(address: &Address, loss: &Loss) -> Vec<u8> {
+pub fn refused(address: &Location, loss: &Loss) -> Vec<u8> {
     match &loss.cause {
         ConnectError::Refused(raw) => raw.to_vec(),
         ConnectError::Io(_) | ConnectError::TurnedAway(_) => line(&lost(address, loss)),

@@ -20,7 +20,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Of an upstream that is nowhere: what connects to it fails.
 pub fn nowhere() -> upstream::Settings {
     upstream::Settings {
-        address: Address::Unix("/nowhere".into()),
+        address: Address::Unix("/nowhere".into()).into(),
+        own: Default::default(),
         connect_timeout: SECOND,
         reply_timeout: SECOND,
         ours: Default::default(),
@@ -47,7 +48,8 @@ impl Mute {
             }
         });
         let address = Address::Unix(path);
-        let settings = upstream::Settings { address, reply_timeout: Duration::ZERO, ..nowhere() };
+        let settings =
+            upstream::Settings { address: address.into(), reply_timeout: Duration::ZERO, ..nowhere() };
         Self { _directory: directory, settings }
     }
 }

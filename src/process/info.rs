@@ -42,6 +42,7 @@ pub fn section(process: &Process) -> String {
     line("nearside_announcements_failed", &metrics.announcements_failed.get());
     line("nearside_spare_links", &metrics.spare_links.get());
     line("nearside_servers_left", &metrics.servers_left.get());
+    line("nearside_sentinels", &metrics.sentinels.get());
     line("nearside_feed_lapses", &metrics.feed_lapses.get());
     line("nearside_audits_agreed", &metrics.audits_agreed.get());
     line("nearside_audits_overtaken", &metrics.audits_overtaken.get());

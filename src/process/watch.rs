@@ -35,7 +35,11 @@ pub async fn watch_role(process: Arc<Process>, node: Arc<Node>) {
         if let Some(reached) = reached {
             role.leads_to(reached.is_replica == Some(false));
             if is_better(&node, reached) {
-                leave(&process, &node);
+                leave(
+                    &process,
+                    &node,
+                    "the server takes no writes any more and new connections lead to another",
+                );
             }
         }
         tokio::time::sleep(backoff(ASKED, turns)).await;
@@ -44,23 +48,19 @@ pub async fn watch_role(process: Arc<Process>, node: Arc<Node>) {
 }
 
 /// Whether it is worth while to leave what the links are on for this. Where it does not say, it may be.
-fn is_better(node: &Node, reached: Reached) -> bool {
+pub(super) fn is_better(node: &Node, reached: Reached) -> bool {
     let present = node.feed_up.borrow().and_then(|up| up.server);
     let same = present.is_some() && present == reached.server;
     !same && reached.is_replica != Some(true)
 }
 
-fn leave(process: &Process, node: &Node) {
+/// All links and the feed leave where they are, for `why`: new connections lead elsewhere already.
+pub(super) fn leave(process: &Process, node: &Node, why: &str) {
     // First no link fills any more that is not of the new era, then what was filled is void, and what is under way with it.
     node.role.leave();
     process.cache.coverages().end(&node.feed, process.now());
     process.metrics.servers_left.inc();
     if let Some(untold) = process.metrics.servers_left_told.now() {
-        let upstream = &node.upstream.address;
-        warn!(
-            %upstream,
-            untold,
-            "the server takes no writes any more and new connections lead to another: all links and the feed go there"
-        );
+        warn!(upstream = %node.upstream.address, untold, "{why}: all links and the feed go there");
     }
 }

@@ -84,10 +84,13 @@ impl Router {
             drop(unused);
             self.trying.borrow_mut().be_replaced();
             self.fresh.borrow_mut().be_replaced();
-            // One that is down connects anew as it is.
-            let is_left = |link: &crate::pending::Link| link.client().is_of_old() && !link.is_down();
-            for (_, _, link) in self.shared_links().into_iter().filter(|(_, _, link)| is_left(link)) {
-                self.leave_link(link.client().id);
+            for (_, _, link) in self.shared_links().into_iter().filter(|(to, ..)| *to == node.id) {
+                match link.is_down() {
+                    // It connects anew as it is, and now, for there is somewhere to go.
+                    true => link.reconnect_now(),
+                    false if link.client().is_of_old() => self.leave_link(link.client().id),
+                    false => {}
+                }
             }
         }
     }

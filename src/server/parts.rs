@@ -9,16 +9,38 @@ use tokio::sync::watch;
 use super::password::Source;
 use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Place};
 use crate::feed::{Feed, Hooks, Told};
-use crate::io::Dial;
+use crate::io::{Address, Dial};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking, TrackingForm};
 use crate::process::{
     FeedUp, Inbox, Message, Node, Password, Process, Registrar, Reports, Settings, Ticket, micros,
 };
 use crate::resp::framer::Limits;
-use crate::upstream::{self, Credentials, Ours, ServerId};
+use crate::upstream::{self, Asking, Credentials, Elected, Location, Login, Ours, ServerId};
+
+/// Where the upstream is, or will be once sentinels have said it.
+fn location(upstream: &config::Upstream) -> Location {
+    match &upstream.place {
+        Place::Server(address) => address.clone().into(),
+        Place::Sentinels(sentinels) => Location::Elected(Elected::new(&*sentinels.service)),
+    }
+}
+
+/// How the sentinels are asked, and which; `None` if there are none.
+pub(super) fn sentinels(config: &Config) -> Option<(Asking, Vec<Address>)> {
+    let Place::Sentinels(sentinels) = &config.upstream.place else { return None };
+    let user = config.sentinel_username.as_ref().map(|user| user.as_bytes().to_vec());
+    let password = config.sentinel_password.as_ref().map(|password| password.expose().as_bytes().to_vec());
+    let asking = Asking {
+        service: sentinels.service.clone(),
+        login: password.map(|password| Login { user, password }),
+        patience: config.connect_timeout,
+        dial: Dial::default(),
+    };
+    Some((asking, sentinels.addresses.clone()))
+}
 
 /// Nearside's own login, whose password may be still to come.
 fn own(config: &Config) -> Credentials {
@@ -32,15 +54,17 @@ fn own(config: &Config) -> Credentials {
 
 /// `files` is how many file descriptors a connection of a client's own may bring the process to.
 pub(super) fn settings(config: &Config, files: usize) -> Settings {
+    let own = own(config);
     Settings {
         upstream: upstream::Settings {
-            address: config.upstream.address.clone(),
+            address: location(&config.upstream),
+            own: own.clone(),
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
             ours: Ours::default(),
             dial: Dial::default().within(Some(files)),
         },
-        own: own(config),
+        own,
         db: config.upstream.db,
         password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
         limits: Limits { max_request: config.max_request, ..Limits::default() },

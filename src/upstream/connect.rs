@@ -7,8 +7,11 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::credentials::{Login, Password, Who};
+use super::credentials::{Credentials, Login, Password, Who};
+use super::location::{Location, Moves};
 use super::ours::{Ours, Own};
+use super::role::{is_replica_by_info, is_replica_by_role};
+use super::said::Said;
 use crate::io::Dial;
 use crate::io::{Address, Stream};
 use crate::resp::decode::decode;
@@ -26,7 +29,9 @@ pub struct Identity {
 /// How a link is reached and what it waits for.
 #[derive(Clone)]
 pub struct Settings {
-    pub address: Address,
+    pub address: Location,
+    /// As whom a server that sentinels have named is asked whether it is a master: clients' users need not have that right.
+    pub own: Credentials,
     pub connect_timeout: Duration,
     /// How long a reply may be in coming; zero is for ever.
     pub reply_timeout: Duration,
@@ -81,55 +86,76 @@ pub(super) struct Connected {
     pub(super) own: Own,
     /// The number of the password that it has said, if it speaks for nearside itself.
     pub(super) said: u64,
+    /// Tells when it leads to where the upstream is no more.
+    pub(super) moves: Moves,
 }
 
-/// Opens a connection and gives it its identity, within `connect_timeout`.
+/// Opens a connection and gives it its identity, within `connect_timeout`. Where sentinels say where to connect, what is
+/// reached there is a master by its own word.
 pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connected, ConnectError> {
     let timeout = settings.connect_timeout;
-    let handshake = async {
-        match &identity.who {
-            Who::Client(login) => open(settings, identity, Some(login), 0).await,
-            Who::Own(own) => {
-                let newest = own.first().await.map_err(|why| {
-                    ConnectError::Io(format!("nearside has no password to log in with: {why}").into())
-                })?;
-                let Some(newest) = newest else { return open(settings, identity, None, 0).await };
-                let say = async |password: &Password| {
-                    let (login, number) = (own.login(password), password.number);
-                    open(settings, identity, Some(&login), number).await
-                };
-                match say(&newest).await {
-                    Err(ConnectError::Refused(said)) if is_about_password(&said) => {
-                        own.doubt();
-                        // It may have been told to nearside before it was to the server.
-                        let Some(before) = newest.before() else { return Err(ConnectError::Refused(said)) };
-                        say(&before).await.map_err(|_| ConnectError::Refused(said))
-                    }
-                    opened => opened.inspect(|_| own.taken(newest.number)),
-                }
-            }
-        }
+    let connecting = async {
+        let (address, mut moves) =
+            settings.address.now().await.map_err(|why| ConnectError::Io(why.into()))?;
+        let opened = tokio::select! {
+            opened = open_as(&address, settings, identity) => opened,
+            () = moves.next() => Err(ConnectError::Io(Moves::CAUSE.into())),
+        };
+        opened.map(|(stream, own, said)| Connected { stream, own, said, moves })
     };
-    match tokio::time::timeout(timeout, handshake).await {
-        Ok(result) => result,
-        Err(_) => {
-            let waited = humantime::format_duration(timeout);
-            Err(ConnectError::Io(format!("no answer within {waited} (connect-timeout)").into()))
+    let connected = tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| {
+        let waited = humantime::format_duration(timeout);
+        Err(ConnectError::Io(format!("no answer within {waited} (connect-timeout)").into()))
+    });
+    if let (Err(ConnectError::Io(_)), Some(elected)) = (&connected, settings.address.elected()) {
+        elected.doubt();
+    }
+    connected
+}
+
+/// Opens a connection there that speaks for this identity, with the newest password if it is nearside's own; gives the
+/// number of that.
+async fn open_as(
+    address: &Address,
+    settings: &Settings,
+    identity: &Identity,
+) -> Result<(Stream, Own, u64), ConnectError> {
+    let open = async |login: Option<&Login>, number| {
+        let (stream, own) = shake_hands(address, settings, identity, login).await?;
+        Ok((stream, own, number))
+    };
+    let own = match &identity.who {
+        Who::Client(login) => return open(Some(login), 0).await,
+        Who::Own(own) => own,
+    };
+    let newest = own
+        .first()
+        .await
+        .map_err(|why| ConnectError::Io(format!("nearside has no password to log in with: {why}").into()))?;
+    let Some(newest) = newest else { return open(None, 0).await };
+    let say = async |password: &Password| open(Some(&own.login(password)), password.number).await;
+    match say(&newest).await {
+        Err(ConnectError::Refused(said)) if is_about_password(&said) => {
+            own.doubt();
+            // It may have been told to nearside before it was to the server.
+            let Some(before) = newest.before() else { return Err(ConnectError::Refused(said)) };
+            say(&before).await.map_err(|_| ConnectError::Refused(said))
         }
+        opened => opened.inspect(|_| own.taken(newest.number)),
     }
 }
 
-/// Opens a connection that logs in so, if at all, with the password of this number.
-async fn open(
+/// Opens a connection that logs in so, if at all.
+async fn shake_hands(
+    address: &Address,
     settings: &Settings,
     identity: &Identity,
     login: Option<&Login>,
-    said: u64,
-) -> Result<Connected, ConnectError> {
-    let mut stream = settings.dial.open(&settings.address, settings.connect_timeout).await?;
+) -> Result<(Stream, Own), ConnectError> {
+    let mut stream = settings.dial.open(address, settings.connect_timeout).await?;
     let mut own = settings.ours.note(stream.local_address());
     let mut out = BytesMut::new();
-    let steps = greet(&mut out, identity, login);
+    let steps = greet(&mut out, settings, identity, login);
     // It may have closed the connection already, and have said why.
     let written = stream.write_all(&out).await;
     let id = match (written, read_steps(&mut stream, &steps).await) {
@@ -137,12 +163,54 @@ async fn open(
         (_, read) => read?,
     };
     id.into_iter().for_each(|id| own.is_called(id));
-    Ok(Connected { stream, own, said })
+    Ok((stream, own))
 }
 
 /// Whether a refusal says that the password is wrong. Before Redis 6 it had no code of its own.
 fn is_about_password(said: &[u8]) -> bool {
     said.starts_with(b"-WRONGPASS") || said.starts_with(b"-ERR invalid password")
+}
+
+/// What the answer to a step of the handshake is for.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Without it the connection is useless.
+    Needed,
+    Wanted,
+    /// Whether it is a master: by `ROLE`, and by `INFO` behind it.
+    Role,
+    Replication,
+}
+
+/// Writes the handshake.
+fn greet(out: &mut BytesMut, settings: &Settings, identity: &Identity, login: Option<&Login>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let asks = settings.address.elected().is_some();
+    let is_own = matches!(identity.who, Who::Own(_));
+    if asks && !is_own {
+        // What it must be is asked with the rights of nearside's own login, and then it becomes another's.
+        let own = settings.own.newest().map(|newest| settings.own.login(&newest));
+        own.iter().for_each(|own| log_in(out, own, &mut steps, Step::Wanted));
+        ask_role(out, &mut steps);
+    }
+    login.iter().for_each(|login| log_in(out, login, &mut steps, Step::Needed));
+    if asks && is_own {
+        ask_role(out, &mut steps);
+    }
+    if identity.protocol == Protocol::Resp3 {
+        encode::command(out, &[b"HELLO", b"3"]);
+        steps.push(Step::Needed);
+    }
+    if identity.db != 0 {
+        encode::command(out, &[b"SELECT", identity.db.to_string().as_bytes()]);
+        steps.push(Step::Needed);
+    }
+    // So that `CLIENT LIST` upstream tells whose connection it is; a server or an ACL may not allow it.
+    encode::command(out, &[b"CLIENT", b"SETNAME", b"nearside"]);
+    steps.push(Step::Wanted);
+    encode::command(out, &[b"CLIENT", b"ID"]);
+    steps.push(Step::Wanted);
+    steps
 }
 
 /// Writes the request that logs in.
@@ -153,40 +221,29 @@ pub(super) fn encode_login(out: &mut BytesMut, login: &Login) {
     }
 }
 
-/// Writes the handshake; for each step, whether the connection is useless without it.
-fn greet(out: &mut BytesMut, identity: &Identity, login: Option<&Login>) -> Vec<bool> {
-    let mut steps = Vec::new();
-    if let Some(login) = login {
-        encode_login(out, login);
-        steps.push(true);
-    }
-    if identity.protocol == Protocol::Resp3 {
-        encode::command(out, &[b"HELLO", b"3"]);
-        steps.push(true);
-    }
-    if identity.db != 0 {
-        encode::command(out, &[b"SELECT", identity.db.to_string().as_bytes()]);
-        steps.push(true);
-    }
-    // So that `CLIENT LIST` upstream tells whose connection it is; a server or an ACL may not allow it.
-    encode::command(out, &[b"CLIENT", b"SETNAME", b"nearside"]);
-    steps.push(false);
-    encode::command(out, &[b"CLIENT", b"ID"]);
-    steps.push(false);
-    steps
+fn log_in(out: &mut BytesMut, login: &Login, steps: &mut Vec<Step>, step: Step) {
+    encode_login(out, login);
+    steps.push(step);
+}
+
+fn ask_role(out: &mut BytesMut, steps: &mut Vec<Step>) {
+    encode::command(out, &[b"ROLE"]);
+    encode::command(out, &[b"INFO", b"replication"]);
+    steps.extend([Step::Role, Step::Replication]);
 }
 
 /// What a server says to whoever comes, before it closes the connection.
 const TURNED_AWAY: [&[u8]; 2] = [b"-ERR max number of clients", b"-DENIED"];
 
 /// Gives the connection's id, which the last step asks for, if the upstream told it.
-async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, ConnectError> {
+async fn read_steps(stream: &mut Stream, steps: &[Step]) -> Result<Option<i64>, ConnectError> {
     let mut scanner = ReplyScanner::new();
     let mut buf = BytesMut::with_capacity(4096);
     let mut reply = Vec::new();
     // The last error that was let pass.
     let mut said = None;
-    for &required in steps {
+    let mut is_replica = None;
+    for &step in steps {
         reply.clear();
         let kind = match read_reply(stream, &mut scanner, &mut buf, &mut reply).await {
             Ok(kind) => kind,
@@ -201,13 +258,38 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
             if TURNED_AWAY.iter().any(|words| reply.starts_with(words)) {
                 return Err(ConnectError::turned_away(&reply));
             }
-            if required {
+            if matches!(step, Step::Needed) {
                 return Err(ConnectError::Refused(reply.as_slice().into()));
             }
             said = Some(reply.clone());
         }
+        match step {
+            Step::Role => is_replica = is_replica_by_role(&reply),
+            Step::Replication => {
+                is_replica = is_replica.or_else(|| is_replica_by_info(&reply));
+                check_role(is_replica, kind, &reply)?;
+            }
+            Step::Needed | Step::Wanted => {}
+        }
     }
     Ok(decode(&reply, 0).ok().and_then(|id| id.as_int()))
+}
+
+/// Whether the server is one that was looked for. `kind` and `reply` are what it has said last. While a script holds it up
+/// it does not say; then it answers nothing else either, but what ends the script.
+fn check_role(is_replica: Option<bool>, kind: Kind, reply: &[u8]) -> Result<(), ConnectError> {
+    match is_replica {
+        Some(false) => Ok(()),
+        Some(true) => Err(ConnectError::Io("it is a replica now; asking the sentinels".into())),
+        None if Said::of(kind, reply) == Said::NotNow => Ok(()),
+        None => {
+            let said = words(reply);
+            let text = format!(
+                "it does not say whether it is a master ({said}); let the user of the upstream URL say ROLE or INFO"
+            );
+            Err(ConnectError::Io(text.into()))
+        }
+    }
 }
 
 /// Why a reply could not be read.
@@ -216,7 +298,7 @@ pub(super) enum Unread {
     Garbage(Rc<str>),
 }
 
-/// Reads one reply; what came behind it stays in `buf`.
+/// Reads one reply; what came behind it stays in `buf`. One that is not waited for to its end goes on where it was.
 pub(super) async fn read_reply(
     stream: &mut Stream,
     scanner: &mut ReplyScanner,

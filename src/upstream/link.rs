@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Connected, Identity, Settings, connect};
+use super::location::Moves;
 use super::reader::{Reader, closed};
 use super::state::{Epoch, Expected, Inner, Phase, Queued, Renewal, State, wake};
-use crate::io::Outgoing;
+use crate::io::{Outgoing, Stream};
 
 /// Whether a connection of this identity can be made now.
 pub async fn can_connect(settings: &Settings, identity: &Identity) -> bool {
@@ -145,7 +146,12 @@ impl<C: ReplyHandler> Link<C> {
             let _fall = Fall(weak.clone());
             let connecting = connect(&settings, &identity);
             let cause = match current.or_over(connecting).await {
-                Some(Ok(connected)) => run(connected, &weak, &current).await,
+                Some(Ok(Connected { stream, own, said, mut moves })) => tokio::select! {
+                    // What the upstream has moved away from is read no further.
+                    biased;
+                    () = moves.next() => Some(ConnectError::Io(Moves::CAUSE.into())),
+                    cause = run(stream, (own.id(), said), &weak, &current) => cause,
+                },
                 Some(Err(cause)) => Some(cause),
                 None => None,
             };
@@ -325,9 +331,11 @@ impl Current {
     }
 }
 
-/// Serves one connection until it is lost; says why, or `None` if it was closed from our side.
+/// Serves one connection, which the upstream calls `id` and which has said the password of number `said`, until it is lost;
+/// says why, or `None` if it was closed from our side.
 async fn run<C: ReplyHandler>(
-    Connected { mut stream, own, said }: Connected,
+    mut stream: Stream,
+    (id, said): (Option<i64>, u64),
     weak: &Weak<Inner<C>>,
     current: &Current,
 ) -> Option<ConnectError> {
@@ -341,7 +349,7 @@ async fn run<C: ReplyHandler>(
         state.since = Instant::now();
         std::mem::take(&mut state.waiting)
     };
-    inner.client.up(own.id());
+    inner.client.up(id);
     inner.tell_front();
     waiting.into_iter().for_each(Waker::wake);
     drop(inner);

@@ -2,6 +2,7 @@
 
 use super::connect::{Identity, Settings};
 use super::probe::Probe;
+use super::role::is_replica_by_info;
 use super::server_id::ServerId;
 
 /// What is reached, as far as it says.
@@ -20,10 +21,7 @@ impl Reached {
     }
 
     fn of(reply: &[u8]) -> Self {
-        const ROLE: &[u8] = b"role:";
-        let role = memchr::memmem::find(reply, ROLE).map(|at| &reply[at + ROLE.len()..]);
-        let is_replica = role.map(|role| !role.starts_with(b"master"));
-        Self { server: ServerId::of(reply), is_replica }
+        Self { server: ServerId::of(reply), is_replica: is_replica_by_info(reply) }
     }
 }
 

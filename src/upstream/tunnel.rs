@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 
 use super::connect::{ConnectError, Connected, Identity, Settings, connect};
+use super::location::Moves;
 use super::ours::Own;
 use crate::io::Stream;
 use crate::resp::scanner::{ReplyScanner, Scan};
@@ -27,13 +28,14 @@ const LAST: Duration = Duration::from_secs(1);
 pub struct Tunnel {
     stream: Stream,
     own: Own,
+    moves: Moves,
 }
 
 impl Tunnel {
     /// Opens a connection with this identity.
     pub async fn open(settings: &Settings, identity: &Identity) -> Result<Self, ConnectError> {
-        let Connected { stream, own, .. } = connect(settings, identity).await?;
-        Ok(Self { stream, own })
+        let Connected { stream, own, moves, .. } = connect(settings, identity).await?;
+        Ok(Self { stream, own, moves })
     }
 
     /// What the upstream calls the connection, if it told.
@@ -93,9 +95,9 @@ impl Tunnel {
         }
     }
 
-    /// Passes on what both sides say until one of them ends.
+    /// Passes on what both sides say until one of them ends, or the upstream moves.
     pub async fn join(self, client: &mut Stream, first: &[u8], ahead: &[u8]) -> io::Result<()> {
-        let Self { mut stream, own: _own } = self;
+        let Self { mut stream, own: _own, mut moves } = self;
         stream.write_all(ahead).await?;
         client.write_all(first).await?;
         let (mut from_client, mut to_client) = split(client);
@@ -103,6 +105,7 @@ impl Tunnel {
         tokio::select! {
             copied = copy(&mut from_client, &mut to_server) => copied.map(drop),
             copied = copy(&mut from_server, &mut to_client) => copied.map(drop),
+            () = moves.next() => Err(io::Error::other(Moves::CAUSE)),
         }
     }
 }

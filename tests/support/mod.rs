@@ -7,6 +7,7 @@ pub mod program;
 pub mod python;
 pub mod relay;
 pub mod scripted;
+pub mod sentinel;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
@@ -38,18 +39,35 @@ impl Program {
         command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_nearside")]);
         command.args(["--listen", &port.to_string(), "--admin", &admin.to_string()]);
         command.args(["--upstream", &format!("redis://127.0.0.1:{upstream}")]).args(more);
-        let mut program = Self::spawn(command, port, admin);
+        let mut program = Self::spawn(&mut command, port, admin);
+        program.wait_for("ready for clients");
+        program
+    }
+
+    /// Where names are resolved by this file alone, in the place of `/etc/hosts`. It may be written anew at any time.
+    pub fn start_with_hosts(hosts: &Path, upstream: &str, more: &[&str]) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let switch = hosts.with_extension("switch");
+        std::fs::write(&switch, "hosts: files\n").unwrap();
+        // In a name space for mounts of its own, which goes with it.
+        let script = "mount --bind \"$1\" /etc/hosts && mount --bind \"$2\" /etc/nsswitch.conf && shift 2 && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        // Who is not root becomes it in a name space for users.
+        let flags = if rustix::process::getuid().is_root() { "-m" } else { "-rm" };
+        command.args([flags, "sh", "-c", script, "sh"]).args([hosts, &switch]);
+        command.arg(env!("CARGO_BIN_EXE_nearside"));
+        command.args(["--listen", &port.to_string(), "--admin", &admin.to_string(), "--upstream", upstream]);
+        let mut program = Self::spawn(command.args(more), port, admin);
+        // If it may not, that is what is logged.
         program.wait_for("ready for clients");
         program
     }
 
     pub fn run(arguments: &[&str], port: u16, admin: u16) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nearside"));
-        command.args(arguments);
-        Self::spawn(command, port, admin)
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_nearside")).args(arguments), port, admin)
     }
 
-    fn spawn(mut command: Command, port: u16, admin: u16) -> Self {
+    fn spawn(command: &mut Command, port: u16, admin: u16) -> Self {
         for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("NEARSIDE_")) {
             command.env_remove(name);
         }
@@ -70,6 +88,18 @@ impl Program {
                 Err(_) => panic!("{text:?} is not logged: {}", self.seen),
             }
         }
+    }
+
+    /// All that is logged so far.
+    pub fn logged(&mut self) -> &str {
+        self.seen.extend(self.log.try_iter().map(|line| line + "\n"));
+        &self.seen
+    }
+
+    /// One number of `NEARSIDE STATS`, 0 if it is not there.
+    pub fn stat(&self, name: &str) -> i64 {
+        let (stats, prefix) = (self.connect().text("NEARSIDE STATS"), format!("nearside_{name}:"));
+        stats.lines().find_map(|line| line.strip_prefix(&prefix)?.trim().parse().ok()).unwrap_or(0)
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

@@ -11,6 +11,7 @@ use crate::io::Address;
 use crate::pending::{CacheLease, Fill, MgetAssembly, Missing, Part, Window};
 use crate::process::Ticket;
 use crate::reply::{ReplyQueue, ReplySlot};
+use crate::upstream::Location;
 use crate::upstream::PING;
 
 /// So late that what is at the front for so long is stuck.
@@ -166,7 +167,9 @@ fn where_no_connection_is_to_be_had_all_wait_behind_what_is_stuck() {
         assert!(router.spares.borrow().is_empty());
         up(&first).await;
         ask(&first, false);
-        let Address::Unix(path) = &router.process.first_node().upstream.address else { panic!("a socket") };
+        let node = router.process.first_node();
+        let Location::Fixed(address) = &node.upstream.address else { panic!("one place") };
+        let Address::Unix(path) = &**address else { panic!("a socket") };
         std::fs::remove_file(path).unwrap();
         assert!(router.route(&key, false, LATE).is_none(), "the spare one connects");
         let spare = router.spares.borrow()[0].link.clone();
