@@ -47,7 +47,9 @@ impl Mute {
             }
         });
         let address = Address::Unix(path);
-        let settings = upstream::Settings { address, reply_timeout: Duration::ZERO, ..nowhere() };
+        // However busy the machine is.
+        let (connect_timeout, reply_timeout) = (60 * SECOND, Duration::ZERO);
+        let settings = upstream::Settings { address, connect_timeout, reply_timeout, ..nowhere() };
         Self { _directory: directory, settings }
     }
 }
