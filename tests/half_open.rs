@@ -127,7 +127,8 @@ fn what_is_in_flight_on_a_dead_link_fails_when_it_is_given_up_tracked_or_not() {
         let said = String::from_utf8(reader.reply()).unwrap();
         relay.swallow_on_others(false);
         println!("{tracking:?}: {:?}", died.elapsed());
-        assert!(said.contains("gives no answer"), "{said}");
+        // Where this test was held up before it asked, the link was given up by then, and the next is as dead.
+        assert!(said.contains("gives no answer") || said.contains("connect-timeout"), "{said}");
         assert!(died.elapsed() < 4 * BOUND, "not after upstream-timeout: {:?}", died.elapsed());
         waiting.reply();
         eventually("it goes on", || reader.text("STRLEN users/1") == ":1\r\n");

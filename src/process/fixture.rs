@@ -48,8 +48,10 @@ impl Mute {
             }
         });
         let address = Address::Unix(path);
+        // However busy the machine is.
+        let (connect_timeout, reply_timeout) = (60 * SECOND, Duration::ZERO);
         let settings =
-            upstream::Settings { address: address.into(), reply_timeout: Duration::ZERO, ..nowhere() };
+            upstream::Settings { address: address.into(), connect_timeout, reply_timeout, ..nowhere() };
         Self { _directory: directory, settings }
     }
 }

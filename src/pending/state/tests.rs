@@ -126,3 +126,11 @@ fn a_transaction_leaves_what_its_accepted_commands_leave() {
     let (_, _, open) = exec(&reply[..12], At { kind: Kind::Aggregate, first: true, last: false });
     assert_eq!(open, 1);
 }
+
+#[test]
+fn all_that_may_stand_on_a_connection_has_a_bit_of_its_own() {
+    let all =
+        [WATCH, TRACKING, NO_EVICT, NO_TOUCH, IMPORT, MAINTENANCE, READONLY, DEBUG, REPLICA, OTHER, WORN];
+    assert!(all.iter().all(|flag| flag.count_ones() == 1));
+    assert_eq!(all.iter().fold(0, |sum, flag| sum | flag).count_ones(), all.len() as u32);
+}

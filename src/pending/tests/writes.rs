@@ -190,3 +190,24 @@ fn a_session_with_a_connection_of_its_own_is_woken_when_all_of_a_write_is_answer
     assert!(!woken.was(), "one is to come");
     assert!(answer(&link, pending, b":0\r\n").is_none() && woken.was());
 }
+
+#[test]
+fn a_write_whose_reply_nobody_wants_may_have_done_anything() {
+    let (link, _above) = a_link();
+    let pending = Pending::Write(Box::new(Write::unwanted()));
+    assert!(answer(&link, pending, b"+OK\r\n").is_none());
+    assert!(link.process.cache.barrier_to_look_behind() > 0);
+}
+
+/// There may be no transaction in which it could be queued.
+#[test]
+fn what_was_to_be_queued_and_is_carried_out_leaves_what_it_does() {
+    for (reply, done) in [(&b"+QUEUED\r\n"[..], false), (b"+OK\r\n", true)] {
+        let (link, _above) = a_link();
+        let (queue, state) = (Rc::new(ReplyQueue::new(1000)), Rc::new(State::default()));
+        let leaves = Leaves::one(&state, Effect::Set(READONLY));
+        let queued = Write::queued(slot(&queue), Some(Barrier::Keys), Some(leaves));
+        assert!(answer(&link, Pending::Write(Box::new(queued)), reply).is_none());
+        assert_eq!((link.process.cache.barrier() > 0, state.is_clean()), (done, !done));
+    }
+}
