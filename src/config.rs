@@ -17,6 +17,7 @@ mod namespace;
 mod password;
 mod settings;
 mod text;
+mod tls;
 mod value;
 
 pub use crate::io::Address;

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod parts;
 mod rights;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ use accept::{Door, Listener};
 use alarm::Alarm;
 use files::{Room, Spare};
 use rights::Rights;
+use tls::Tls;
 
 /// How far the shutdown has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +68,8 @@ impl Shutdown {
         (sender, Self(Source::Hand(receiver)))
     }
 
-    /// Drives `stop` until the process ends.
-    async fn follow(self, stop: &watch::Sender<Stop>) -> std::io::Result<()> {
+    /// Drives `stop` until the process ends, and says on `reread` when files are to be read again at once.
+    async fn follow(self, stop: &watch::Sender<Stop>, reread: &watch::Sender<()>) -> std::io::Result<()> {
         match self.0 {
             Source::Signals => {
                 use tokio::signal::unix::{SignalKind, signal};
@@ -80,7 +82,8 @@ impl Shutdown {
                         _ = term.recv() => {}
                         _ = int.recv() => {}
                         _ = hangup.recv() => {
-                            info!("SIGHUP changes nothing: settings and files are read at the start alone");
+                            info!("SIGHUP: files are read again; settings are as they were at the start");
+                            reread.send_replace(());
                             continue;
                         }
                     }
@@ -109,6 +112,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     admin: Option<std::net::TcpListener>,
     room: Room,
+    tls: Tls,
 }
 
 impl Server {
@@ -145,11 +149,12 @@ impl Server {
         topology: impl FnOnce(&Settings, &Cache<Ticket>) -> Option<Topology>,
     ) -> Result<Server, ServerError> {
         config.warnings().iter().for_each(|warning| warn!("{warning}"));
+        let tls = Tls::of(&config)?;
         let room = files::make_room(config.max_clients, config.workers)?;
         let mut listeners = Vec::new();
         let rights = Rights { mode: config.unix_socket_mode, group: config.unix_socket_group.clone() };
         for listen in &config.listen {
-            listeners.push(Listener::bind(listen, &rights)?);
+            listeners.push(Listener::bind(listen, &rights, &tls)?);
         }
         let admin = match &config.admin {
             Some(at) => Some(accept::bind_tcp(at).map_err(|cause| {
@@ -159,11 +164,11 @@ impl Server {
             None => None,
         };
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
-        let settings = parts::settings(&config, room.files);
+        let settings = parts::settings(&config, room.files, tls.outward.clone());
         let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
         let process = Process::new(topology, settings, cache, parts::namespaces(&config));
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
-        Ok(Server { config, process, listeners, admin, room })
+        Ok(Server { config, process, listeners, admin, room, tls })
     }
 
     /// Where clients can connect by TCP.
@@ -190,8 +195,10 @@ impl Server {
         let (process, timeout) = (self.process.clone(), self.config.drain_timeout);
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
-        let running = self.start(&stop, &alarm)?;
-        let follow = shutdown.follow(&stop);
+        // Whoever reads files again subscribes.
+        let reread = watch::Sender::new(());
+        let running = self.start(&stop, &reread, &alarm)?;
+        let follow = shutdown.follow(&stop, &reread);
         tokio::pin!(follow);
         let drain = async {
             let _ = stopped.wait_for(|stop| *stop >= Stop::Drain).await;
@@ -225,8 +232,13 @@ impl Server {
     }
 
     /// Starts all parts; the last are those that let clients in.
-    fn start(self, stop: &watch::Sender<Stop>, alarm: &Alarm) -> Result<Running, ServerError> {
-        let Server { config, process, listeners, admin, room } = self;
+    fn start(
+        self,
+        stop: &watch::Sender<Stop>,
+        reread: &watch::Sender<()>,
+        alarm: &Alarm,
+    ) -> Result<Running, ServerError> {
+        let Server { config, process, listeners, admin, room, tls } = self;
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
                 let audits = config.audit.filter(|_| i == 0);
@@ -241,6 +253,9 @@ impl Server {
             tasks.push(alarm.spawn("the watch of the upstream's role", watch));
         }
         tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
+        if let Some(renewal) = tls.renewal(&process, reread.subscribe()) {
+            tasks.push(alarm.spawn("the watch of the files for TLS", renewal));
+        }
         let draining = Arc::new(AtomicBool::new(false));
         if let Some(admin) = admin {
             tasks.push(admin::serve(admin, process.clone(), draining.clone(), room.admin)?);
@@ -253,8 +268,8 @@ impl Server {
             .into_iter()
             .map(|listener| {
                 let (process, workers) = (process.clone(), inboxes.clone());
-                let (keepalive, spare) = (config.tcp_keepalive, Spare::new());
-                listener.accept(Door { process, workers, room, keepalive, spare }, alarm)
+                let (keepalive, spare, plain) = (config.tcp_keepalive, Spare::new(), !listener.is_secure());
+                listener.accept(Door { process, workers, room, keepalive, plain, spare }, alarm)
             })
             .collect::<Result<_, _>>()?;
         Ok(Running { workers, accepting, tasks, draining })

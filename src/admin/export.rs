@@ -51,7 +51,7 @@ impl Collector for Snapshot {
         for Metric { name, help, unit, value } in &self.0 {
             let kind = match value {
                 Value::Counter(_) | Value::Counters(..) => MetricType::Counter,
-                Value::Gauge(_) => MetricType::Gauge,
+                Value::Gauge(_) | Value::Gauges(..) => MetricType::Gauge,
                 Value::Histograms(..) => MetricType::Histogram,
             };
             let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
@@ -61,6 +61,11 @@ impl Collector for Snapshot {
                 Value::Counters(label, values) => {
                     for (is, value) in values {
                         ConstCounter::new(*value).encode(metric.encode_family(&[(*label, *is)])?)?;
+                    }
+                }
+                Value::Gauges(label, values) => {
+                    for (is, value) in values {
+                        ConstGauge::new(*value).encode(metric.encode_family(&[(*label, *is)])?)?;
                     }
                 }
                 Value::Histograms(label, values) => {

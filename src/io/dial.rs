@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::stream::{Address, Stream};
+use super::tls::Connector;
 
 /// After so long another address is tried too, as RFC 8305 has it; or sooner, so that all get their turn in time.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -35,6 +36,8 @@ pub struct Dial {
     worked: Arc<Mutex<Option<SocketAddr>>>,
     /// File descriptors from this number on are not for these connections; `None` is all are.
     files: Option<usize>,
+    /// How they are secured.
+    tls: Option<Arc<Connector>>,
 }
 
 impl Dial {
@@ -43,9 +46,29 @@ impl Dial {
         Self { files, ..self }
     }
 
+    /// This, with connections by TCP [secured](Self::secure), if they are to be.
+    pub fn over(self, tls: Option<Arc<Connector>>) -> Self {
+        Self { tls, ..self }
+    }
+
     /// For another address: it knows nothing yet of what worked.
     pub fn another(&self) -> Self {
-        Self { worked: Arc::default(), files: self.files }
+        Self { worked: Arc::default(), ..self.clone() }
+    }
+
+    /// Whether connections are to be secured.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Makes a connection that was opened to this address secure, if it is to be: the server is the one of that name.
+    pub async fn secure(&self, stream: Stream, address: &Address) -> io::Result<Stream> {
+        match (&self.tls, stream, address) {
+            (Some(tls), Stream::Tcp(stream), Address::Tcp { host, .. }) => {
+                Ok(Stream::Tls(Box::new(tls.connect(stream, host).await?)))
+            }
+            (_, stream, _) => Ok(stream),
+        }
     }
 
     /// Opens a connection, without a handshake; `patience` is how long the caller waits.

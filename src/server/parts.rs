@@ -10,7 +10,7 @@ use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config};
 use crate::feed::{Feed, Hooks, Told};
-use crate::io::Dial;
+use crate::io::{Connector, Dial};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking};
 use crate::process::{FeedUp, Inbox, Message, Node, Password, Process, Settings, Ticket, micros};
@@ -23,15 +23,16 @@ fn login(upstream: &config::Upstream) -> Option<Login> {
     Some(Login { user, password: password.expose().as_bytes().to_vec() })
 }
 
-/// `files` is how many file descriptors a connection of a client's own may bring the process to.
-pub(super) fn settings(config: &Config, files: usize) -> Settings {
+/// `files` is how many file descriptors a connection of a client's own may bring the process to; `tls` secures the
+/// connections to the upstream.
+pub(super) fn settings(config: &Config, files: usize, tls: Option<Arc<Connector>>) -> Settings {
     Settings {
         upstream: upstream::Settings {
             address: config.upstream.address.clone(),
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
             ours: Ours::default(),
-            dial: Dial::default().within(Some(files)),
+            dial: Dial::default().within(Some(files)).over(tls),
         },
         login: login(&config.upstream),
         db: config.upstream.db,

@@ -1,5 +1,6 @@
 //! Reaching the upstream: the handshake that gives a connection its identity.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,8 +9,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::ours::{Ours, Own};
-use crate::io::Dial;
-use crate::io::{Address, Stream};
+use crate::io::{Address, Dial, Stream, begins_tls};
 use crate::resp::decode::decode;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 use crate::resp::{Protocol, encode};
@@ -85,13 +85,21 @@ impl From<io::Error> for ConnectError {
 /// with it stands.
 pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<(Stream, Own), ConnectError> {
     let timeout = settings.connect_timeout;
+    let securing = Cell::new(false);
     let handshake = async {
-        let mut stream = settings.dial.open(&settings.address, timeout).await?;
+        let stream = settings.dial.open(&settings.address, timeout).await?;
+        securing.set(settings.dial.is_secure());
+        let mut stream = settings.dial.secure(stream, &settings.address).await?;
+        securing.set(false);
         let mut own = settings.ours.note(stream.local_address());
         let mut out = BytesMut::new();
         let steps = greet(&mut out, identity);
         // It may have closed the connection already, and have said why.
-        let written = stream.write_all(&out).await;
+        let written = async {
+            stream.write_all(&out).await?;
+            stream.flush().await
+        };
+        let written = written.await;
         let id = match (written, read_steps(&mut stream, &steps).await) {
             (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
             (_, read) => read?,
@@ -103,7 +111,13 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
         Ok(result) => result,
         Err(_) => {
             let waited = humantime::format_duration(timeout);
-            Err(ConnectError::Io(format!("no answer within {waited} (connect-timeout)").into()))
+            Err(ConnectError::Io(match securing.get() {
+                // A Redis without TLS takes the beginning of a handshake for one of a line, and waits for the rest.
+                true => format!(
+                    "no TLS handshake within {waited} (connect-timeout); if the upstream's port has no TLS, write redis://"
+                ),
+                false => format!("no answer within {waited} (connect-timeout)"),
+            }.into()))
         }
     }
 }
@@ -168,6 +182,9 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
     Ok(decode(&reply, 0).ok().and_then(|id| id.as_int()))
 }
 
+/// A server with TLS answers what is no TLS by an alert, or not at all.
+const WANTS_TLS: &str = "the upstream speaks TLS on this port: write rediss:// in the place of redis://";
+
 /// Why a reply could not be read.
 enum Unread {
     Closed(Rc<str>),
@@ -202,6 +219,7 @@ async fn read_reply(
                 reply.extend_from_slice(buf);
                 buf.clear();
             }
+            Err(_) if begins_tls(buf) => return Err(Unread::Garbage(WANTS_TLS.into())),
             Err(garbage) => return Err(Unread::Garbage(format!("not a Redis server: {garbage}").into())),
         }
     }
@@ -212,6 +230,7 @@ pub(super) async fn ask_info(settings: &Settings, identity: &Identity) -> Option
     let (mut stream, _own) = connect(settings, identity).await.ok()?;
     let asked = async {
         stream.write_all(b"*1\r\n$4\r\nINFO\r\n").await.ok()?;
+        stream.flush().await.ok()?;
         let (mut buf, mut reply) = (BytesMut::with_capacity(4096), Vec::new());
         let read = read_reply(&mut stream, &mut ReplyScanner::new(), &mut buf, &mut reply).await;
         read.is_ok().then_some(reply)
