@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -56,6 +57,16 @@ enum Source {
     Hand(watch::Receiver<Stop>),
 }
 
+/// The same, heard from now on.
+enum Orders {
+    /// Which end the process no more by themselves.
+    Signals {
+        end: [Signal; 2],
+        hangup: Signal,
+    },
+    Hand(watch::Receiver<Stop>),
+}
+
 impl Shutdown {
     /// SIGTERM or SIGINT.
     pub fn on_signals() -> Self {
@@ -68,14 +79,23 @@ impl Shutdown {
         (sender, Self(Source::Hand(receiver)))
     }
 
+    /// From now on no signal is missed.
+    fn hear(self) -> std::io::Result<Orders> {
+        Ok(match self.0 {
+            Source::Signals => Orders::Signals {
+                end: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+                hangup: signal(SignalKind::hangup())?,
+            },
+            Source::Hand(receiver) => Orders::Hand(receiver),
+        })
+    }
+}
+
+impl Orders {
     /// Drives `stop` until the process ends, and says on `reread` when files are to be read again at once.
-    async fn follow(self, stop: &watch::Sender<Stop>, reread: &watch::Sender<()>) -> std::io::Result<()> {
-        match self.0 {
-            Source::Signals => {
-                use tokio::signal::unix::{SignalKind, signal};
-                let mut term = signal(SignalKind::terminate())?;
-                let mut int = signal(SignalKind::interrupt())?;
-                let mut hangup = signal(SignalKind::hangup())?;
+    async fn follow(self, stop: &watch::Sender<Stop>, reread: &watch::Sender<()>) {
+        match self {
+            Orders::Signals { end: [mut term, mut int], mut hangup } => {
                 let mut next = Stop::Drain;
                 loop {
                     tokio::select! {
@@ -93,7 +113,7 @@ impl Shutdown {
                     }
                 }
             }
-            Source::Hand(mut receiver) => {
+            Orders::Hand(mut receiver) => {
                 while receiver.changed().await.is_ok() {
                     stop.send_replace(*receiver.borrow_and_update());
                 }
@@ -101,7 +121,6 @@ impl Shutdown {
                 std::future::pending::<()>().await;
             }
         }
-        Ok(())
     }
 }
 
@@ -195,16 +214,17 @@ impl Server {
         let (process, timeout) = (self.process.clone(), self.config.drain_timeout);
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
+        let orders = shutdown.hear()?;
         // Whoever reads files again subscribes.
         let reread = watch::Sender::new(());
         let running = self.start(&stop, &reread, &alarm)?;
-        let follow = shutdown.follow(&stop, &reread);
+        let follow = orders.follow(&stop, &reread);
         tokio::pin!(follow);
         let drain = async {
             let _ = stopped.wait_for(|stop| *stop >= Stop::Drain).await;
         };
         tokio::select! {
-            followed = &mut follow => followed?,
+            () = &mut follow => {}
             () = drain => {}
             part = alarm.rung() => {
                 stop.send_replace(Stop::Now);
@@ -215,7 +235,7 @@ impl Server {
         info!(clients, ?timeout, "stopping: no new clients, finishing what is in flight");
         running.drain();
         let result = tokio::select! {
-            followed = &mut follow => followed.map_err(ServerError::from).and(Err(ServerError::Forced)),
+            () = &mut follow => Err(ServerError::Forced),
             drained = drained(&running.workers, timeout, stop.subscribe()) => drained,
         };
         let left = process.metrics.clients.get();

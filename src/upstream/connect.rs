@@ -94,16 +94,11 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
         let mut own = settings.ours.note(stream.local_address());
         let mut out = BytesMut::new();
         let steps = greet(&mut out, identity);
-        // It may have closed the connection already, and have said why.
-        let written = async {
-            stream.write_all(&out).await?;
-            stream.flush().await
-        };
-        let written = written.await;
-        let id = match (written, read_steps(&mut stream, &steps).await) {
-            (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
-            (_, read) => read?,
-        };
+        // If that fails, the connection is closed already, and what is read says why.
+        if stream.write_all(&out).await.is_ok() {
+            let _ = stream.flush().await;
+        }
+        let id = read_steps(&mut stream, &steps).await?;
         id.into_iter().for_each(|id| own.is_called(id));
         Ok((stream, own))
     };
@@ -111,13 +106,14 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
         Ok(result) => result,
         Err(_) => {
             let waited = humantime::format_duration(timeout);
-            Err(ConnectError::Io(match securing.get() {
+            let within = match securing.get() {
                 // A Redis without TLS takes the beginning of a handshake for one of a line, and waits for the rest.
                 true => format!(
-                    "no TLS handshake within {waited} (connect-timeout); if the upstream's port has no TLS, write redis://"
+                    "TLS handshake within {waited} (connect-timeout); if its port has no TLS, write redis://"
                 ),
-                false => format!("no answer within {waited} (connect-timeout)"),
-            }.into()))
+                false => format!("answer within {waited} (connect-timeout)"),
+            };
+            Err(ConnectError::Io(format!("no {within}").into()))
         }
     }
 }
@@ -157,15 +153,20 @@ async fn read_steps(stream: &mut Stream, steps: &[bool]) -> Result<Option<i64>, 
     let mut buf = BytesMut::with_capacity(4096);
     let mut reply = Vec::new();
     // The last error that was let pass.
-    let mut said = None;
-    for &required in steps {
+    let mut said: Option<Vec<u8>> = None;
+    for (at, &required) in steps.iter().enumerate() {
         reply.clear();
         let kind = match read_reply(stream, &mut scanner, &mut buf, &mut reply).await {
             Ok(kind) => kind,
             Err(Unread::Closed(closed)) => {
-                return Err(
-                    said.map_or(ConnectError::Io(closed), |said: Vec<u8>| ConnectError::turned_away(&said))
-                );
+                return Err(match said {
+                    Some(said) => ConnectError::turned_away(&said),
+                    // A server with TLS does so to who begins without.
+                    None if at == 0 && matches!(stream, Stream::Tcp(_)) => ConnectError::Io(
+                        format!("{closed}; if its port is one for TLS, write rediss://").into(),
+                    ),
+                    None => ConnectError::Io(closed),
+                });
             }
             Err(Unread::Garbage(garbage)) => return Err(ConnectError::Io(garbage)),
         };

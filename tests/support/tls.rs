@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nearside::config::{Config, HostPort, Listen, Upstream};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -39,7 +41,12 @@ pub enum Age {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::called("nearside's test CA")
+    }
+
+    pub fn called(ca: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = called(ca);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().unwrap();
@@ -68,6 +75,8 @@ impl Authority {
         let day = Duration::from_secs(24 * 3600);
         let now = SystemTime::now();
         let until = if age == Age::Expired { now - day } else { now + day };
+        // With its issuer's name it would look as if it had signed itself.
+        params.distinguished_name = called(of);
         params.not_before = (now - 10 * day).into();
         params.not_after = until.into();
         let key = KeyPair::generate().unwrap();
@@ -78,6 +87,12 @@ impl Authority {
         std::fs::write(&identity.key, key.serialize_pem()).unwrap();
         identity
     }
+}
+
+fn called(name: &str) -> DistinguishedName {
+    let mut called = DistinguishedName::new();
+    called.push(DnType::CommonName, name);
+    called
 }
 
 /// A redis-server with a TLS port beside its plain one.

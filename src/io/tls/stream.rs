@@ -142,3 +142,113 @@ impl AsyncWrite for Secure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use socket2::{Domain, Socket, Type};
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
+
+    use super::super::{Acceptor, Connector, Inward, Outward};
+    use super::*;
+    use crate::io::Outgoing;
+
+    /// Both ends of a connection whose sockets hold little: a server's, and the client's.
+    async fn pair() -> (Secure, Secure) {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let path = |name: &str| Path::new(folder.path()).join(name);
+        std::fs::write(path("crt"), made.cert.pem()).unwrap();
+        std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+        let inward = Inward { cert: path("crt"), key: path("key"), client_ca: None };
+        let (acceptor, _) = Acceptor::new(inward).unwrap();
+        let (connector, _) = Connector::new(Outward { ca: Some(path("crt")), ..Outward::default() }).unwrap();
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.set_send_buffer_size(4096).unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&address).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let tokio = |socket: Socket| {
+            socket.set_nonblocking(true).unwrap();
+            TcpStream::from_std(socket.into()).unwrap()
+        };
+        let (server, client) = tokio::join!(
+            acceptor.handshake().run(tokio(server)),
+            connector.connect(tokio(client), "127.0.0.1")
+        );
+        (server.unwrap_or_else(|_| panic!("a handshake")), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_written_arrives_though_nothing_more_is_written_or_read() {
+        let (mut server, mut client) = pair().await;
+        for size in (1..120).map(|i| i * 1777) {
+            let (mut out, mut written) = (Outgoing::default(), 0);
+            match size % 2 {
+                0 => out.append(Bytes::from(vec![7; size])),
+                _ => out.copy(&vec![7; size]),
+            }
+            let mut came = vec![0; size];
+            let read = async {
+                // What fills the socket first.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                timeout(Duration::from_secs(5), client.read_exact(&mut came))
+                    .await
+                    .expect("all comes")
+                    .unwrap();
+            };
+            let write = poll_fn(|cx| out.poll_write(&mut server, cx, &mut written));
+            let (sent, ()) = tokio::join!(write, read);
+            sent.unwrap();
+            assert!(came.iter().all(|byte| *byte == 7) && out.is_flushed() && written == size as u64);
+        }
+    }
+
+    #[tokio::test]
+    async fn plaintext_that_waits_is_something_to_read_though_the_socket_is_empty() {
+        let (mut server, mut client) = pair().await;
+        let (mut out, mut written) = (Outgoing::default(), 0);
+        out.copy(&[7; 1000]);
+        poll_fn(|cx| out.poll_write(&mut server, cx, &mut written)).await.unwrap();
+        let mut part = [0; 400];
+        client.read_exact(&mut part).await.unwrap();
+        // The system has no more of it: a poll of the socket alone would wait for ever.
+        let ready = poll_fn(|cx| client.poll_read_ready(cx));
+        timeout(Duration::from_secs(5), ready).await.expect("there is plaintext").unwrap();
+        let mut rest = [0; 600];
+        client.read_exact(&mut rest).await.unwrap();
+        let nothing = poll_fn(|cx| Pin::new(&mut client).poll_read(cx, &mut ReadBuf::new(&mut part)));
+        assert!(timeout(Duration::from_millis(20), nothing).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_nothing_is_not_waited_for_and_what_it_takes_shows() {
+        let (mut server, client) = pair().await;
+        let (mut out, mut written) = (Outgoing::default(), 0);
+        out.copy(&vec![7; 1 << 20]);
+        let write = poll_fn(|cx| out.poll_write(&mut server, cx, &mut written));
+        assert!(timeout(Duration::from_millis(50), write).await.is_err());
+        // It may be only that the socket was not known to be free again.
+        while server.push_now() {}
+        assert!(!server.push_now());
+        // Below TLS, for the sockets hold less than a record.
+        let take = async {
+            while !server.push_now() {
+                client.socket().readable().await.unwrap();
+                let _ = client.socket().try_read(&mut [0; 4096]);
+            }
+        };
+        timeout(Duration::from_secs(5), take).await.expect("something was taken");
+        let goodbye = poll_fn(|cx| Pin::new(&mut server).poll_shutdown(cx));
+        timeout(Duration::from_secs(5), goodbye).await.expect("at once").unwrap();
+    }
+}

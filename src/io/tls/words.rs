@@ -63,7 +63,8 @@ pub(super) fn of_upstream(error: io::Error, name: &str) -> io::Error {
 fn of_certificate(wrong: &CertificateError, name: &str) -> String {
     use CertificateError as Wrong;
     match wrong {
-        Wrong::UnknownIssuer => "the upstream's certificate is signed by no CA that is trusted: upstream-tls-ca names the \
+        // The latter, if a CA of that name has another key.
+        Wrong::UnknownIssuer | Wrong::BadSignature => "the upstream's certificate is signed by no CA that is trusted: upstream-tls-ca names the \
              file of its CA"
             .to_owned(),
         Wrong::Expired | Wrong::ExpiredContext { .. } => {
@@ -106,6 +107,8 @@ fn of_alert(alert: AlertDescription) -> String {
         | Alert::CertificateExpired
         | Alert::CertificateUnknown
         | Alert::UnknownCA
+        // OpenSSL, of one whose CA has the name of one that it knows.
+        | Alert::DecryptError
         | Alert::AccessDenied => {
             format!("the upstream does not accept the client certificate of upstream-tls-cert: {alert:?}")
         }
@@ -146,7 +149,7 @@ pub(super) fn of_client(error: &io::Error) -> (Failure, String) {
         Error::NoCertificatesPresented => {
             (Failure::Certificate, "it has no certificate, and tls-client-ca demands one".to_owned())
         }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             (Failure::Certificate, "its certificate is signed by none of the CAs of tls-client-ca".to_owned())
         }
         Error::InvalidCertificate(wrong) => {
