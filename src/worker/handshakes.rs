@@ -100,7 +100,7 @@ mod tests {
         let handshakes = Handshakes::default();
         let first = handshakes.begin();
         let others: Vec<_> = (1..MOST).map(|_| handshakes.begin()).collect();
-        assert!(pin!(first.mine.notified()).as_mut().enable() == false);
+        assert!(!pin!(first.mine.notified()).as_mut().enable());
         let last = handshakes.begin();
         assert_eq!(first.run(pending::<()>()).await, None);
         assert_eq!(last.run(async { 7 }).await, Some(7));

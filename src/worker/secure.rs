@@ -68,7 +68,9 @@ impl Waiting {
             Ok(Some(Err(None))) => debug!("a client left without a word"),
             Ok(Some(Err(Some((failure, words))))) => worker.handshake_failed(peer, failure, &words),
             Ok(None) => worker.handshake_failed(peer, Failure::Slow, "too many others began after it"),
-            Err(_) => worker.handshake_failed(peer, Failure::Slow, "it took longer than 5 seconds"),
+            Err(_) => {
+                worker.handshake_failed(peer, Failure::Slow, &format!("it was not done within {LONGEST:?}"))
+            }
         }
     }
 }
