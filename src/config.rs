@@ -18,6 +18,7 @@ mod password;
 mod sentinel;
 mod settings;
 mod text;
+mod tls;
 mod value;
 
 pub use crate::io::Address;

@@ -6,7 +6,11 @@ mod dial;
 mod names;
 mod outgoing;
 mod stream;
+mod tls;
 
 pub use dial::Dial;
 pub use outgoing::{LARGE, Outgoing};
 pub use stream::{Address, Ends, Stream};
+pub use tls::{
+    Acceptor, Connector, End, Failure, Handshake, Inward, Loaded, Outward, PemFile, Renew, begins_tls,
+};

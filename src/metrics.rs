@@ -4,8 +4,10 @@
 mod seldom;
 mod words;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tracing::warn;
 
 pub use seldom::Seldom;
@@ -83,6 +85,19 @@ pub struct Metrics {
     pub refused_told: Seldom,
     /// Closed because they sent what is not RESP, or more than allowed.
     pub clients_malformed: Counter,
+    /// TLS handshakes with clients that came to an end, and that came to nothing, by the number of the reason.
+    pub handshakes: Counter,
+    pub handshakes_failed: [Counter; 5],
+    pub handshakes_told: [Seldom; 5],
+    /// Closed because they spoke TLS where there is none.
+    pub clients_tls: Counter,
+    pub tls_told: Seldom,
+    /// Changed files for TLS that were taken, and that could not be used; and 1 while there is one of those.
+    pub tls_reloads: Counter,
+    pub tls_reloads_failed: Counter,
+    pub tls_reload_failed: Counter,
+    /// By setting, when the certificates end, in seconds since 1970.
+    pub certificates: Mutex<BTreeMap<&'static str, u64>>,
     /// Closed because they spoke HTTP.
     pub clients_http: Counter,
     pub http_told: Seldom,

@@ -23,6 +23,7 @@ mod shared;
 mod watch;
 mod why;
 
+pub use crate::io::Failure as HandshakeFailure;
 pub use clients::{Alone, Call, Client, NOBODY, Who};
 pub use idents::{Ident, Idents};
 pub use inbox::{Inbox, Message, Registration, Ticket};

@@ -15,6 +15,7 @@ mod parts;
 mod password;
 mod program;
 mod rights;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -44,6 +46,7 @@ use accept::{Door, Listener};
 use alarm::Alarm;
 use files::{Room, Spare};
 use rights::Rights;
+use tls::Tls;
 
 /// How far the shutdown has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +64,16 @@ enum Source {
     Hand(watch::Receiver<Stop>),
 }
 
+/// The same, heard from now on.
+enum Orders {
+    /// Which end the process no more by themselves.
+    Signals {
+        end: [Signal; 2],
+        hangup: Signal,
+    },
+    Hand(watch::Receiver<Stop>),
+}
+
 impl Shutdown {
     /// SIGTERM or SIGINT.
     pub fn on_signals() -> Self {
@@ -73,21 +86,30 @@ impl Shutdown {
         (sender, Self(Source::Hand(receiver)))
     }
 
-    /// Drives `stop` until the process ends.
-    async fn follow(self, stop: &watch::Sender<Stop>, reread: &Reread) -> std::io::Result<()> {
-        match self.0 {
-            Source::Signals => {
-                use tokio::signal::unix::{SignalKind, signal};
-                let mut term = signal(SignalKind::terminate())?;
-                let mut int = signal(SignalKind::interrupt())?;
-                let mut hangup = signal(SignalKind::hangup())?;
+    /// From now on no signal is missed.
+    fn hear(self) -> std::io::Result<Orders> {
+        Ok(match self.0 {
+            Source::Signals => Orders::Signals {
+                end: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+                hangup: signal(SignalKind::hangup())?,
+            },
+            Source::Hand(receiver) => Orders::Hand(receiver),
+        })
+    }
+}
+
+impl Orders {
+    /// Drives `stop` until the process ends, and says on `reread` when files are to be read again at once.
+    async fn follow(self, stop: &watch::Sender<Stop>, reread: &Reread) {
+        match self {
+            Orders::Signals { end: [mut term, mut int], mut hangup } => {
                 let mut next = Stop::Drain;
                 loop {
                     tokio::select! {
                         _ = term.recv() => {}
                         _ = int.recv() => {}
                         _ = hangup.recv() => {
-                            info!("SIGHUP: the upstream password is read anew, if a file or a program has it");
+                            info!("SIGHUP: files are read again; settings are as they were at the start");
                             reread.send_replace(());
                             continue;
                         }
@@ -98,7 +120,7 @@ impl Shutdown {
                     }
                 }
             }
-            Source::Hand(mut receiver) => {
+            Orders::Hand(mut receiver) => {
                 while receiver.changed().await.is_ok() {
                     stop.send_replace(*receiver.borrow_and_update());
                 }
@@ -106,7 +128,6 @@ impl Shutdown {
                 std::future::pending::<()>().await;
             }
         }
-        Ok(())
     }
 }
 
@@ -120,6 +141,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     admin: Option<std::net::TcpListener>,
     room: Room,
+    tls: Tls,
 }
 
 impl Server {
@@ -156,11 +178,12 @@ impl Server {
         topology: impl FnOnce(&Settings, &Cache<Ticket>) -> Option<Topology>,
     ) -> Result<Server, ServerError> {
         config.warnings().iter().for_each(|warning| warn!("{warning}"));
+        let tls = Tls::of(&config)?;
         let room = files::make_room(config.max_clients, config.workers)?;
         let mut listeners = Vec::new();
         let rights = Rights { mode: config.unix_socket_mode, group: config.unix_socket_group.clone() };
         for listen in &config.listen {
-            listeners.push(Listener::bind(listen, &rights)?);
+            listeners.push(Listener::bind(listen, &rights, &tls)?);
         }
         let admin = match &config.admin {
             Some(at) => Some(accept::bind_tcp(at).map_err(|cause| {
@@ -170,11 +193,11 @@ impl Server {
             None => None,
         };
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
-        let settings = parts::settings(&config, room.files);
+        let settings = parts::settings(&config, room.files, tls.outward.clone());
         let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
         let process = Process::new(topology, settings, cache, parts::namespaces(&config));
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
-        Ok(Server { config, process, listeners, admin, room })
+        Ok(Server { config, process, listeners, admin, room, tls })
     }
 
     /// Where clients can connect by TCP.
@@ -201,15 +224,16 @@ impl Server {
         let (process, timeout) = (self.process.clone(), self.config.drain_timeout);
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
+        let orders = shutdown.hear()?;
         let reread = Reread::new(());
         let running = self.start(&stop, &reread, &alarm)?;
-        let follow = shutdown.follow(&stop, &reread);
+        let follow = orders.follow(&stop, &reread);
         tokio::pin!(follow);
         let drain = async {
             let _ = stopped.wait_for(|stop| *stop >= Stop::Drain).await;
         };
         tokio::select! {
-            followed = &mut follow => followed?,
+            () = &mut follow => {}
             () = drain => {}
             part = alarm.rung() => {
                 stop.send_replace(Stop::Now);
@@ -220,7 +244,7 @@ impl Server {
         info!(clients, ?timeout, "stopping: no new clients, finishing what is in flight");
         running.drain();
         let result = tokio::select! {
-            followed = &mut follow => followed.map_err(ServerError::from).and(Err(ServerError::Forced)),
+            () = &mut follow => Err(ServerError::Forced),
             drained = drained(&running.workers, timeout, stop.subscribe()) => drained,
         };
         let left = process.metrics.clients.get();
@@ -243,7 +267,7 @@ impl Server {
         reread: &Reread,
         alarm: &Alarm,
     ) -> Result<Running, ServerError> {
-        let Server { config, process, listeners, admin, room } = self;
+        let Server { config, process, listeners, admin, room, tls } = self;
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
                 let audits = config.audit.filter(|_| i == 0);
@@ -260,7 +284,7 @@ impl Server {
                 let refresh = refresh_name(process.clone(), node.clone(), every);
                 tasks.push(alarm.spawn("the watch of the upstream's name", refresh));
             }
-            if let Some((asking, addresses)) = parts::sentinels(&config) {
+            if let Some((asking, addresses)) = parts::sentinels(&config, &process.settings.upstream.dial) {
                 let follow = follow_sentinels(process.clone(), node.clone(), asking, addresses);
                 tasks.push(alarm.spawn("the watch of the sentinels", follow));
             }
@@ -269,6 +293,9 @@ impl Server {
         if let Some(source) = password::Source::of(&config) {
             let keep = password::keep(source, process.clone(), reread.subscribe());
             tasks.push(alarm.spawn("the upstream password", keep));
+        }
+        if let Some(renewal) = tls.renewal(&process, reread.subscribe()) {
+            tasks.push(alarm.spawn("the watch of the files for TLS", renewal));
         }
         let draining = Arc::new(AtomicBool::new(false));
         if let Some(admin) = admin {
@@ -282,8 +309,8 @@ impl Server {
             .into_iter()
             .map(|listener| {
                 let (process, workers) = (process.clone(), inboxes.clone());
-                let (keepalive, spare) = (config.tcp_keepalive, Spare::new());
-                listener.accept(Door { process, workers, room, keepalive, spare }, alarm)
+                let (keepalive, spare, plain) = (config.tcp_keepalive, Spare::new(), !listener.is_secure());
+                listener.accept(Door { process, workers, room, keepalive, plain, spare }, alarm)
             })
             .collect::<Result<_, _>>()?;
         Ok(Running { workers, accepting, tasks, draining })

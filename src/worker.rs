@@ -2,8 +2,10 @@
 
 mod audit;
 mod connection;
+mod handshakes;
 mod run;
 mod seat;
+mod secure;
 mod stall;
 mod state;
 mod tunnel;

@@ -163,7 +163,9 @@ fn each_bad_value_is_told_with_what_is_allowed() {
         ("--max-memory", "64", "write 64mb"),
         ("--max-request", "1000", "write 1000mb"),
         ("--client-output-limit", "0", "no room"),
-        ("--upstream", "rediss://db", "TLS, which is not supported yet"),
+        ("--upstream", "rediss://db:0", "port 0"),
+        ("--upstream-tls-ca", "/ca.pem", "is without TLS; write rediss://"),
+        ("--listen", "tls://6390", "needs tls-cert"),
         ("--upstream", "http://db", "write redis://"),
         ("--namespace", "users,users", "given twice"),
         ("--namespace", "a,a/b", "overlap"),
@@ -197,7 +199,7 @@ fn a_password_is_never_shown() {
         assert!(!out(&output).contains("s3cret"));
     }
     for bad in
-        ["redis://app:s3cret@db:port", "rediss://:s3cret@db", "redis://:s3cret@db/x", "ftp://s3cret@db"]
+        ["redis://app:s3cret@db:port", "rediss://:s3cret@db:0", "redis://:s3cret@db/x", "ftp://s3cret@db"]
     {
         let output = run(&["check", "--upstream", bad]);
         assert_eq!(output.status.code(), Some(2), "{bad}");

@@ -108,6 +108,9 @@ const KEPT: &[(&str, &[&str])] = &[
     ("socket2", &["server", "io"]),
     ("lru", &["process", "router"]),
     ("mimalloc", &["main"]),
+    ("tokio_rustls", &["io"]),
+    ("rustls_native_certs", &["io"]),
+    ("x509_parser", &["io"]),
 ];
 
 /// All files of `src`.

@@ -253,7 +253,7 @@ fn a_port_in_use_is_told_before_anything_runs() {
 }
 
 #[test]
-fn a_hangup_changes_nothing_and_says_so() {
+fn a_hangup_disturbs_nobody_and_is_told() {
     let redis = Redis::start();
     let mut program = Program::start(redis.port, &[]);
     let mut client = program.connect();
@@ -261,7 +261,7 @@ fn a_hangup_changes_nothing_and_says_so() {
     for _ in 0..3 {
         program.signal(rustix::process::Signal::HUP);
     }
-    program.wait_for("SIGHUP");
+    program.wait_for("SIGHUP: files are read again");
     assert_eq!(client.value("users/1").as_deref(), Some("v"), "the connection lives on");
     assert_eq!(program.connect().text("PING"), "+PONG\r\n");
     program.terminate();

@@ -8,9 +8,12 @@ import subprocess
 from servers import LOAD
 
 
-def redis_benchmark(server, requests, depth, words, unix=False, conns=50, keys=10_000):
+def redis_benchmark(server, requests, depth, words, unix=False, tls=False, conns=50, keys=10_000):
     """Processor time per operation in µs, operations per second, and latencies in µs."""
-    where = ["-s", server.unix] if unix else ["-h", "127.0.0.1", "-p", str(server.port)]
+    where = ["-s", server.unix] if unix else ["-h", "127.0.0.1", "-p", str(server.tls if tls else server.port)]
+    if tls:
+        # Verifying is the client's affair, and is not measured.
+        where += ["--tls", "--insecure"]
     command = ["redis-benchmark", *where, "-c", str(conns), "-n", str(requests), "-P", str(depth),
                "-r", str(keys), "--csv", *words]
     before = server.cpu()

@@ -111,6 +111,22 @@ def hits(bench):
         bench.row(f"hit, CPU per GET, depth {depth}, Unix socket", seen["near"]["cpu"], None, seen["redis"]["cpu"], "redis-server")
 
 
+def tls(bench):
+    """The same over TLS 1.3, clients' side."""
+    peer, upstream = servers.redis(tls=True), servers.redis()
+    near = servers.nearside(upstream.address, *LONG, tls=True)
+    redis_names(peer)
+    redis_names(upstream, near)
+    targets = {1: 0.9, 16: 0.75, 64: None}
+    get = ["GET", "key:__rand_int__"]
+    for depth in DEPTHS:
+        n = bench.requests(depth)
+        seen = medians(bench.rounds, near=lambda: redis_benchmark(near, n, depth, get, tls=True),
+                       redis=lambda: redis_benchmark(peer, n, depth, get, tls=True))
+        bench.row(f"hit, CPU per GET, depth {depth}, TLS", seen["near"]["cpu"], targets[depth] and ("≤", targets[depth]),
+                  seen["redis"]["cpu"], "redis-server")
+
+
 def floor(seen):
     """How much of redis-server's processor time a server takes that only frames, and answers with a constant."""
     return f"a bare Tokio server: {seen['bare']['cpu'] / seen['redis']['cpu']:.2f}"
@@ -351,5 +367,5 @@ def stalls(bench):
     bench.row(f"longest stall, flush of {keys:,} entries", statistics.median(worst), ("≤", 1), unit="ms", note=f"without it {quiet:.2f} ms")
 
 
-GROUPS = {"hits": hits, "latency": latency, "large": large, "pass": passing, "miss": misses, "far": far,
+GROUPS = {"hits": hits, "tls": tls, "latency": latency, "large": large, "pass": passing, "miss": misses, "far": far,
           "memory": memory, "idle": idle, "clients": clients, "workers": workers, "churn": churn, "stalls": stalls}

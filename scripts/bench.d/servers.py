@@ -30,8 +30,8 @@ def build():
 class Server:
     """A process, where it listens, and what it has used."""
 
-    def __init__(self, name, command, port, unix=None):
-        self.name, self.port, self.unix = name, port, unix
+    def __init__(self, name, command, port, unix=None, tls=None):
+        self.name, self.port, self.unix, self.tls = name, port, unix, tls
         self.log = os.path.join(folder, f"{name}-{port}.log")
         self.started = time.perf_counter()
         with open(self.log, "wb") as log:
@@ -99,24 +99,41 @@ def stop_all():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def redis():
-    port = free_port()
+def certificate():
+    """The paths of a certificate and its key, made once."""
+    cert, key = os.path.join(folder, "tls.crt"), os.path.join(folder, "tls.key")
+    if not os.path.exists(cert):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-subj", "/CN=bench", "-days", "2", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def redis(tls=False):
+    port, secure = free_port(), free_port() if tls else None
     unix = os.path.join(folder, f"redis-{port}.sock")
     words = ["--port", str(port), "--unixsocket", unix, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
              "--tracking-table-max-keys", "0", "--maxclients", "10000", "--dir", folder, "--daemonize", "no"]
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if not program:
         raise SystemExit("neither redis-server nor valkey-server is installed (Debian: redis-server)")
-    return Server("redis-server", [program, *words], port, unix)
+    if tls:
+        cert, key = certificate()
+        words += ["--tls-port", str(secure), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert,
+                  "--tls-auth-clients", "no"]
+    return Server("redis-server", [program, *words], port, unix, secure)
 
 
-def nearside(upstream, *flags, workers=1, under=()):
+def nearside(upstream, *flags, workers=1, under=(), tls=False):
     """In front of `upstream`: HOST:PORT. `under` is a command that runs it."""
     port = free_port()
     unix = os.path.join(folder, f"nearside-{port}.sock")
     words = ["--listen", f"127.0.0.1:{port}", "--listen", f"unix:{unix}", "--upstream", f"redis://{upstream}",
              "--admin", "off", "--workers", str(workers), "--log-level", "warn", *flags]
-    return Server("nearside", [*under, NEARSIDE, *words], port, unix)
+    secure = free_port() if tls else None
+    if tls:
+        cert, key = certificate()
+        words += ["--listen", f"tls://127.0.0.1:{secure}", "--tls-cert", cert, "--tls-key", key]
+    return Server("nearside", [*under, NEARSIDE, *words], port, unix, secure)
 
 
 def twemproxy(upstream):

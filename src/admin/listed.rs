@@ -4,7 +4,7 @@ use prometheus_client::registry::Unit;
 
 use crate::cache::{Class, Reason, Stats};
 use crate::metrics::{Histogram, LOST_LINES, Metrics, PANICS};
-use crate::process::{Form, Process};
+use crate::process::{Form, HandshakeFailure, Process};
 
 #[derive(Debug)]
 pub(super) struct Metric {
@@ -18,10 +18,10 @@ pub(super) struct Metric {
 pub(super) enum Value {
     Counter(u64),
     Gauge(f64),
-    /// A gauge for each value of one label.
-    Gauges(&'static str, Vec<(&'static str, f64)>),
     /// A counter for each value of one label.
     Counters(&'static str, Vec<(&'static str, u64)>),
+    /// A gauge for each value of one label.
+    Gauges(&'static str, Vec<(&'static str, f64)>),
     /// A histogram in seconds for each value of one label.
     Histograms(&'static str, Vec<(&'static str, Vec<u64>, u64)>),
 }
@@ -32,6 +32,7 @@ pub(super) fn all(process: &Process) -> Vec<Metric> {
     let groups = [
         of_cache(metrics, &stats, process.cache.max_bytes()),
         of_clients(metrics),
+        of_tls(metrics),
         of_upstream(process),
         of_passwords(metrics),
         of_announcements(metrics),
@@ -124,11 +125,43 @@ fn of_clients(m: &Metrics) -> Vec<Metric> {
                 ("max_clients", m.clients_refused.get()),
                 ("malformed", m.clients_malformed.get()),
                 ("http", m.clients_http.get()),
+                ("tls", m.clients_tls.get()),
                 ("stalled", m.clients_stalled.get()),
                 ("killed", m.clients_killed.get()),
             ],
         ),
         counter("requests", "Requests of clients", m.requests.get()),
+    ]
+}
+
+fn of_tls(m: &Metrics) -> Vec<Metric> {
+    let failed = HandshakeFailure::ALL.map(|why| (why.name(), m.handshakes_failed[why as usize].get()));
+    let ends = m.certificates.lock().iter().map(|(file, end)| (*file, *end as f64)).collect();
+    vec![
+        counter("tls_handshakes", "TLS handshakes with clients that were completed", m.handshakes.get()),
+        by(
+            "failed_tls_handshakes",
+            "TLS handshakes with clients that came to nothing, by reason",
+            "reason",
+            failed.into(),
+        ),
+        counter("tls_reloads", "Times that files for TLS were read again and taken", m.tls_reloads.get()),
+        counter(
+            "failed_tls_reloads",
+            "Times that changed files for TLS could not be used, and what was before was kept",
+            m.tls_reloads_failed.get(),
+        ),
+        gauge(
+            "tls_reload_failed",
+            "1 while a file for TLS cannot be used as it is now",
+            m.tls_reload_failed.get() as f64,
+        ),
+        Metric {
+            name: "tls_certificate_end_timestamp",
+            help: "When the certificates of a file end to be valid, since 1970",
+            unit: Some(Unit::Seconds),
+            value: Value::Gauges("file", ends),
+        },
     ]
 }
 

@@ -4,6 +4,7 @@
 //! hands it out.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -56,29 +57,46 @@ impl fmt::Display for HostPort {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     Tcp(HostPort),
+    /// With TLS.
+    Tls(HostPort),
     Unix(PathBuf),
 }
 
 impl Listen {
-    /// Takes what [`HostPort::parse`] takes, `unix:PATH`, and an absolute path.
+    /// Takes what [`HostPort::parse`] takes, the same after `tls://`, `unix:PATH`, and an absolute path.
     pub fn parse(text: &str) -> Result<Listen, String> {
+        if let Some(at) = text.strip_prefix("tls://") {
+            return HostPort::parse(at)
+                .map(Listen::Tls)
+                .map_err(|why| format!("{why}; write tls://HOST:PORT"));
+        }
         match unix_path(text) {
             Some(path) if path.contains(['?', '#']) => {
                 Err(format!("{text:?} has a part after ? or #, which a socket to listen on does not have"))
             }
             Some(path) => socket_path(path).map(Listen::Unix),
             None => HostPort::parse(text).map(Listen::Tcp).map_err(|why| {
-                format!("{why}; write HOST:PORT, a port alone (then on 127.0.0.1) or unix:PATH")
+                format!(
+                    "{why}; write HOST:PORT, a port alone (then on 127.0.0.1), tls://HOST:PORT or unix:PATH"
+                )
             }),
         }
     }
 }
 
 impl Listen {
+    /// The port, if it has one.
+    pub fn port(&self) -> Option<&HostPort> {
+        match self {
+            Listen::Tcp(at) | Listen::Tls(at) => Some(at),
+            Listen::Unix(_) => None,
+        }
+    }
+
     /// Whether it can be reached from other hosts.
     pub fn is_open(&self) -> bool {
         match self {
-            Listen::Tcp(at) => match at.host.parse::<IpAddr>() {
+            Listen::Tcp(at) | Listen::Tls(at) => match at.host.parse::<IpAddr>() {
                 Ok(address) => !address.is_loopback(),
                 Err(_) => !at.host.eq_ignore_ascii_case("localhost"),
             },
@@ -91,6 +109,7 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listen::Tcp(address) => address.fmt(f),
+            Listen::Tls(address) => write!(f, "tls://{address}"),
             Listen::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -111,29 +130,31 @@ pub struct Upstream {
     pub password: Option<Secret>,
     /// The database that a client is in until it says SELECT.
     pub db: u32,
+    /// Whether its connections are secured by TLS.
+    pub tls: bool,
 }
 
 impl Upstream {
     /// An upstream on a Unix socket, without credentials, in database 0.
     pub fn unix(path: PathBuf) -> Upstream {
-        Upstream { place: Place::Server(Address::Unix(path)), username: None, password: None, db: 0 }
+        let place = Place::Server(Address::Unix(path));
+        Upstream { place, username: None, password: None, db: 0, tls: false }
     }
 
-    /// Takes `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` (also `valkey://`, or without a scheme), `PORT` alone, which stands
-    /// for one on 127.0.0.1, and
+    /// Takes `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` (also `valkey://`, or without a scheme), `rediss://` and
+    /// `valkeys://` for TLS, `PORT` alone, which stands for one on 127.0.0.1, and
     /// `unix:PATH[?db=DB&user=USER&pass=PASSWORD]` (also `unix://` and `redis+unix://`), and what names sentinels: see
     /// [`spelled`](sentinel::spelled).
     ///
     /// The error shows what was given with the password hidden.
     pub fn parse(text: &str) -> Result<Upstream, String> {
-        let refused = |why: &str| format!("{:?} {why}", redact(text));
-        if let Some(spelled) = sentinel::spelled(text) {
+        let given = text;
+        let refused = |why: &str| format!("{:?} {why}", redact(given));
+        if let Some(spelled) = sentinel::spelled(given) {
             return Self::of_sentinels(spelled.map_err(|why| refused(&why))?).map_err(|why| refused(&why));
         }
-        let scheme = text.split(':').next().unwrap_or_default();
-        if scheme.eq_ignore_ascii_case("rediss") || scheme.eq_ignore_ascii_case("valkeys") {
-            return Err(refused("asks for TLS, which is not supported yet; use redis:// or unix:"));
-        }
+        let (plain, tls) = without_tls(given);
+        let text = &*plain;
         let port = text.strip_prefix(':').unwrap_or(text);
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let url = match text {
@@ -174,7 +195,7 @@ impl Upstream {
         };
         let password = settings.password().filter(|p| !p.is_empty()).map(Secret::new);
         let username = settings.username().filter(|u| !u.is_empty()).map(str::to_owned);
-        Ok(Upstream { place: Place::Server(address), username, password, db })
+        Ok(Upstream { place: Place::Server(address), username, password, db, tls })
     }
 
     /// By the rules for one server, for each of them.
@@ -196,16 +217,17 @@ impl Upstream {
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.username.as_deref().unwrap_or_default();
-        let (scheme, at): (_, &dyn fmt::Display) = match &self.place {
-            Place::Server(at) => ("redis", at),
-            Place::Sentinels(at) => ("redis+sentinel", at),
+        let s = if self.tls { "s" } else { "" };
+        let (kind, at): (_, &dyn fmt::Display) = match &self.place {
+            Place::Server(at) => ("", at),
+            Place::Sentinels(at) => ("+sentinel", at),
         };
         match &self.place {
             Place::Server(Address::Tcp { .. }) | Place::Sentinels(_) => {
                 match &self.password {
-                    Some(hidden) => write!(f, "{scheme}://{user}:{hidden}@{at}")?,
-                    None if !user.is_empty() => write!(f, "{scheme}://{user}@{at}")?,
-                    None => write!(f, "{scheme}://{at}")?,
+                    Some(hidden) => write!(f, "redis{s}{kind}://{user}:{hidden}@{at}")?,
+                    None if !user.is_empty() => write!(f, "redis{s}{kind}://{user}@{at}")?,
+                    None => write!(f, "redis{s}{kind}://{at}")?,
                 }
                 if self.db != 0 { write!(f, "/{}", self.db) } else { Ok(()) }
             }
@@ -251,6 +273,18 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// The URL with the scheme that stands for the same without TLS, and whether it had one with. TLS is added where
+/// connections are opened.
+fn without_tls(text: &str) -> (Cow<'_, str>, bool) {
+    let scheme = text.split("://").next().unwrap_or_default();
+    match scheme.to_ascii_lowercase().as_str() {
+        "rediss" | "valkeys" if scheme.len() < text.len() => {
+            (format!("redis{}", &text[scheme.len()..]).into(), true)
+        }
+        _ => (text.into(), false),
     }
 }
 
@@ -303,6 +337,8 @@ mod tests {
             (":6380", "127.0.0.1:6380"),
             ("localhost:1", "localhost:1"),
             ("[::1]:6380", "[::1]:6380"),
+            ("tls://0.0.0.0:6380", "tls://0.0.0.0:6380"),
+            ("tls://6380", "tls://127.0.0.1:6380"),
             ("unix:/run/n.sock", "unix:/run/n.sock"),
             ("unix:///run/n.sock", "unix:/run/n.sock"),
             ("unix:n.sock", "unix:n.sock"),
@@ -322,6 +358,8 @@ mod tests {
             "127.0.0.1:65536",
             "a b:1",
             "::1:6380",
+            "tls://",
+            "tls://unix:/x",
             "unix:",
             &long,
             "unix:/x?db=2",
@@ -336,6 +374,9 @@ mod tests {
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
             ("redis://db.example/2", "redis://db.example:6379/2"),
             ("valkey://db", "redis://db:6379"),
+            ("rediss://app:s3cret@db:1/3", "rediss://app:***@db:1/3"),
+            ("valkeys://db", "rediss://db:6379"),
+            ("REDISS://[::1]", "rediss://[::1]:6379"),
             ("localhost:7000", "redis://localhost:7000"),
             ("redis://[::1]:7000", "redis://[::1]:7000"),
             ("redis://app:s3cret@db:1/3", "redis://app:***@db:1/3"),
@@ -369,7 +410,7 @@ mod tests {
     #[test]
     fn a_refused_url_says_why_and_keeps_the_password() {
         for (given, why) in [
-            ("rediss://:s3cret@db", "TLS, which is not supported yet"),
+            ("rediss://:s3cret@db:0", "\"rediss://:***@db:0\" has port 0"),
             ("redis://6379", "did you mean redis://127.0.0.1:6379?"),
             ("redis://:s3cret@6379/1", "did you mean redis://127.0.0.1:6379?"),
             ("99999", "is not the URL of a Redis server"),

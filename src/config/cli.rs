@@ -215,14 +215,14 @@ mod tests {
     #[test]
     fn everything_wrong_is_told_with_its_source() {
         let error = parse(
-            "--max-staleness 1 --max-age=-1s --upstream rediss://:s3cret@db",
+            "--max-staleness 1 --max-age=-1s --upstream rediss://:s3cret@db:0",
             &[("NEARSIDE_WORKERS", "many"), ("NEARSIDE_CONFIG", "/nowhere/n.toml")],
         );
         let told = error.expect_err("wrong").to_string();
         for part in [
             "--max-staleness: \"1\" is not a time",
             "--max-age: \"-1s\" is not a time",
-            "--upstream: \"rediss://:***@db\" asks for TLS",
+            "--upstream: \"rediss://:***@db:0\" has port 0",
             "NEARSIDE_WORKERS: \"many\" is neither",
             "/nowhere/n.toml: No such file",
         ] {

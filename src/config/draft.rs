@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::address::{Listen, Place};
 use super::settings::{Config, Given, Setting};
-use super::{namespace, password};
+use super::{namespace, password, tls};
 
 #[derive(Default)]
 pub(super) struct Draft {
@@ -40,6 +40,7 @@ impl Draft {
             Err(why) => self.problems.push(why),
         }
         self.problems.extend(password::check_upstream(config).err());
+        tls::check(&self.given.config, &mut self.problems);
         self.check_ports();
         self.check_sentinels();
         if self.problems.is_empty() { Ok((self.given.config, self.origins)) } else { Err(self.problems) }
@@ -64,18 +65,21 @@ impl Draft {
     }
 
     fn check_ports(&mut self) {
-        let mut taken: Vec<Listen> = Vec::new();
+        // With TLS or without, a port is one port.
+        let mut taken: Vec<String> = Vec::new();
         let config = &self.given.config;
-        let admin = config.admin.clone().map(Listen::Tcp);
-        for (what, listen) in
-            config.listen.iter().map(|l| ("listen", l)).chain(admin.iter().map(|l| ("admin", l)))
-        {
+        let of = |listen: &Listen| match listen.port() {
+            Some(at) => (at.to_string(), at.port == 0),
+            None => (listen.to_string(), false),
+        };
+        let listened = config.listen.iter().map(|listen| ("listen", of(listen)));
+        let admin = config.admin.iter().map(|at| ("admin", (at.to_string(), at.port == 0)));
+        for (what, (listen, any)) in listened.chain(admin) {
             // Port 0 is another port each time.
-            let any = matches!(listen, Listen::Tcp(address) if address.port == 0);
-            if !any && taken.contains(listen) {
+            if !any && taken.contains(&listen) {
                 self.problems.push(format!("{what}: {listen} is already listened on"));
             }
-            taken.push(listen.clone());
+            taken.push(listen);
         }
     }
 }

@@ -96,9 +96,9 @@ macro_rules! settings {
 // Sizes are in bytes. `on_update`, `refill_on_write`, `tracking`, `max_age` and `max_staleness` are what a namespace has if it does not say
 // otherwise; `Namespace` holds what counts.
 settings! {
-    /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1) or unix:PATH; may be given more than once
+    /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1), tls://HOST:PORT or unix:PATH; may be given more than once
     listen: Vec<Listen> = LISTEN "127.0.0.1:6380";
-    /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB] or unix:/PATH, or the sentinels that know
+    /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB], rediss:// for TLS, or unix:/PATH, or the sentinels that know
     /// where it is: redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE[/DB]. Prefer
     /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
     upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
@@ -113,6 +113,23 @@ settings! {
     sentinel_username: Option<String> = WORD "";
     /// Their password. Prefer NEARSIDE_SENTINEL_PASSWORD or the file, since flags can be seen by every user of the machine
     sentinel_password: Option<Secret> = SECRET "";
+    /// A file with the CAs (PEM) that may sign the upstream's certificate, in the place of the system's
+    upstream_tls_ca: Option<PathBuf> = FILE "";
+    /// A file with the certificate (PEM, with those between it and its CA) that is shown to the upstream
+    upstream_tls_cert: Option<PathBuf> = FILE "";
+    /// The file with its private key
+    upstream_tls_key: Option<PathBuf> = FILE "";
+    /// The name that the upstream is told, and that its certificate must be for, in the place of the URL's host
+    upstream_tls_sni: Option<String> = HOST "";
+    /// Whether whoever answers is taken for the upstream, whatever its certificate: for tests
+    upstream_tls_insecure: bool = SWITCH "false";
+    /// A file with the certificate (PEM, with those between it and its CA) for clients at tls:// addresses
+    tls_cert: Option<PathBuf> = FILE "";
+    /// The file with its private key
+    tls_key: Option<PathBuf> = FILE "";
+    /// A file with the CAs (PEM) that sign the certificates that clients at tls:// addresses must have; without it
+    /// they need none
+    tls_client_ca: Option<PathBuf> = FILE "";
     /// What owner, group and others may do with a Unix socket that is listened on, in octal; connecting is writing
     unix_socket_mode: u32 = MODE "700";
     /// The group that such a socket is given, by name (of /etc/group) or number
@@ -191,7 +208,14 @@ impl Config {
                  upstream URL's user: listen on 127.0.0.1 or a Unix socket, or set auth = \"password\""
             )
         };
-        open.map(warning).collect()
+        let believes = (self.upstream.tls && self.upstream_tls_insecure).then(|| {
+            format!(
+                "upstream-tls-insecure: whoever answers for {} is believed, and may read and change everything: set \
+                 upstream-tls-ca instead",
+                self.upstream
+            )
+        });
+        open.map(warning).chain(believes).collect()
     }
 
     /// What is in effect, as names and values of the file, passwords hidden: the answer of

@@ -76,6 +76,9 @@ pub(super) const SECRET: Kind<Option<Secret>> = Kind {
     show: |secret| quoted(&secret.as_ref().map_or(String::new(), Secret::to_string)),
 };
 
+/// A host's name, or nothing.
+pub(super) const HOST: Kind<Option<String>> = Kind { metavar: "NAME", ..GROUP };
+
 /// A span of time.
 pub(super) const TIME: Kind<Duration> = Kind { metavar: "TIME", parse: parse_time, show: show_time };
 
@@ -131,7 +134,7 @@ pub(super) const WORKERS: Kind<usize> = Kind {
 };
 
 pub(super) const LISTEN: Kind<Vec<Listen>> = Kind {
-    metavar: "ADDR|unix:PATH",
+    metavar: "ADDR|tls://ADDR|unix:PATH",
     parse: |text| match parse_list(text, Listen::parse) {
         Ok(list) if list.is_empty() => Err("at least one address is needed".to_owned()),
         list => list,

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::names::Names;
 use super::stream::{Address, Stream};
+use super::tls::Connector;
 
 /// After so long another address is tried too, as RFC 8305 has it; or sooner, so that all get their turn in time.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -37,6 +38,8 @@ pub struct Dial {
     names: Names,
     /// File descriptors from this number on are not for these connections; `None` is all are.
     files: Option<usize>,
+    /// How they are secured.
+    tls: Option<Arc<Connector>>,
 }
 
 impl Dial {
@@ -45,9 +48,29 @@ impl Dial {
         Self { files, ..self }
     }
 
+    /// This, with connections by TCP [secured](Self::secure), if they are to be.
+    pub fn over(self, tls: Option<Arc<Connector>>) -> Self {
+        Self { tls, ..self }
+    }
+
     /// For another address: it knows nothing yet of what worked.
     pub fn another(&self) -> Self {
-        Self { worked: Arc::default(), names: self.names.anew(), files: self.files }
+        Self { worked: Arc::default(), names: self.names.anew(), ..self.clone() }
+    }
+
+    /// Whether connections are to be secured.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Makes a connection that was opened to this address secure, if it is to be: the server is the one of that name.
+    pub async fn secure(&self, stream: Stream, address: &Address) -> io::Result<Stream> {
+        match (&self.tls, stream, address) {
+            (Some(tls), Stream::Tcp(stream), Address::Tcp { host, .. }) => {
+                Ok(Stream::Tls(Box::new(tls.connect(stream, host).await?)))
+            }
+            (_, stream, _) => Ok(stream),
+        }
     }
 
     /// Opens a connection, without a handshake; `patience` is how long the caller waits.
@@ -195,7 +218,7 @@ mod tests {
         assert!(!dial.has_moved(&address).await.unwrap(), "nothing was connected yet");
         let reached = async || match dial.open(&address, patience).await.unwrap() {
             Stream::Tcp(stream) => stream.peer_addr().unwrap(),
-            Stream::Unix(_) => unreachable!(),
+            Stream::Unix(_) | Stream::Tls(_) => unreachable!(),
         };
         *LEADS_TO.lock() = vec![first];
         assert_eq!(reached().await, first);

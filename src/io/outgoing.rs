@@ -21,6 +21,8 @@ pub struct Outgoing {
     large: VecDeque<Bytes>,
     tail: BytesMut,
     len: usize,
+    /// The stream has taken bytes that it has not passed on.
+    unflushed: bool,
 }
 
 impl Outgoing {
@@ -31,6 +33,11 @@ impl Outgoing {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether all was written, and passed on by the stream.
+    pub fn is_flushed(&self) -> bool {
+        self.len == 0 && !self.unflushed
     }
 
     /// Appends a copy of `bytes`.
@@ -71,8 +78,8 @@ impl Outgoing {
         given
     }
 
-    /// Writes as much as the stream takes; says how many bytes that was. `Ready` when all is written, or
-    /// with an error.
+    /// Writes as much as the stream takes; says how many bytes that was. `Ready` when all is written and flushed, or
+    /// with an error. What a stream has taken counts as written at once, whether or not it has passed it on.
     pub fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -98,7 +105,10 @@ impl Outgoing {
             *written += n as u64;
             self.advance(n);
         }
-        Poll::Ready(Ok(()))
+        // Nothing for a plain stream.
+        let flushed = Pin::new(stream).poll_flush(cx);
+        self.unflushed = flushed.is_pending();
+        flushed
     }
 
     /// Writes what `send` takes of the first bytes; says how many that was.

@@ -13,6 +13,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::Secure;
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -34,6 +36,8 @@ impl fmt::Display for Address {
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<Secure>),
 }
 
 /// Between which two ends a client's stream is, as Redis would write it.
@@ -50,6 +54,10 @@ macro_rules! either {
         match $self.get_mut() {
             Stream::Tcp($stream) => $call,
             Stream::Unix($stream) => $call,
+            Stream::Tls($stream) => {
+                let $stream = &mut **$stream;
+                $call
+            }
         }
     };
 }
@@ -92,18 +100,15 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Tls(stream) => stream.poll_read_ready(cx),
         }
     }
 
     /// Both ends of a stream that was accepted.
     pub fn ends(&self) -> Ends {
         match self {
-            Stream::Tcp(stream) => {
-                let text =
-                    |address: io::Result<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
-                let (peer, local) = (text(stream.peer_addr()), text(stream.local_addr()));
-                Ends { peer, local, unix: false, fd: stream.as_raw_fd() }
-            }
+            Stream::Tcp(stream) => of_tcp(stream),
+            Stream::Tls(stream) => of_tcp(stream.socket()),
             Stream::Unix(stream) => {
                 let address = stream.local_addr().ok();
                 let path = address.as_ref().and_then(|address| address.as_pathname());
@@ -118,6 +123,17 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream).send(bytes),
             Stream::Unix(stream) => SockRef::from(stream).send(bytes),
+            // Only as records, and these wait behind others: see `push_now`.
+            Stream::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Sends what the system takes at once of what was written before and waits in the stream, as it may with TLS; says
+    /// whether it took anything.
+    pub fn push_now(&mut self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(stream) => stream.push_now(),
         }
     }
 
@@ -128,6 +144,7 @@ impl Stream {
         let peeked = match self {
             Stream::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
             Stream::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+            Stream::Tls(stream) => SockRef::from(stream.socket()).peek(&mut byte),
         };
         match peeked {
             Ok(n) => n == 0,
@@ -139,9 +156,16 @@ impl Stream {
     pub fn local_address(&self) -> Option<String> {
         match self {
             Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.to_string()),
+            Stream::Tls(stream) => stream.socket().local_addr().ok().map(|address| address.to_string()),
             Stream::Unix(_) => None,
         }
     }
+}
+
+fn of_tcp(stream: &TcpStream) -> Ends {
+    let text = |address: io::Result<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+    let (peer, local) = (text(stream.peer_addr()), text(stream.local_addr()));
+    Ends { peer, local, unix: false, fd: stream.as_raw_fd() }
 }
 
 #[cfg(test)]

@@ -11,12 +11,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::cache::{Lease, LinkId, Waiter, Wanted};
+use crate::io::Handshake;
 use crate::metrics::Metrics;
 
 /// What is said to a worker from outside its thread.
 pub enum Message {
     /// A client has connected.
     Client(std::net::TcpStream),
+    /// Likewise, with whom TLS is to be agreed upon first.
+    SecureClient(std::net::TcpStream, Handshake),
     UnixClient(std::os::unix::net::UnixStream),
     /// A flight came in for a waiting session.
     Served {

@@ -370,7 +370,10 @@ impl ReplyQueue {
     }
 
     /// Whether the client takes anything now, whatever is known of its socket.
-    pub fn write_now(&self, stream: &Stream) -> bool {
+    pub fn write_now(&self, stream: &mut Stream) -> bool {
+        if stream.push_now() {
+            return true;
+        }
         let mut inner = self.0.borrow_mut();
         let Inner { out, written, .. } = &mut *inner;
         let taken = out.write_now(|bytes| stream.send_now(bytes));

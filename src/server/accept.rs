@@ -18,7 +18,9 @@ use super::alarm::Alarm;
 use super::error::ServerError;
 use super::files::{Room, Spare, is_out_of_files};
 use super::rights::Rights;
+use super::tls::Tls;
 use crate::config::{HostPort, Listen};
+use crate::io::Acceptor;
 use crate::process::{Inbox, Message, Process, errors};
 
 const BACKLOG: i32 = 1024;
@@ -28,7 +30,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound port or socket.
 pub(super) enum Listener {
-    Tcp(TcpListener),
+    /// With TLS, if there is an acceptor.
+    Tcp(TcpListener, Option<Arc<Acceptor>>),
     Unix(UnixListener, SocketFile),
 }
 
@@ -44,7 +47,8 @@ impl Drop for SocketFile {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listener::Tcp(listener) => match listener.local_addr() {
+            Listener::Tcp(listener, tls) => match listener.local_addr() {
+                Ok(address) if tls.is_some() => write!(f, "tls://{address}"),
                 Ok(address) => address.fmt(f),
                 Err(_) => f.write_str("a TCP port"),
             },
@@ -76,10 +80,16 @@ fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen, rights: &Rights) -> Result<Self, ServerError> {
+    pub(super) fn bind(listen: &Listen, rights: &Rights, tls: &Tls) -> Result<Self, ServerError> {
         let refused = |cause| ServerError::Listen { at: listen.to_string(), cause };
         match listen {
-            Listen::Tcp(at) => bind_tcp(at).map(Listener::Tcp).map_err(refused),
+            Listen::Tcp(at) => bind_tcp(at).map(|listener| Listener::Tcp(listener, None)).map_err(refused),
+            Listen::Tls(at) => {
+                let Some(tls) = &tls.inward else {
+                    return Err(ServerError::Tls(format!("{listen} needs tls-cert and tls-key")));
+                };
+                bind_tcp(at).map(|listener| Listener::Tcp(listener, Some(tls.clone()))).map_err(refused)
+            }
             Listen::Unix(path) => {
                 // A socket that nobody answers on was left by a process that was killed. Any other file is
                 // not ours, and it refuses a connection as well.
@@ -100,22 +110,27 @@ impl Listener {
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Tcp(listener, _) => listener.local_addr().ok(),
             Listener::Unix(..) => None,
         }
     }
 
     pub(super) fn path(&self) -> Option<PathBuf> {
         match self {
-            Listener::Tcp(_) => None,
+            Listener::Tcp(..) => None,
             Listener::Unix(_, file) => Some(file.0.clone()),
         }
+    }
+
+    /// Whether TLS comes before all else.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self, Listener::Tcp(_, Some(_)))
     }
 
     /// Accepts until the task is aborted.
     pub(super) fn accept(self, door: Door, alarm: &Alarm) -> io::Result<JoinHandle<()>> {
         Ok(match self {
-            Listener::Tcp(listener) => {
+            Listener::Tcp(listener, tls) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let keepalive = door.keepalive.map(|idle| {
                     // As Redis does: three probes, and the client is gone.
@@ -131,7 +146,13 @@ impl Listener {
                             }
                             stream.into_std()
                         };
-                        door.admit(accept, Message::Client).await;
+                        match &tls {
+                            None => door.admit(accept, Message::Client).await,
+                            Some(tls) => {
+                                let secured = |stream| Message::SecureClient(stream, tls.handshake());
+                                door.admit(accept, secured).await;
+                            }
+                        }
                     }
                 })
             }
@@ -156,6 +177,8 @@ pub(super) struct Door {
     pub(super) room: Room,
     /// After how long without a word a client is asked whether it is still there.
     pub(super) keepalive: Option<Duration>,
+    /// Whether its clients can be told a word before TLS is agreed upon.
+    pub(super) plain: bool,
     /// Given up for a moment when there is no other file descriptor, so that even then a client hears why.
     pub(super) spare: Spare,
 }
@@ -192,7 +215,9 @@ impl Door {
         if let Some(untold) = metrics.refused_told.now() {
             warn!(clients = metrics.clients.get(), untold, "a client was refused: max-clients, or ulimit -n");
         }
-        let _ = stream.write(&errors::line(errors::MAX_CLIENTS));
+        if self.plain {
+            let _ = stream.write(&errors::line(errors::MAX_CLIENTS));
+        }
         // What is left unread would make of the close a reset.
         let _ = stream.read(&mut [0; 4096]);
     }

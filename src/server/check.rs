@@ -6,8 +6,10 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use super::error::ServerError;
 use super::parts;
 use super::password::Source;
+use super::tls::Tls;
 use crate::config::Config;
 use crate::namespace::{Event, Namespaces, Tracking, TrackingForm};
 use crate::resp::Protocol;
@@ -29,10 +31,10 @@ pub struct Findings {
 
 /// Looks at the upstream of this configuration. Takes some times `connect-timeout` at most.
 ///
-/// Errors: the system does not let it wait for anything.
-pub fn check(config: &Config) -> std::io::Result<Findings> {
+/// Errors: the files for TLS are of no use, or the system does not let it wait for anything.
+pub fn check(config: &Config) -> Result<Findings, ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(Check::of(config).run()))
+    Ok(runtime.block_on(Check::of(config, Tls::of(config)?).run()))
 }
 
 struct Check<'c> {
@@ -62,8 +64,8 @@ struct Question<'q> {
 }
 
 impl Check<'_> {
-    fn of(config: &Config) -> Check<'_> {
-        let settings = parts::settings(config, usize::MAX);
+    fn of(config: &Config, tls: Tls) -> Check<'_> {
+        let settings = parts::settings(config, usize::MAX, tls.outward);
         let identity =
             Identity { who: Who::Own(settings.own.clone()), db: settings.db, protocol: Protocol::Resp2 };
         let namespaces = parts::namespaces(config);

@@ -10,6 +10,9 @@ pub enum ServerError {
         advice(.cause, "each nearside on a host needs its own: --admin chooses another address, or off")
     )]
     Admin { at: String, cause: std::io::Error },
+    /// A file for TLS that cannot be used.
+    #[error("cannot start: {0}")]
+    Tls(String),
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
     #[error("cannot start: the command table or the coverage table is broken")]

@@ -11,7 +11,7 @@ use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
 use crate::config::{self, Config, Place};
 use crate::feed::{Feed, Hooks, Told};
-use crate::io::{Address, Dial};
+use crate::io::{Address, Connector, Dial};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking, TrackingForm};
 use crate::process::{
@@ -28,8 +28,8 @@ fn location(upstream: &config::Upstream) -> Location {
     }
 }
 
-/// How the sentinels are asked, and which; `None` if there are none.
-pub(super) fn sentinels(config: &Config) -> Option<(Asking, Vec<Address>)> {
+/// How the sentinels are asked, and which; `None` if there are none. `dial` is how the upstream is reached.
+pub(super) fn sentinels(config: &Config, dial: &Dial) -> Option<(Asking, Vec<Address>)> {
     let Place::Sentinels(sentinels) = &config.upstream.place else { return None };
     let user = config.sentinel_username.as_ref().map(|user| user.as_bytes().to_vec());
     let password = config.sentinel_password.as_ref().map(|password| password.expose().as_bytes().to_vec());
@@ -37,7 +37,7 @@ pub(super) fn sentinels(config: &Config) -> Option<(Asking, Vec<Address>)> {
         service: sentinels.service.clone(),
         login: password.map(|password| Login { user, password }),
         patience: config.connect_timeout,
-        dial: Dial::default(),
+        dial: dial.another().within(None),
     };
     Some((asking, sentinels.addresses.clone()))
 }
@@ -52,8 +52,9 @@ fn own(config: &Config) -> Credentials {
     }
 }
 
-/// `files` is how many file descriptors a connection of a client's own may bring the process to.
-pub(super) fn settings(config: &Config, files: usize) -> Settings {
+/// `files` is how many file descriptors a connection of a client's own may bring the process to; `tls` secures the
+/// connections to the upstream.
+pub(super) fn settings(config: &Config, files: usize, tls: Option<Arc<Connector>>) -> Settings {
     let own = own(config);
     Settings {
         upstream: upstream::Settings {
@@ -62,7 +63,7 @@ pub(super) fn settings(config: &Config, files: usize) -> Settings {
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
             ours: Ours::default(),
-            dial: Dial::default().within(Some(files)),
+            dial: Dial::default().within(Some(files)).over(tls),
         },
         own,
         db: config.upstream.db,

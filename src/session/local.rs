@@ -98,6 +98,20 @@ impl Session {
         }
     }
 
+    /// A client that speaks TLS where there is none: no word of ours would be one to it.
+    pub fn turn_away_tls(&mut self) {
+        self.quit = true;
+        self.cx.queue.cut();
+        self.cx.process.metrics.clients_tls.inc();
+        if let Some(untold) = self.cx.process.metrics.tls_told.now() {
+            tracing::warn!(
+                client = self.cx.client.id,
+                untold,
+                "closed: a client speaks TLS on an address without; let it connect by redis://, or listen on tls://"
+            );
+        }
+    }
+
     /// A health check that means the admin port, or a browser that was made to speak to a Redis: nothing is said to it, and
     /// what stands behind is not looked at.
     fn turn_away(&mut self) {

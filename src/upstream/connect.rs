@@ -1,5 +1,6 @@
 //! Reaching the upstream: the handshake that gives a connection its identity.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,8 +13,7 @@ use super::location::{Location, Moves};
 use super::ours::{Ours, Own};
 use super::role::{is_replica_by_info, is_replica_by_role};
 use super::said::Said;
-use crate::io::Dial;
-use crate::io::{Address, Stream};
+use crate::io::{Address, Dial, Stream, begins_tls};
 use crate::resp::decode::decode;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 use crate::resp::{Protocol, encode};
@@ -94,18 +94,28 @@ pub(super) struct Connected {
 /// reached there is a master by its own word.
 pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connected, ConnectError> {
     let timeout = settings.connect_timeout;
+    let securing = Cell::new(false);
     let connecting = async {
         let (address, mut moves) =
             settings.address.now().await.map_err(|why| ConnectError::Io(why.into()))?;
         let opened = tokio::select! {
-            opened = open_as(&address, settings, identity) => opened,
+            opened = open_as(&address, settings, identity, &securing) => opened,
             () = moves.next() => Err(ConnectError::Io(Moves::CAUSE.into())),
         };
         opened.map(|(stream, own, said)| Connected { stream, own, said, moves })
     };
     let connected = tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| {
         let waited = humantime::format_duration(timeout);
-        Err(ConnectError::Io(format!("no answer within {waited} (connect-timeout)").into()))
+        let within = match securing.get() {
+            // A Redis without TLS takes the beginning of a handshake for one of a line, and waits for the rest.
+            true => {
+                format!(
+                    "TLS handshake within {waited} (connect-timeout); if its port has no TLS, write redis://"
+                )
+            }
+            false => format!("answer within {waited} (connect-timeout)"),
+        };
+        Err(ConnectError::Io(format!("no {within}").into()))
     });
     if let (Err(ConnectError::Io(_)), Some(elected)) = (&connected, settings.address.elected()) {
         elected.doubt();
@@ -114,14 +124,19 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
 }
 
 /// Opens a connection there that speaks for this identity, with the newest password if it is nearside's own; gives the
-/// number of that.
+/// number of that. `securing` is true while TLS is being agreed upon.
 async fn open_as(
     address: &Address,
     settings: &Settings,
     identity: &Identity,
+    securing: &Cell<bool>,
 ) -> Result<(Stream, Own, u64), ConnectError> {
     let open = async |login: Option<&Login>, number| {
-        let (stream, own) = shake_hands(address, settings, identity, login).await?;
+        let stream = settings.dial.open(address, settings.connect_timeout).await?;
+        securing.set(settings.dial.is_secure());
+        let stream = settings.dial.secure(stream, address).await?;
+        securing.set(false);
+        let (stream, own) = shake_hands(stream, settings, identity, login).await?;
         Ok((stream, own, number))
     };
     let own = match &identity.who {
@@ -145,23 +160,21 @@ async fn open_as(
     }
 }
 
-/// Opens a connection that logs in so, if at all.
+/// Gives a connection its identity; it logs in so, if at all.
 async fn shake_hands(
-    address: &Address,
+    mut stream: Stream,
     settings: &Settings,
     identity: &Identity,
     login: Option<&Login>,
 ) -> Result<(Stream, Own), ConnectError> {
-    let mut stream = settings.dial.open(address, settings.connect_timeout).await?;
     let mut own = settings.ours.note(stream.local_address());
     let mut out = BytesMut::new();
     let steps = greet(&mut out, settings, identity, login);
-    // It may have closed the connection already, and have said why.
-    let written = stream.write_all(&out).await;
-    let id = match (written, read_steps(&mut stream, &steps).await) {
-        (Err(error), Err(ConnectError::Io(_))) => return Err(error.into()),
-        (_, read) => read?,
-    };
+    // If that fails, the connection is closed already, and what is read says why.
+    if stream.write_all(&out).await.is_ok() {
+        let _ = stream.flush().await;
+    }
+    let id = read_steps(&mut stream, &steps).await?;
     id.into_iter().for_each(|id| own.is_called(id));
     Ok((stream, own))
 }
@@ -241,16 +254,21 @@ async fn read_steps(stream: &mut Stream, steps: &[Step]) -> Result<Option<i64>, 
     let mut buf = BytesMut::with_capacity(4096);
     let mut reply = Vec::new();
     // The last error that was let pass.
-    let mut said = None;
+    let mut said: Option<Vec<u8>> = None;
     let mut is_replica = None;
-    for &step in steps {
+    for (at, &step) in steps.iter().enumerate() {
         reply.clear();
         let kind = match read_reply(stream, &mut scanner, &mut buf, &mut reply).await {
             Ok(kind) => kind,
             Err(Unread::Closed(closed)) => {
-                return Err(
-                    said.map_or(ConnectError::Io(closed), |said: Vec<u8>| ConnectError::turned_away(&said))
-                );
+                return Err(match said {
+                    Some(said) => ConnectError::turned_away(&said),
+                    // A server with TLS does so to who begins without.
+                    None if at == 0 && matches!(stream, Stream::Tcp(_)) => ConnectError::Io(
+                        format!("{closed}; if its port is one for TLS, write rediss://").into(),
+                    ),
+                    None => ConnectError::Io(closed),
+                });
             }
             Err(Unread::Garbage(garbage)) => return Err(ConnectError::Io(garbage)),
         };
@@ -292,6 +310,9 @@ fn check_role(is_replica: Option<bool>, kind: Kind, reply: &[u8]) -> Result<(), 
     }
 }
 
+/// A server with TLS answers what is no TLS by an alert, or not at all.
+const WANTS_TLS: &str = "the upstream speaks TLS on this port: write rediss:// in the place of redis://";
+
 /// Why a reply could not be read.
 pub(super) enum Unread {
     Closed(Rc<str>),
@@ -326,6 +347,7 @@ pub(super) async fn read_reply(
                 reply.extend_from_slice(buf);
                 buf.clear();
             }
+            Err(_) if begins_tls(buf) => return Err(Unread::Garbage(WANTS_TLS.into())),
             Err(garbage) => return Err(Unread::Garbage(format!("not a Redis server: {garbage}").into())),
         }
     }

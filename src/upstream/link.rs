@@ -219,7 +219,7 @@ impl<C: ReplyHandler> Link<C> {
     /// Whether all that was asked for is written, or never will be; if not, the waker is kept.
     pub fn is_flushed(&self, cx: &mut Context<'_>) -> bool {
         let mut state = self.0.state.borrow_mut();
-        let flushed = state.out.is_empty() || matches!(state.phase, Phase::Idle | Phase::Down { .. });
+        let flushed = state.out.is_flushed() || matches!(state.phase, Phase::Idle | Phase::Down { .. });
         if !flushed {
             state.waiting.push(cx.waker().clone());
         }

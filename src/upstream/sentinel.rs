@@ -69,8 +69,11 @@ impl Sentinel {
     /// Connects and logs in. The error says what happened, and is one line.
     pub async fn connect(asking: &Asking, address: &Address) -> Result<Self, String> {
         let connecting = async {
-            let stream =
-                asking.dial.open(address, asking.patience).await.map_err(|error| error.to_string())?;
+            let opened = async {
+                let stream = asking.dial.open(address, asking.patience).await?;
+                asking.dial.secure(stream, address).await
+            };
+            let stream = opened.await.map_err(|error| error.to_string())?;
             let mut sentinel = Self {
                 stream,
                 scanner: ReplyScanner::new(),
@@ -81,7 +84,7 @@ impl Sentinel {
             asking.login.iter().for_each(|login| encode_login(&mut out, login));
             // So that its `CLIENT LIST` tells whose connection it is.
             encode::command(&mut out, &[b"CLIENT", b"SETNAME", b"nearside"]);
-            sentinel.stream.write_all(&out).await.map_err(|error| error.to_string())?;
+            sentinel.say(&out).await?;
             if asking.login.is_some() && sentinel.next().await? == Kind::Error {
                 return Err(format!(
                     "{}; look at sentinel-username and sentinel-password",
@@ -110,7 +113,7 @@ impl Sentinel {
             &[b"SUBSCRIBE", SWITCH],
         ];
         questions.iter().for_each(|question| encode::command(&mut out, question));
-        self.stream.write_all(&out).await.map_err(|error| error.to_string())?;
+        self.say(&out).await?;
         // What was heard before is answered by what comes.
         while self.next().await.map(|_| is_message(message_word(&self.reply)))? {}
         let kind = self.next().await?;
@@ -143,6 +146,14 @@ impl Sentinel {
                 return Ok(());
             }
         }
+    }
+
+    async fn say(&mut self, out: &[u8]) -> Result<(), String> {
+        let said = async {
+            self.stream.write_all(out).await?;
+            self.stream.flush().await
+        };
+        said.await.map_err(|error: std::io::Error| error.to_string())
     }
 
     /// Reads the next reply. If it is not waited for to its end, the next call goes on where it was.

@@ -46,6 +46,7 @@ impl Tunnel {
     /// Says again what was said before on another connection; what the upstream answers was told then.
     pub async fn replay(&mut self, commands: &[u8], replies: usize) -> io::Result<()> {
         self.stream.write_all(commands).await?;
+        self.stream.flush().await?;
         let (mut scanner, mut buf) = (ReplyScanner::new(), BytesMut::new());
         for _ in 0..replies {
             loop {
@@ -75,6 +76,7 @@ impl Tunnel {
         ahead: &mut BytesMut,
     ) -> io::Result<Option<Bytes>> {
         self.stream.write_all(request).await?;
+        self.stream.flush().await?;
         let mut first = BytesMut::with_capacity(PIECE);
         let mut gone = false;
         loop {
@@ -99,7 +101,9 @@ impl Tunnel {
     pub async fn join(self, client: &mut Stream, first: &[u8], ahead: &[u8]) -> io::Result<()> {
         let Self { mut stream, own: _own, mut moves } = self;
         stream.write_all(ahead).await?;
+        stream.flush().await?;
         client.write_all(first).await?;
+        client.flush().await?;
         let (mut from_client, mut to_client) = split(client);
         let (mut from_server, mut to_server) = split(stream);
         tokio::select! {

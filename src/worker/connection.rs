@@ -21,7 +21,7 @@ use super::stall::Stall;
 use super::state::Worker;
 use super::tunnel::{self, Begun, Side};
 use crate::command::{Row, Table};
-use crate::io::{LARGE, Stream};
+use crate::io::{LARGE, Stream, begins_tls};
 use crate::process::{Present, errors};
 use crate::reply::{MAX_SPARE, ReplyQueue, WriteOutcome};
 use crate::request::Raw;
@@ -318,8 +318,12 @@ impl Connection {
         while self.at < self.buf.len() {
             match self.framer.next(&self.buf[self.at..]) {
                 Ok(Frame::Request(len)) => return Some(Framed { len, inline: false }),
-                Ok(Frame::Inline(len)) => return Some(Framed { len, inline: true }),
                 Ok(Frame::Skip(len)) => self.at += len,
+                _ if begins_tls(&self.buf[self.at..]) => {
+                    self.session.turn_away_tls();
+                    self.end_input();
+                }
+                Ok(Frame::Inline(len)) => return Some(Framed { len, inline: true }),
                 Ok(Frame::Incomplete { need }) => {
                     self.wanted = need;
                     return None;
@@ -381,7 +385,7 @@ impl Connection {
 
     /// Whether the client is over the limit and has neither taken nor sent a byte for `client-stall-timeout`, or is
     /// far over it.
-    fn is_stalled(&mut self, left: &WriteOutcome, stream: &Stream, cx: &mut Context<'_>) -> bool {
+    fn is_stalled(&mut self, left: &WriteOutcome, stream: &mut Stream, cx: &mut Context<'_>) -> bool {
         if left.overrun {
             return true;
         }
@@ -393,7 +397,7 @@ impl Connection {
     }
 
     /// Whether nothing has moved for `client-stall-timeout`, since this was first asked.
-    fn is_still(&mut self, stream: &Stream, cx: &mut Context<'_>) -> bool {
+    fn is_still(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> bool {
         let (queue, came) = (&self.queue, self.came);
         let timeout = self.worker.process.settings.stall_timeout;
         self.stall.is_over(timeout, || queue.written() + came, || queue.write_now(stream), cx)

@@ -66,6 +66,7 @@ impl Worker {
                 let stream = tokio::net::TcpStream::from_std(stream).map(Stream::Tcp);
                 self.accept(stream, gone);
             }
+            Message::SecureClient(stream, handshake) => self.secure(stream, handshake, gone),
             Message::UnixClient(stream) => {
                 let stream = tokio::net::UnixStream::from_std(stream).map(Stream::Unix);
                 self.accept(stream, gone);
@@ -98,7 +99,7 @@ impl Worker {
         }
     }
 
-    fn accept(self: &Rc<Self>, stream: std::io::Result<Stream>, gone: &Rc<Notify>) {
+    pub(super) fn accept(self: &Rc<Self>, stream: std::io::Result<Stream>, gone: &Rc<Notify>) {
         let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {

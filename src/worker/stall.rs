@@ -26,7 +26,7 @@ impl Stall {
         &mut self,
         timeout: Duration,
         moved: impl Fn() -> u64,
-        write: impl Fn() -> bool,
+        mut write: impl FnMut() -> bool,
         cx: &mut Context<'_>,
     ) -> bool {
         let (sleep, before) = self.0.get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), moved()));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::handshakes::Handshakes;
 use crate::process::{CachedTable, Inbox, Process};
 use crate::reply::ReplyQueue;
 use crate::request::Outbound;
@@ -22,6 +23,7 @@ pub struct Worker {
     pub(super) spare: RefCell<BytesMut>,
     pub(super) table: RefCell<CachedTable>,
     pub(super) draining: Cell<bool>,
+    pub(super) handshakes: Handshakes,
 }
 
 impl Worker {
@@ -34,6 +36,7 @@ impl Worker {
             scratch: RefCell::default(),
             spare: RefCell::default(),
             draining: Cell::new(false),
+            handshakes: Handshakes::default(),
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod python;
 pub mod relay;
 pub mod scripted;
 pub mod sentinel;
+pub mod tls;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -267,6 +268,29 @@ impl Nearside {
         Self::bound(config(nodes[0].address()), |config| Server::bind_sharded(config, &addresses, owner))
     }
 
+    /// Behind TLS, in front of a server with TLS. Ready.
+    pub fn tls(
+        upstream: &tls::TlsRedis,
+        authority: &tls::Authority,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let nearside = Self::unready(upstream.redis.address(), |config| {
+            upstream.behind(authority)(config);
+            change(config);
+        });
+        eventually("nearside is ready", || {
+            nearside.get("/readyz").0 == 200 && nearside.tracked() >= nearside.workers
+        });
+        nearside
+    }
+
+    /// The links that are tracked, as the metrics have it.
+    pub fn tracked(&self) -> usize {
+        let page = self.get("/metrics").1;
+        let line = page.lines().find_map(|line| line.strip_prefix("nearside_tracked_links "));
+        line.map_or(0, |number| number.parse::<f64>().unwrap() as usize)
+    }
+
     /// Does not wait until it is ready.
     pub fn unready(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(upstream);
@@ -407,8 +431,8 @@ pub fn namespace(config: &Config, name: &str) -> nearside::config::Namespace {
 }
 
 /// A client that sends and sees raw bytes.
-pub struct Conn {
-    pub stream: TcpStream,
+pub struct Conn<S = TcpStream> {
+    pub stream: S,
     buf: Vec<u8>,
 }
 
@@ -421,7 +445,18 @@ impl Conn {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(SOON))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buf: Vec::new() })
+        Ok(Self::over(stream))
+    }
+
+    /// Closes the connection at once, with a reset: nobody is there to read what is still to come.
+    pub fn abort(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl<S: Read + Write> Conn<S> {
+    pub fn over(stream: S) -> Self {
+        Self { stream, buf: Vec::new() }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -504,11 +539,6 @@ impl Conn {
                 Some(body.strip_suffix("\r\n").unwrap().to_string())
             }
         }
-    }
-
-    /// Closes the connection at once, with a reset: nobody is there to read what is still to come.
-    pub fn abort(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Whether the other side has closed the connection, or does so soon.

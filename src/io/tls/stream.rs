@@ -1,0 +1,254 @@
+//! A secure stream.
+//!
+//! Invariants: what was written may wait here as ciphertext until it is flushed, so whoever writes flushes before it waits
+//! for anything else; and what was read from the socket may wait here as plaintext, so whether there is something to read
+//! is asked of [`poll_read_ready`](Secure::poll_read_ready), not of the socket.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsStream, client, server};
+
+use super::words;
+
+/// See the [module](self).
+pub struct Secure {
+    stream: TlsStream<TcpStream>,
+    upstream: Option<Upstream>,
+}
+
+/// What is known of the other side if it is the upstream.
+struct Upstream {
+    name: String,
+    /// It has asked for a certificate of ours, got none, and has said nothing since.
+    wants_certificate: bool,
+}
+
+impl Secure {
+    pub(super) fn of_upstream(
+        stream: client::TlsStream<TcpStream>,
+        name: String,
+        wants_certificate: bool,
+    ) -> Self {
+        Self { stream: stream.into(), upstream: Some(Upstream { name, wants_certificate }) }
+    }
+
+    pub(super) fn of_client(stream: server::TlsStream<TcpStream>) -> Self {
+        Self { stream: stream.into(), upstream: None }
+    }
+
+    /// The connection below.
+    pub fn socket(&self) -> &TcpStream {
+        self.stream.get_ref().0
+    }
+
+    /// Whether there may be something to read; if not, `cx` is woken when there may be.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (socket, session) = self.stream.get_ref();
+        match session.wants_read() {
+            true => socket.poll_read_ready(cx),
+            // There is plaintext, or the end.
+            false => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Gives the system what it takes at once of what waits here, whether or not it has said that it would. Says whether
+    /// that was anything.
+    pub fn push_now(&mut self) -> bool {
+        let written = match &mut self.stream {
+            TlsStream::Client(stream) => {
+                let (socket, session) = stream.get_mut();
+                session.write_tls(&mut &*SockRef::from(&*socket))
+            }
+            TlsStream::Server(stream) => {
+                let (socket, session) = stream.get_mut();
+                session.write_tls(&mut &*SockRef::from(&*socket))
+            }
+        };
+        written.is_ok_and(|n| n > 0)
+    }
+
+    /// An end without a goodbye is an end: what came before it was whole, and a request that was cut is not carried out.
+    #[cold]
+    fn ended(&self, error: io::Error) -> io::Result<()> {
+        let silent = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        );
+        match &self.upstream {
+            Some(Upstream { wants_certificate: true, .. }) if silent => {
+                Err(io::Error::new(error.kind(), words::asked_for_certificate()))
+            }
+            _ if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            Some(Upstream { name, .. }) => Err(words::of_upstream(error, name)),
+            None => Err(error),
+        }
+    }
+}
+
+impl AsyncRead for Secure {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+            Ok(()) => {
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.wants_certificate &= buf.filled().len() == before;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(self.ended(error)),
+        }
+    }
+}
+
+impl AsyncWrite for Secure {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Says goodbye and closes our side. Like a plain one it waits for nobody: what the system does not take at once, the
+    /// goodbye included, is not said to one who takes nothing.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending => match &mut self.stream {
+                TlsStream::Client(stream) => Pin::new(stream.get_mut().0).poll_shutdown(cx),
+                TlsStream::Server(stream) => Pin::new(stream.get_mut().0).poll_shutdown(cx),
+            },
+            ready => ready,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use socket2::{Domain, Socket, Type};
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
+
+    use super::super::{Acceptor, Connector, Inward, Outward};
+    use super::*;
+    use crate::io::Outgoing;
+
+    /// Both ends of a connection whose sockets hold little: a server's, and the client's.
+    async fn pair() -> (Secure, Secure) {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let path = |name: &str| Path::new(folder.path()).join(name);
+        std::fs::write(path("crt"), made.cert.pem()).unwrap();
+        std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+        let inward = Inward { cert: path("crt"), key: path("key"), client_ca: None };
+        let (acceptor, _) = Acceptor::new(inward).unwrap();
+        let (connector, _) = Connector::new(Outward { ca: Some(path("crt")), ..Outward::default() }).unwrap();
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.set_send_buffer_size(4096).unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&address).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let tokio = |socket: Socket| {
+            socket.set_nonblocking(true).unwrap();
+            TcpStream::from_std(socket.into()).unwrap()
+        };
+        let (server, client) = tokio::join!(
+            acceptor.handshake().run(tokio(server)),
+            connector.connect(tokio(client), "127.0.0.1")
+        );
+        (server.unwrap_or_else(|_| panic!("a handshake")), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_written_arrives_though_nothing_more_is_written_or_read() {
+        let (mut server, mut client) = pair().await;
+        for size in (1..120).map(|i| i * 1777) {
+            let (mut out, mut written) = (Outgoing::default(), 0);
+            match size % 2 {
+                0 => out.append(Bytes::from(vec![7; size])),
+                _ => out.copy(&vec![7; size]),
+            }
+            let mut came = vec![0; size];
+            let read = async {
+                // What fills the socket first.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                timeout(Duration::from_secs(5), client.read_exact(&mut came))
+                    .await
+                    .expect("all comes")
+                    .unwrap();
+            };
+            let write = poll_fn(|cx| out.poll_write(&mut server, cx, &mut written));
+            let (sent, ()) = tokio::join!(write, read);
+            sent.unwrap();
+            assert!(came.iter().all(|byte| *byte == 7) && out.is_flushed() && written == size as u64);
+        }
+    }
+
+    #[tokio::test]
+    async fn plaintext_that_waits_is_something_to_read_though_the_socket_is_empty() {
+        let (mut server, mut client) = pair().await;
+        let (mut out, mut written) = (Outgoing::default(), 0);
+        out.copy(&[7; 1000]);
+        poll_fn(|cx| out.poll_write(&mut server, cx, &mut written)).await.unwrap();
+        let mut part = [0; 400];
+        client.read_exact(&mut part).await.unwrap();
+        // The system has no more of it: a poll of the socket alone would wait for ever.
+        let ready = poll_fn(|cx| client.poll_read_ready(cx));
+        timeout(Duration::from_secs(5), ready).await.expect("there is plaintext").unwrap();
+        let mut rest = [0; 600];
+        client.read_exact(&mut rest).await.unwrap();
+        let nothing = poll_fn(|cx| Pin::new(&mut client).poll_read(cx, &mut ReadBuf::new(&mut part)));
+        assert!(timeout(Duration::from_millis(20), nothing).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_nothing_is_not_waited_for_and_what_it_takes_shows() {
+        let (mut server, client) = pair().await;
+        let (mut out, mut written) = (Outgoing::default(), 0);
+        out.copy(&vec![7; 1 << 20]);
+        let write = poll_fn(|cx| out.poll_write(&mut server, cx, &mut written));
+        assert!(timeout(Duration::from_millis(50), write).await.is_err());
+        // It may be only that the socket was not known to be free again.
+        while server.push_now() {}
+        assert!(!server.push_now());
+        // Below TLS, for the sockets hold less than a record.
+        let take = async {
+            while !server.push_now() {
+                client.socket().readable().await.unwrap();
+                let _ = client.socket().try_read(&mut [0; 4096]);
+            }
+        };
+        timeout(Duration::from_secs(5), take).await.expect("something was taken");
+        let goodbye = poll_fn(|cx| Pin::new(&mut server).poll_shutdown(cx));
+        timeout(Duration::from_secs(5), goodbye).await.expect("at once").unwrap();
+    }
+}
