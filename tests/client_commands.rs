@@ -625,7 +625,8 @@ mod redirect {
             // Nobody else's redirection leads to a connection that speaks RESP3 but the feed's.
             found.iter().any(|line| {
                 let to = field(line, "redir");
-                let feed = found.iter().any(|line| field(line, "id") == to && field(line, "flags") == "P");
+                let feed =
+                    found.iter().any(|line| field(line, "id") == to && field(line, "flags").contains('P'));
                 to != "-1" && !feed && ids.contains(&to)
             })
         };

@@ -392,6 +392,7 @@ mod tests {
             ("unix:/run/r.sock?db=2", "unix:/run/r.sock?db=2"),
             ("/run/r.sock?db=2", "unix:/run/r.sock?db=2"),
             ("redis+sentinel://a,b:1/main", "redis+sentinel://a:26379,b:1/main"),
+            ("rediss+sentinel://:s3cret@a/main", "rediss+sentinel://:***@a:26379/main"),
             ("redis+sentinel://app:s3cret@[::1]/main/2", "redis+sentinel://app:***@[::1]:26379/main/2"),
             ("redis-sentinel://:s3cret@a/1?sentinelMasterId=main", "redis+sentinel://:***@a:26379/main/1"),
         ] {
@@ -424,7 +425,6 @@ mod tests {
             ("redis://:s3cret@db?db=3", "after ? or #"),
             ("redis://:s3cret@db:0", "port 0"),
             ("unix:/r.sock?pass=s3cret&base=1", "only db, user and pass"),
-            ("rediss+sentinel://:s3cret@db/main", "TLS, which is not supported yet"),
             ("redis+sentinel://:s3cret@db", "does not say which service"),
             ("redis+sentinel://:s3cret@db/main/x", "database number"),
             ("redis+sentinel://:s3cret@db:1,db:0/main", "port 0"),

@@ -11,19 +11,12 @@
 mod accept;
 mod connect;
 mod files;
+mod provider;
 mod stream;
 mod words;
-
-use std::sync::Arc;
-
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
 pub use accept::{Acceptor, Handshake, Inward};
 pub use connect::{Connector, Outward};
 pub use files::{End, Loaded, PemFile, Renew};
 pub use stream::Secure;
 pub use words::{Failure, begins_tls};
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
-}

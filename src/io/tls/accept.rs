@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use super::files::{End, Loaded, PemFile, Renew, read_all, with_texts};
-use super::provider;
+use super::provider::provider;
 use super::stream::Secure;
 use super::words::{self, Failure};
 

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::files::{End, Loaded, PemFile, Renew, read_all};
-use super::provider;
+use super::provider::provider;
 use super::stream::Secure;
 use super::words;
 
