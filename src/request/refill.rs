@@ -59,6 +59,9 @@ pub fn wanted(cx: &Context, link: &Link, write_set: &WriteSet) -> Vec<EntryKeyBu
 /// Opens the leases; the fence is held. Gives those aside whose keys are to be registered first: that is done when the write
 /// is answered, for it would end their registration.
 pub fn lease(cx: &Context, link: &Link, wanted: Vec<EntryKeyBuf>) -> (Vec<CacheLease>, Vec<EntryKeyBuf>) {
+    if wanted.is_empty() {
+        return Default::default();
+    }
     let cover = |name: &EntryKeyBuf| link.client().cover(cx.process.namespaces.find(name.borrow().key));
     let (later, now): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|name| cover(name).is_some_and(|cover| cover.registers));
