@@ -1,3 +1,4 @@
+mod cover;
 mod link;
 mod replies;
 mod writes;

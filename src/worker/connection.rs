@@ -1,11 +1,8 @@
 //! One client's connection: reads, handles every complete request in the buffer, writes.
 //!
-//! Invariants: a session executes nothing more while its client leaves replies untaken, while too
-//! many of its requests are open, or while its link is congested. What it keeps is bounded by
-//! `client-output-limit` and `max-request`.
-//!
-//! Many clients write a whole pipeline before they read the first reply. So while replies are left untaken, requests are
-//! still read, up to that limit, and kept: the client comes to the end of its writing and begins to read.
+//! Invariants: a session executes nothing more while its client leaves replies untaken, while too many of its requests are
+//! open, or while its link is congested. What it keeps is bounded by `client-output-limit` and `max-request`. Many clients write
+//! a whole pipeline before they read the first reply: requests are still read meanwhile, up to that limit, and kept.
 
 use std::future::poll_fn;
 use std::io;

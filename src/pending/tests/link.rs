@@ -7,7 +7,6 @@ use super::*;
 use crate::cache::{NO_LINK, Reason};
 use crate::namespace::Tracking;
 use crate::process::FeedUp;
-use crate::process::Reports;
 use crate::upstream::{ConnectError, Loss, Pace, ServerId};
 
 fn lost(cause: ConnectError) -> Loss {
@@ -310,71 +309,6 @@ fn a_link_that_leads_to_another_server_than_the_feed_leaves_the_older_of_both() 
         assert!(matches!(above.called()[..], [Called::Link(LinkEvent::AskLater(_))]));
         assert!(link.arming.turns.get() == 1 && asks(&info('a')) && link.arming.turns.get() == 0);
     }
-}
-
-#[test]
-fn what_was_read_is_covered_as_its_namespace_wants_it() {
-    let namespaces = [("keys", Tracking::Keys), ("prefix", Tracking::Prefix), ("off", Tracking::Off)];
-    let namespaces = namespaces.map(|(name, tracking)| fixture::namespace(name, tracking)).to_vec();
-    let process = fixture::process_of(fixture::nowhere(), namespaces, |_| ());
-    let (link, _above) = link(&process);
-    let coverages = process.cache.coverages();
-    let feed = coverages.arm(&link.node.feed, None, 1).unwrap();
-    let channels = coverages.arm_untold(&link.node.announced, feed).unwrap();
-    let covers = |key: &str| {
-        let cover = link.cover(process.namespaces.find(key.as_bytes()));
-        assert!(cover.is_none_or(|cover| cover.link == link.id && !cover.registers));
-        cover.map(|cover| cover.coverage)
-    };
-    let all = || ["keys/a", "prefix/a", "off/a", "of none"].map(covers);
-    assert_eq!(all(), [None, Some(channels), Some(channels), None], "it is not tracked yet");
-    link.node.reports.set(Reports::Prefixes);
-    link.may_lead_to(feed);
-    link.refuse("-NOPERM");
-    assert_eq!(all(), [Some(channels), Some(feed), Some(channels), None], "it will not be");
-    let tracked = coverages.arm(link.coverage.borrow().as_ref().unwrap(), Some(feed), 1);
-    assert_eq!(all(), [tracked, Some(feed), Some(channels), None]);
-    link.arming.unsure.set(true);
-    assert_eq!(all(), [None; 4], "where it leads is not known");
-    link.arming.unsure.set(false);
-    fixture::leave(&link.node);
-    assert_eq!(all(), [None; 4], "its server was left");
-}
-
-/// Where links are not tracked, by what the feed is told; and by nothing of a server that may be another's.
-#[test]
-fn what_the_feed_is_told_of_covers_what_is_read_from_its_server() {
-    let namespaces = vec![fixture::namespace("prefix", Tracking::Prefix)];
-    let process = fixture::process_of(fixture::nowhere(), namespaces, |settings| {
-        settings.tracking = Tracking::Keys;
-    });
-    let (link, _above) = link(&process);
-    let coverages = process.cache.coverages();
-    let feed = coverages.arm(&link.node.feed, None, 1).unwrap();
-    let all = || {
-        let cover = |key: &str| link.cover(process.namespaces.find(key.as_bytes()));
-        ["prefix/a", "a"].map(|key| cover(key).map(|cover| (cover.coverage == feed, cover.registers)))
-    };
-    link.refuse("-NOPERM");
-    for (reports, covers) in [
-        (Reports::Nothing, [None, None]),
-        (Reports::Registered, [Some((true, true)); 2]),
-        (Reports::Prefixes, [Some((true, false)), None]),
-        (Reports::All, [Some((true, false)); 2]),
-    ] {
-        link.node.reports.set(reports);
-        link.arming.leads_to.set(None);
-        assert_eq!(all(), [None; 2], "{reports:?}: where it leads is not known");
-        link.may_lead_to(feed);
-        assert_eq!(all(), covers, "{reports:?}");
-    }
-    assert!(link.is_at_feed());
-    coverages.flush();
-    assert!(link.is_at_feed(), "a flush changes no server");
-    coverages.end(&link.node.feed, 2);
-    assert!(!link.is_at_feed() && all() == [None; 2]);
-    coverages.arm(&link.node.feed, None, 3).unwrap();
-    assert!(!link.is_at_feed() && all() == [None; 2], "the feed may be on another server now");
 }
 
 #[test]
