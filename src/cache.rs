@@ -58,7 +58,7 @@ pub use entry_key::{By, EntryKey, EntryKeyBuf, MAX_ARGS, MAX_KEY};
 pub use fence::Fence;
 pub use flights::Waiter;
 pub use id::{IdentId, LinkId, NO_IDENT, NO_LINK};
-pub use lease::Lease;
+pub use lease::{Ahead, Lease};
 pub use lookup::{Bounds, Lookup};
 pub use reason::{Class, Reason};
 pub use refresh::Wanted;

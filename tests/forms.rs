@@ -229,12 +229,19 @@ fn a_key_that_cannot_be_registered_is_not_cached_and_the_others_are() {
         assert_eq!(lines[..3], ["$-1\r\n"; 3]);
         assert_eq!(lines[3], "*3\r\n$-1\r\n$-1\r\n$-1\r\n");
     }
+    let asked = redis.calls("exists");
+    for _ in 0..20 {
+        assert_eq!(all.text("GET closed"), "$-1\r\n");
+    }
+    assert_eq!(redis.calls("exists"), asked, "what was refused is not asked for each time");
     for key in ["open1", "open2", "open3"] {
         hits(&nearside, &mut all, &format!("GET {key}"));
     }
     assert!(!nearside.is_cached("closed"));
     direct.cmd("SET open1 new");
     eventually("the change is seen", || all.text("GET open1").contains("new"));
+    direct.cmd("ACL SETUSER near ~*");
+    hits(&nearside, &mut all, "GET closed");
 }
 
 #[test]
@@ -354,6 +361,31 @@ fn the_first_read_does_not_wait_for_its_registration_and_the_fill_does() {
     ttl.reply(":-1\r\n");
     eventually("it is filled", || race.nearside.is_cached("k"));
     race.is_hit(OLD);
+}
+
+/// They wait for no longer than where nothing is registered.
+#[test]
+fn those_who_wait_for_the_same_are_served_by_the_first_read() {
+    for changed in [false, true] {
+        let mut race = ByHand::new();
+        let mut other = race.nearside.connect();
+        race.client.send(&support::line("GET k"));
+        let get = race.upstream.find("GET k");
+        let exists = race.upstream.find("EXISTS k");
+        other.send(&support::line("GET k"));
+        eventually("it waits", || race.nearside.stat("shared_flights") == 1);
+        if changed {
+            race.tell();
+            let again = race.upstream.find("GET k");
+            get.reply(OLD);
+            again.reply(NEW);
+        } else {
+            get.reply(OLD);
+        }
+        assert_eq!(ByHand::text(race.client.reply()), OLD);
+        assert_eq!(ByHand::text(other.reply()), if changed { NEW } else { OLD });
+        exists.reply(":1\r\n");
+    }
 }
 
 #[test]

@@ -146,6 +146,11 @@ impl<W: Waiter> Lease<W> {
         self.registered = true;
     }
 
+    /// For a read of the same that is sent now, though its reply is not to be kept.
+    pub fn ahead(&self) -> Ahead<W> {
+        Ahead { cache: self.cache.clone(), place: self.place, flight: self.flight, opened: self.opened }
+    }
+
     /// On which link it is read.
     pub fn link(&self) -> LinkId {
         self.link
@@ -270,6 +275,32 @@ impl<W: Waiter> Lease<W> {
         let flight = shard.flights.take(self.place.hash, self.flight);
         drop(shard);
         release(flight.map_or_else(Vec::new, |flight| flight.waiters));
+    }
+}
+
+/// A read that goes ahead of what its flight fetches, and serves who waits by then.
+pub struct Ahead<W: Waiter> {
+    cache: Arc<Cache<W>>,
+    place: Place,
+    flight: u64,
+    opened: Micros,
+}
+
+impl<W: Waiter> Ahead<W> {
+    /// Its reply has come: it is good for those who wait, as long as one that is kept would be, for it was sent after the
+    /// lease was opened, too.
+    pub fn serve(&self, reply: &[u8], now: Micros, max_staleness: Micros) {
+        if now.saturating_sub(self.opened) > max_staleness {
+            return;
+        }
+        let mut shard = self.cache.shards[self.place.shard].lock();
+        let generation = shard.stripes[self.place.stripe].generation;
+        let flight = shard.flights.find(self.place.hash, self.flight);
+        let standing = flight
+            .filter(|flight| flight.generation == generation && self.cache.coverages.stands(flight.coverage));
+        let waiters = standing.map(|flight| std::mem::take(&mut flight.waiters)).unwrap_or_default();
+        drop(shard);
+        serve(waiters, reply);
     }
 }
 

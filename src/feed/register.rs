@@ -97,6 +97,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             return;
         }
         metrics.registrations_refused.inc();
+        registrar.refuse(alone.iter().flat_map(Registration::keys));
         if let Some(untold) = metrics.registrations_refused_told.now() {
             warn!(
                 reply,

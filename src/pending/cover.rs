@@ -20,9 +20,9 @@ const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(45));
 
 impl LinkHandler {
-    /// Under what a read on this link would be filled now. Where the upstream tells of no changes of such keys, it is the
+    /// Under what a read of `key` on this link would be filled now. Where the upstream tells of no changes of such keys, it is the
     /// coverage of the channels, which is for namespaces only.
-    pub fn cover(&self, namespace: Option<&Namespace>) -> Option<Cover> {
+    pub fn cover(&self, key: &[u8], namespace: Option<&Namespace>) -> Option<Cover> {
         if self.arming.unsure.get() || self.is_of_old() {
             return None;
         }
@@ -38,7 +38,8 @@ impl LinkHandler {
             let announced = self.process.cache.coverages().current(&self.node.announced);
             namespace.and(announced).map(|coverage| self.under(coverage, false))
         };
-        self.cover_by_feed(how).or_else(channels)
+        let by_feed = self.cover_by_feed(how);
+        by_feed.filter(|cover| !cover.registers || !self.node.registrar.is_refused(key)).or_else(channels)
     }
 
     /// Likewise where the upstream tells the feed for the feed's own sake. The feed cannot know where the link leads; so

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::asked::Answer;
 use super::changed::redirected;
-use super::in_flight::{InFlight, Pending};
+use super::in_flight::{Bypass, InFlight, Pending};
 use super::link_handler::LinkHandler;
 use super::standing::Standing;
 use super::upcalls::LinkEvent;
@@ -110,7 +110,8 @@ impl ReplyHandler for LinkHandler {
         let InFlight { since, pending } = request;
         let more = match pending {
             Pending::Relay(to) => self.relay(to, since, chunk, at).map(Pending::Relay),
-            Pending::Bypass(to, bypass) => {
+            Pending::Bypass(to, mut bypass) => {
+                self.go_ahead(&mut bypass, &chunk, at);
                 if at.last {
                     let now = self.process.now();
                     bypass.keys.iter().for_each(|key| self.past(key, now));
@@ -310,6 +311,20 @@ impl LinkHandler {
             }
             Pending::Answers(answers) => (!answers.take(&chunk, at)).then_some(Pending::Answers(answers)),
             _ => None,
+        }
+    }
+
+    /// A piece of a reply came that is not kept, but serves those who wait for the same.
+    fn go_ahead(&self, bypass: &mut Bypass, chunk: &[u8], at: At) {
+        let Some((ahead, reply)) = &mut bypass.ahead else { return };
+        if at.kind == Kind::Error || reply.len() + chunk.len() > self.process.cache.max_value() {
+            bypass.ahead = None;
+            return;
+        }
+        reply.extend_from_slice(chunk);
+        if at.last {
+            let namespace = bypass.keys.first().and_then(|key| self.process.namespaces.find(key));
+            ahead.serve(reply, self.process.now(), self.process.max_staleness(namespace));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::answers::Answers;
@@ -16,7 +17,8 @@ use super::said::Said;
 use super::state::Leaves;
 use super::transaction::Transaction;
 use super::write::Write;
-use crate::cache::{CoverageId, EntryKeyBuf, LinkId, Micros};
+use crate::cache::{Ahead, CoverageId, EntryKeyBuf, LinkId, Micros};
+use crate::process::Ticket;
 use crate::reply::ReplySlot;
 use crate::upstream::ServerId;
 
@@ -103,8 +105,11 @@ impl Pending {
 }
 
 /// A read past the cache.
+#[derive(Default)]
 pub struct Bypass {
     pub keys: SmallVec<[Box<[u8]>; 1]>,
     /// What the cache may serve instead if the upstream proves unreachable.
     pub instead: Option<EntryKeyBuf>,
+    /// Whoever waits for the same, and the reply as far as it has come.
+    pub ahead: Option<(Ahead<Ticket>, BytesMut)>,
 }

@@ -3,6 +3,10 @@
 //! Invariants: so many wait at most; beyond that the fetch is given up, and its client was answered already. What waits is
 //! let go when the feed is lost, so nobody waits for a registration that does not come.
 
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -11,11 +15,17 @@ use super::inbox::Registration;
 /// Keys that may wait, of one node.
 const MAX_KEYS: usize = 1 << 14;
 
+/// Keys of which it is remembered that they were refused, and for how long.
+const MAX_REFUSED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const REFUSED: Duration = Duration::from_secs(10);
+
 /// See the [module](self).
 #[derive(Default)]
 pub struct Registrar {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    /// Keys that nearside's user may not ask for, and when that was last said.
+    refused: Mutex<Option<LruCache<Box<[u8]>, Instant>>>,
 }
 
 #[derive(Default)]
@@ -42,6 +52,27 @@ impl Registrar {
     /// There is something to be done, though nobody has asked.
     pub fn wake(&self) {
         self.arrived.notify_one();
+    }
+
+    /// These keys may not be asked for.
+    pub fn refuse<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let mut refused = self.refused.lock();
+        let refused = refused.get_or_insert_with(|| LruCache::new(MAX_REFUSED));
+        keys.for_each(|key| {
+            refused.put(key.into(), Instant::now());
+        });
+    }
+
+    /// Whether that was said of the key lately: then it is not fetched for, and nobody waits for another's read of it.
+    pub fn is_refused(&self, key: &[u8]) -> bool {
+        let mut refused = self.refused.lock();
+        let said = refused.as_mut().and_then(|refused| refused.get(key));
+        said.is_some_and(|said| said.elapsed() < REFUSED)
+    }
+
+    /// Rights have changed.
+    pub fn forget_refusals(&self) {
+        self.refused.lock().take();
     }
 
     /// All that wait now.

@@ -189,7 +189,7 @@ fn fetch_missing(link: &Link, now: Micros, window: Option<Window>, missing: Vec<
 fn lookup(cx: &Context, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket> {
     let name = EntryKey { key, ident: cx.ident, command: cx.process.get, args: b"", by: By::MGET };
     let namespace = cx.process.namespaces.find(key);
-    let cover = || cx.link.client().cover(namespace);
+    let cover = || cx.link.client().cover(key, namespace);
     cx.process.cache.lookup(&name, cx.now, cx.bounds(namespace), cover, |_| None, serve)
 }
 

@@ -1,5 +1,6 @@
 //! Cached reads of one key: lookup, and on a miss the read with its time to live.
 
+use bytes::BytesMut;
 use smallvec::smallvec;
 
 use super::context::Context;
@@ -64,7 +65,7 @@ fn lookup(cx: &Context, command: u16, request: &Request<'_>, slot: Option<u64>) 
         &name,
         cx.now,
         cx.bounds(namespace),
-        || cx.link_of(key).as_ref().unwrap_or(&cx.link).client().cover(namespace),
+        || cx.link_of(key).as_ref().unwrap_or(&cx.link).client().cover(key, namespace),
         |behind_write| {
             // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
             // released join another refill: of a key that is written all the time, readers would wait for ever.
@@ -93,7 +94,7 @@ fn bypass(cx: &Context, command: u16, request: &Request<'_>) -> Box<Bypass> {
     let by = by(cx, command);
     let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by };
     let instead = cx.process.settings.stale_if_error.then(|| EntryKeyBuf::new(&name));
-    Box::new(Bypass { keys: smallvec![key.into()], instead })
+    Box::new(Bypass { keys: smallvec![key.into()], instead, ahead: None })
 }
 
 fn fetch(cx: &Context, row: &Row, request: &Request<'_>, raw: Raw<'_>, (to, lease): (ReplySlot, CacheLease)) {
@@ -101,7 +102,8 @@ fn fetch(cx: &Context, row: &Row, request: &Request<'_>, raw: Raw<'_>, (to, leas
     if !lease.is_registered() {
         // The client does not wait for that: it is answered past the cache, and the reply is fetched once more.
         let link = link.as_ref().unwrap_or(&cx.link);
-        let bypass = bypass(cx, row.id, request);
+        let mut bypass = bypass(cx, row.id, request);
+        bypass.ahead = Some((lease.ahead(), BytesMut::new()));
         send(link, cx.now, |out| raw.write(out), Pending::Bypass(to, bypass));
         return register(&cx.outbound.inbox, link, vec![lease]);
     }

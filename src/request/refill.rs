@@ -62,7 +62,9 @@ pub fn lease(cx: &Context, link: &Link, wanted: Vec<EntryKeyBuf>) -> (Vec<CacheL
     if wanted.is_empty() {
         return Default::default();
     }
-    let cover = |name: &EntryKeyBuf| link.client().cover(cx.process.namespaces.find(name.borrow().key));
+    let cover = |name: &EntryKeyBuf| {
+        link.client().cover(name.borrow().key, cx.process.namespaces.find(name.borrow().key))
+    };
     let (later, now): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|name| cover(name).is_some_and(|cover| cover.registers));
     let cache = &cx.process.cache;

@@ -17,7 +17,7 @@ pub fn refresh(inbox: &Arc<Inbox>, router: &Router, key: &[u8], wanted: &Wanted)
     let Some(link) = router.known_link(node, wanted.ident) else { return };
     let namespace = process.namespaces.find(key);
     let (now, max_staleness) = (process.now(), process.max_staleness(namespace));
-    let cover = || link.client().cover(namespace);
+    let cover = || link.client().cover(key, namespace);
     let Some(lease) = process.cache.lease_refresh(key, wanted, now, max_staleness, cover) else { return };
     if fetch_unasked(inbox, &link, lease, now) {
         process.metrics.refreshes.inc();

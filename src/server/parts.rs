@@ -226,6 +226,7 @@ impl Hooks for FeedHooks {
     }
 
     fn rights_changed(&self) {
+        self.node.registrar.forget_refusals();
         self.node.feed_up.send_modify(|_| ());
     }
 

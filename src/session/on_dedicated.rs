@@ -192,7 +192,7 @@ impl Dedicated {
                     return self.relay(cx, raw);
                 }
                 let keys = keys_of(Some(row), request);
-                self.send(cx, raw, |to| Pending::Bypass(to, Box::new(Bypass { keys, instead: None })));
+                self.send(cx, raw, |to| Pending::Bypass(to, Box::new(Bypass { keys, ..Bypass::default() })));
             }
             row => {
                 let mut write_set = WriteSet::default();

@@ -170,7 +170,7 @@ impl Session {
         let link = other.unwrap_or(&cx.link);
         let bypass = |reason: Reason, raw: Raw<'_>| {
             cx.process.cache.count(reason);
-            let bypass = Bypass { keys: keys_of(row, request), instead: None };
+            let bypass = Bypass { keys: keys_of(row, request), ..Bypass::default() };
             cx.forward_on(link, raw, |to| Pending::Bypass(to, Box::new(bypass)));
         };
         match admission.action {

@@ -14,7 +14,7 @@ fn what_was_read_is_covered_as_its_namespace_wants_it() {
     let feed = coverages.arm(&link.node.feed, None, 1).unwrap();
     let channels = coverages.arm_untold(&link.node.announced, feed).unwrap();
     let covers = |key: &str| {
-        let cover = link.cover(process.namespaces.find(key.as_bytes()));
+        let cover = link.cover(key.as_bytes(), process.namespaces.find(key.as_bytes()));
         assert!(cover.is_none_or(|cover| cover.link == link.id && !cover.registers));
         cover.map(|cover| cover.coverage)
     };
@@ -44,7 +44,7 @@ fn what_the_feed_is_told_of_covers_what_is_read_from_its_server() {
     let coverages = process.cache.coverages();
     let feed = coverages.arm(&link.node.feed, None, 1).unwrap();
     let all = || {
-        let cover = |key: &str| link.cover(process.namespaces.find(key.as_bytes()));
+        let cover = |key: &str| link.cover(key.as_bytes(), process.namespaces.find(key.as_bytes()));
         ["prefix/a", "a"].map(|key| cover(key).map(|cover| (cover.coverage == feed, cover.registers)))
     };
     link.refuse("-NOPERM");
@@ -60,6 +60,11 @@ fn what_the_feed_is_told_of_covers_what_is_read_from_its_server() {
         link.may_lead_to(feed);
         assert_eq!(all(), covers, "{reports:?}");
     }
+    link.node.reports.set(Reports::Registered);
+    link.node.registrar.refuse([&b"a"[..]].into_iter());
+    assert_eq!(all(), [Some((true, true)), None], "nearside may not ask for it");
+    link.node.registrar.forget_refusals();
+    assert_eq!(all(), [Some((true, true)); 2]);
     assert!(link.is_at_feed());
     coverages.flush();
     assert!(link.is_at_feed(), "a flush changes no server");

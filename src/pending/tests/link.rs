@@ -222,7 +222,7 @@ async fn waits_for_its_reader() {
         };
         [
             Pending::Relay(to()),
-            Pending::Bypass(to(), Box::new(Bypass { keys: Default::default(), instead: None })),
+            Pending::Bypass(to(), Box::default()),
             fill(Some(to()), key),
             Pending::MgetAssembly(Box::new(assembly)),
             Pending::Write(Box::new(Write::new(Some(to())))),

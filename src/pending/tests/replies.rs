@@ -22,7 +22,7 @@ fn lose(link: &LinkHandler, pending: Pending) {
 
 fn bypass(link: &LinkHandler, to: ReplySlot, key: Option<&[u8]>) -> Pending {
     let instead = key.map(|key| EntryKeyBuf::new(&name(&link.process, key)));
-    Pending::Bypass(to, Box::new(Bypass { keys: Default::default(), instead }))
+    Pending::Bypass(to, Box::new(Bypass { instead, ..Bypass::default() }))
 }
 
 #[test]
