@@ -64,7 +64,13 @@ pub fn cut(stage: &mut Stage) {
         match stage.random.below(4) {
             0 => pair.reset(),
             1 => pair.half_close(way),
-            2 => pair.cut_after(1 + stage.random.below(3000) as usize),
+            2 => {
+                pair.cut_after(1 + stage.random.below(3000) as usize);
+                nap(stage, 20, 300);
+                // If so much was not said, it would be cut when all is said to be over.
+                pair.reset();
+                return;
+            }
             _ => stage.chaos[i].reset_all(),
         }
     }
