@@ -5,7 +5,7 @@ mod support;
 use std::process::{Command, Output};
 
 use support::filter::{Filter, no_redirect, no_tracking};
-use support::{Redis, free_port};
+use support::{Redis, free_port, without};
 
 fn check(upstream: &str, more: &[&str]) -> (i32, String) {
     let program = env!("CARGO_BIN_EXE_nearside");
@@ -38,14 +38,17 @@ fn a_plain_server_allows_everything() {
             "yes tracking-form register",
             "yes tracking-form broadcast",
             "yes channels of namespace users",
-            "yes announcements in namespace users",
             "yes PTTL",
             "changes become known by: redirect",
         ],
     );
+    let mut direct = redis.connect();
+    // Before 7.0 the upstream cannot be asked for that.
+    let tells = direct.text("ACL DRYRUN default PING") == "+OK\r\n";
+    let sign = if tells { "yes" } else { "?" };
+    says(&text, &[&format!("{sign} announcements in namespace users")]);
     assert_eq!(code, 0);
     assert!(!text.contains("\nno "), "{text}");
-    let mut direct = redis.connect();
     assert_eq!(direct.text("DBSIZE"), ":0\r\n", "nothing was written");
     assert_eq!(redis.calls("publish"), 0, "and nothing announced");
 }
@@ -78,7 +81,8 @@ fn the_best_form_that_is_allowed_is_named() {
 fn what_a_user_lacks_is_named_as_the_rule_that_gives_it() {
     let redis = Redis::start();
     let mut direct = redis.connect();
-    direct.cmd("ACL SETUSER app on >s3cret ~users/* &users/update +@all -client|tracking -exists -info");
+    let rules = format!("{} -exists -info", without("client|tracking"));
+    direct.cmd(&format!("ACL SETUSER app on >s3cret ~users/* &users/update +@all {rules}"));
     let upstream = format!("redis://app:s3cret@{}", redis.address());
     let (code, text) = check(&upstream, &["--namespace", "users"]);
     says(&text, &["no tracking-form redirect NOPERM", "no channels of namespace users NOPERM"]);

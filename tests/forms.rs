@@ -7,7 +7,7 @@ use std::time::Duration;
 use nearside::config::{Config, OnUpdate, Tracking, TrackingForm};
 use support::filter::{Filter, Rule, no_redirect, no_tracking, only_broadcast};
 use support::scripted::{Scripted, invalidate};
-use support::{Conn, Nearside, Redis, eventually};
+use support::{Conn, Nearside, Redis, eventually, without};
 
 fn bounded(config: &mut Config) {
     config.max_staleness = Duration::from_millis(500);
@@ -203,7 +203,8 @@ fn what_is_allowed_later_is_taken_then() {
 #[test]
 fn a_user_who_may_not_track_is_served_by_what_the_feed_registers() {
     let redis = Redis::start();
-    redis.connect().cmd("ACL SETUSER bob on >pw ~* &* +@all -client|tracking");
+    let rules = format!("on >pw ~* &* +@all {}", without("client|tracking"));
+    assert_eq!(redis.connect().text(&format!("ACL SETUSER bob {rules}")), "+OK\r\n");
     let nearside = Nearside::with(redis.address(), bounded);
     let mut bob = nearside.connect();
     assert_eq!(bob.text("AUTH bob pw"), "+OK\r\n");

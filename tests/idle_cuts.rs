@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use support::program::Program;
@@ -50,24 +50,33 @@ fn hits(nearside: &Nearside) {
     });
 }
 
+/// Runs so many at the same time, each with its number.
+fn at_once(count: u64, each: impl Fn(u64) + Sync) {
+    let each = &each;
+    std::thread::scope(|scope| (0..count).for_each(|i| drop(scope.spawn(move || each(i)))));
+}
+
 #[test]
 fn a_request_that_comes_just_after_a_cut_goes_on_the_next_connection() {
-    let redis = Redis::start();
-    let relay = Relay::to(redis.address());
-    let nearside = Nearside::start(relay.address);
-    let mut direct = redis.connect();
-    direct.cmd("SET k v");
-    let mut conn = nearside.connect();
-    for turn in 0..60 {
-        ask(&mut conn, turn);
-        // Long enough for it to be quiet, and for what is kept for the next session to have been given back.
-        std::thread::sleep(Duration::from_millis(160 + turn % 20));
-        // When this comes back, the end of each connection has come to nearside's side.
-        relay.cut();
-        ask(&mut conn, turn);
-    }
-    assert_eq!(direct.value("n").as_deref(), Some("120"), "each was executed once");
-    hits(&nearside);
+    // Each waits most of the time.
+    at_once(4, |first| {
+        let redis = Redis::start();
+        let relay = Relay::to(redis.address());
+        let nearside = Nearside::start(relay.address);
+        let mut direct = redis.connect();
+        direct.cmd("SET k v");
+        let mut conn = nearside.connect();
+        for turn in (first..60).step_by(4) {
+            ask(&mut conn, turn);
+            // Long enough for it to be quiet, and for what is kept for the next session to have been given back.
+            std::thread::sleep(Duration::from_millis(160 + turn % 20));
+            // When this comes back, the end of each connection has come to nearside's side.
+            relay.cut();
+            ask(&mut conn, turn);
+        }
+        assert_eq!(direct.value("n").as_deref(), Some("30"), "each was executed once");
+        hits(&nearside);
+    });
 }
 
 /// Whether all threads are.
@@ -152,8 +161,9 @@ fn clients_see_nothing_of_connections_that_are_closed_again_and_again_while_they
         })
         .collect();
     // More often in a row than connections are made anew at once that do not serve.
-    for turn in 0..40 {
-        std::thread::sleep(Duration::from_millis(200 + 60 * (turn % 4)));
+    for turn in 0..36 {
+        // A connection that has stood for less does not serve.
+        std::thread::sleep(Duration::from_millis(165 + 15 * (turn % 4)));
         assert!(!clients.iter().any(|client| client.is_finished()), "a client has seen an error");
         let _nobody = busy.write().unwrap();
         relay.cut();
@@ -202,23 +212,23 @@ fn a_server_that_closes_idle_connections_costs_a_client_that_comes_now_and_then_
     let redis = Redis::with(&["--timeout", "1", "--hz", "100"]);
     redis.connect().cmd("SET k v");
     // Without reads no connection is asked whether it lives, so all are idle.
-    let nearside = Nearside::start(redis.address());
-    let mut conn = nearside.connect();
-    let disconnects = || {
-        let page = nearside.get("/metrics").1;
-        let line = page.lines().find_map(|line| line.strip_prefix("nearside_upstream_disconnects_total "));
-        line.and_then(|line| line.parse::<u64>().ok()).expect("a metric")
-    };
-    let begun = Instant::now();
-    let mut turn = 0;
-    while turn < 6 || begun.elapsed() < Duration::from_secs(8) {
-        let before = disconnects();
-        ask(&mut conn, 1);
-        ask(&mut conn, turn);
-        assert_eq!(conn.value("k").as_deref(), Some("v"));
-        eventually("it closes what is idle", || disconnects() > before);
-        turn += 1;
-    }
-    assert_eq!(redis.connect().value("n"), Some((2 * turn).to_string()));
-    hits(&nearside);
+    at_once(3, |first| {
+        let nearside = Nearside::start(redis.address());
+        let mut conn = nearside.connect();
+        let disconnects = || {
+            let page = nearside.get("/metrics").1;
+            let line =
+                page.lines().find_map(|line| line.strip_prefix("nearside_upstream_disconnects_total "));
+            line.and_then(|line| line.parse::<u64>().ok()).expect("a metric")
+        };
+        for turn in (first..9).step_by(3) {
+            let before = disconnects();
+            ask(&mut conn, 1);
+            ask(&mut conn, turn);
+            assert_eq!(conn.value("k").as_deref(), Some("v"));
+            eventually("it closes what is idle", || disconnects() > before);
+        }
+        hits(&nearside);
+    });
+    assert_eq!(redis.connect().value("n").as_deref(), Some("18"), "each was executed once");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nearside::config::{Config, Tracking, TrackingForm, Upstream};
 use support::scripted::Scripted;
-use support::{Conn, Nearside, Redis, eventually};
+use support::{Conn, Nearside, Redis, eventually, without};
 
 const ALL: &str = "on >pw ~* &* +@all";
 
@@ -55,7 +55,7 @@ fn misses(nearside: &Nearside, client: &mut Conn, key: &str) {
 fn one_user_whose_link_may_not_track_takes_nothing_from_the_others(resp3: bool) {
     let redis = Redis::start();
     let mut direct = redis.connect();
-    direct.cmd(&format!("ACL SETUSER bob {ALL} -client|tracking"));
+    direct.cmd(&format!("ACL SETUSER bob {ALL} {}", without("client|tracking")));
     direct.cmd(&format!("ACL SETUSER alice {ALL}"));
     direct.cmd("MSET elsewhere v users/1 v");
     let nearside = Nearside::with(redis.address(), |config| {
@@ -107,7 +107,7 @@ fn one_user_whose_link_may_not_track_takes_nothing_from_the_others_on_resp3() {
 /// nearside's own user lacks a right, and is given it later: from then on keys outside the namespaces are cached.
 fn a_right_that_is_given_later_is_used(lacks: &[&str], tracking: Tracking) {
     let redis = Redis::start();
-    let minus: Vec<_> = lacks.iter().map(|right| format!("-{right}")).collect();
+    let minus: Vec<_> = lacks.iter().map(|right| without(right)).collect();
     let nearside = limited(&redis, &minus.join(" "), |config| {
         config.tracking = tracking;
         if tracking == Tracking::Keys {
@@ -198,7 +198,10 @@ fn the_right_to_look_that_is_given_later_is_used() {
 #[test]
 fn what_is_refused_does_not_fill_the_log_of_the_upstream() {
     let redis = Redis::start();
-    let nearside = limited(&redis, "-client|tracking -client|id -info -command", |_| ());
+    // Before 7.0 the log does not tell subcommands apart.
+    let older = redis.connect().text("ACL DRYRUN default PING") != "+OK\r\n";
+    let id = if older { "client" } else { "client|id" };
+    let nearside = limited(&redis, "-client +client|setname -info -command", |_| ());
     eventually("the refusal", || nearside.stats().contains("nearside_tracking:off"));
     let mut client = nearside.connect();
     client.cmd("SET users/1 v");
@@ -208,7 +211,7 @@ fn what_is_refused_does_not_fill_the_log_of_the_upstream() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let log = redis.connect().text("ACL LOG");
-    for name in ["info", "client|id", "command"] {
+    for name in ["info", id, "command"] {
         let object = format!("object\r\n${}\r\n{name}\r\n", name.len());
         let entries = log.split("$5\r\ncount\r\n:").skip(1).filter(|entry| entry.contains(&object));
         let counts: Vec<u32> =

@@ -64,10 +64,10 @@ const STATES: [State; 8] = [
     State {
         code: "-LOADING",
         begin: |stage| {
-            stage.say("DEBUG POPULATE 40000 fill 10");
+            stage.say("DEBUG POPULATE 200000 fill 10");
             stage.say("SAVE");
             let folder = stage.folder.path().to_str().unwrap().to_owned();
-            stage.redis.become_another(&Stage::args(&folder, "500"));
+            stage.redis.become_another(&Stage::args(&folder, "100"));
             stage.root = stage.redis.connect();
         },
         end: |stage| {

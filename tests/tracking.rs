@@ -3,7 +3,7 @@
 mod support;
 
 use nearside::config::Tracking;
-use support::{Nearside, Redis, eventually};
+use support::{Nearside, Redis, eventually, without};
 
 /// Each changes or removes the string at `k` without a word on any channel.
 const CHANGES: &[&str] = &[
@@ -83,7 +83,8 @@ fn a_namespace_may_be_tracked_by_prefix_and_the_rest_not_at_all() {
 fn where_tracking_is_refused_only_namespaces_are_cached() {
     let redis = Redis::start();
     let mut direct = redis.connect();
-    direct.cmd("ACL SETUSER default -client|tracking");
+    let rules = without("client|tracking");
+    assert_eq!(direct.text(&format!("ACL SETUSER default {rules}")), "+OK\r\n");
     let nearside = Nearside::unready(redis.address(), |_| ());
     eventually("the refusal", || nearside.stats().contains("nearside_tracking:off"));
     nearside.wait_ready();

@@ -138,18 +138,19 @@ impl Stream {
     }
 
     /// Whether the other side is known to have closed it, and all that it had said before was read: by the system, which
-    /// may know more than it has told yet.
-    pub fn has_ended(&self) -> bool {
+    /// may know more than it has told yet. If there is something to read that the system will not tell of, `cx` is woken.
+    /// Errors: TLS has failed.
+    pub fn has_ended(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut byte = [MaybeUninit::uninit()];
         let peeked = match self {
-            Stream::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
-            Stream::Unix(stream) => SockRef::from(stream).peek(&mut byte),
-            Stream::Tls(stream) => SockRef::from(stream.socket()).peek(&mut byte),
+            Stream::Tcp(stream) => SockRef::from(&*stream).peek(&mut byte),
+            Stream::Unix(stream) => SockRef::from(&*stream).peek(&mut byte),
+            Stream::Tls(stream) => return stream.has_ended(cx),
         };
-        match peeked {
+        Ok(match peeked {
             Ok(n) => n == 0,
             Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
-        }
+        })
     }
 
     /// The near end's address, of a TCP connection.
@@ -175,23 +176,27 @@ mod tests {
 
     use super::*;
 
+    fn ended(stream: &mut Stream) -> bool {
+        stream.has_ended(&mut Context::from_waker(std::task::Waker::noop())).unwrap()
+    }
+
     #[tokio::test]
     async fn the_end_is_known_before_the_runtime_has_told_and_behind_what_was_said() {
         let (near, mut far) = UnixStream::pair().unwrap();
         let mut near = Stream::Unix(near);
-        assert!(!near.has_ended());
+        assert!(!ended(&mut near));
         far.write_all(b"x").await.unwrap();
         drop(far);
-        assert!(!near.has_ended(), "there is something to read");
+        assert!(!ended(&mut near), "there is something to read");
         assert_eq!(near.read_u8().await.unwrap(), b'x');
-        assert!(near.has_ended());
+        assert!(ended(&mut near));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let near = Stream::Tcp(near);
+        let mut near = Stream::Tcp(near);
         let far = listener.accept().unwrap().0;
-        assert!(!near.has_ended());
+        assert!(!ended(&mut near));
         SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(far);
-        assert!(near.has_ended(), "a reset is an end");
+        assert!(ended(&mut near), "a reset is an end");
     }
 }

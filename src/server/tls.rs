@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::io::{Acceptor, Connector, End, Loaded, Renew};
 use crate::process::Process;
 
-/// How often files are looked at: a change is taken within 10 seconds.
-const PAUSE: Duration = Duration::from_secs(4);
+/// How often files are looked at: a change is taken within 10 seconds, however slow the machine.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
 #[derive(Default)]

@@ -372,8 +372,12 @@ async fn run<C: ReplyHandler>(
         if renewal.is_due() {
             inner.log_in_again();
         }
-        if inner.quiet.take() && stream.has_ended() {
-            return Poll::Ready(Some(closed()));
+        if inner.quiet.take() {
+            match stream.has_ended(cx) {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(Some(closed())),
+                Err(error) => return Poll::Ready(Some(error.into())),
+            }
         }
         let mut state = inner.state.borrow_mut();
         let State { out, written, waiting, .. } = &mut *state;

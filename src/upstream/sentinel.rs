@@ -85,13 +85,22 @@ impl Sentinel {
             // So that its `CLIENT LIST` tells whose connection it is.
             encode::command(&mut out, &[b"CLIENT", b"SETNAME", b"nearside"]);
             sentinel.say(&out).await?;
-            if asking.login.is_some() && sentinel.next().await? == Kind::Error {
-                return Err(format!(
-                    "{}; look at sentinel-username and sentinel-password",
-                    said(&sentinel.reply)
-                ));
+            let first = match sentinel.next().await {
+                // One with TLS does so to who begins without.
+                Err(closed) if matches!(sentinel.stream, Stream::Tcp(_)) && !closed.contains("TLS") => {
+                    return Err(format!("{closed}; if its port is one for TLS, write rediss+sentinel://"));
+                }
+                first => first?,
+            };
+            if asking.login.is_some() {
+                if first == Kind::Error {
+                    return Err(format!(
+                        "{}; look at sentinel-username and sentinel-password",
+                        said(&sentinel.reply)
+                    ));
+                }
+                sentinel.next().await?;
             }
-            sentinel.next().await?;
             Ok(sentinel)
         };
         within(asking.patience, connecting).await

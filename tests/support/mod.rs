@@ -157,6 +157,15 @@ impl Redis {
     }
 }
 
+/// Rules that take this right from a user who has all: `info`, `client|id`. Before 7.0 a subcommand can be given and not
+/// taken, so of `CLIENT` what the tests need is given again.
+pub fn without(right: &str) -> String {
+    const OTHERS: [&str; 7] = ["tracking", "id", "setname", "getname", "info", "list", "reply"];
+    let Some(taken) = right.strip_prefix("client|") else { return format!("-{right}") };
+    let others = OTHERS.iter().filter(|other| **other != taken);
+    others.fold("-client".to_owned(), |rules, other| format!("{rules} +client|{other}"))
+}
+
 /// See [`Redis::monitor`].
 pub struct Monitor {
     conn: Conn,

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ConnectionCommon;
 use tokio_rustls::{TlsStream, client, server};
 
 use super::words;
@@ -72,6 +73,31 @@ impl Secure {
         written.is_ok_and(|n| n > 0)
     }
 
+    /// Whether the other side is known to have closed it, and all that it had said before was read. Takes what the system has,
+    /// whether or not that was told: a goodbye stands before the end of the socket. If there is something to read now, `cx`
+    /// is woken, for the socket may never show it again. Errors: the connection is of no use.
+    pub fn has_ended(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let taken = match &mut self.stream {
+            TlsStream::Client(stream) => {
+                let (socket, session) = stream.get_mut();
+                take(socket, session)
+            }
+            TlsStream::Server(stream) => {
+                let (socket, session) = stream.get_mut();
+                take(socket, session)
+            }
+        };
+        match taken {
+            Ok(Taken::Nothing) => Ok(false),
+            Ok(Taken::Plaintext) => {
+                cx.waker().wake_by_ref();
+                Ok(false)
+            }
+            Ok(Taken::End) => Ok(true),
+            Err(error) => self.ended(error).map(|()| true),
+        }
+    }
+
     /// An end without a goodbye is an end: what came before it was whole, and a request that was cut is not carried out.
     #[cold]
     fn ended(&self, error: io::Error) -> io::Result<()> {
@@ -86,6 +112,36 @@ impl Secure {
             _ if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             Some(Upstream { name, .. }) => Err(words::of_upstream(error, name)),
             None => Err(error),
+        }
+    }
+}
+
+/// What the system had.
+enum Taken {
+    Nothing,
+    Plaintext,
+    End,
+}
+
+/// Takes what the system has of a session's, until there is plaintext.
+fn take<T>(socket: &TcpStream, session: &mut ConnectionCommon<T>) -> io::Result<Taken> {
+    loop {
+        let state = session
+            .process_new_packets()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        match state {
+            state if state.plaintext_bytes_to_read() > 0 => return Ok(Taken::Plaintext),
+            state if state.peer_has_closed() => return Ok(Taken::End),
+            _ if !session.wants_read() => return Ok(Taken::Nothing),
+            _ => {}
+        }
+        match session.read_tls(&mut &*SockRef::from(socket)) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return Ok(Taken::Nothing),
+                _ => return Err(error),
+            },
         }
     }
 }
@@ -147,6 +203,7 @@ impl AsyncWrite for Secure {
 mod tests {
     use std::future::poll_fn;
     use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use bytes::Bytes;
@@ -228,6 +285,56 @@ mod tests {
         client.read_exact(&mut rest).await.unwrap();
         let nothing = poll_fn(|cx| Pin::new(&mut client).poll_read(cx, &mut ReadBuf::new(&mut part)));
         assert!(timeout(Duration::from_millis(20), nothing).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_an_end_before_the_runtime_has_told_and_behind_what_was_said() {
+        let (mut server, mut client) = pair().await;
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = std::task::Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let (mut out, mut written) = (Outgoing::default(), 0);
+        assert!(!client.has_ended(&mut cx).unwrap() && !woken.0.load(Ordering::Relaxed));
+        out.copy(b"x");
+        poll_fn(|cx| out.poll_write(&mut server, cx, &mut written)).await.unwrap();
+        poll_fn(|cx| Pin::new(&mut server).poll_shutdown(cx)).await.unwrap();
+        let taken = async {
+            while !woken.0.load(Ordering::Relaxed) {
+                assert!(!client.has_ended(&mut cx).unwrap(), "there is something to read");
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), taken).await.expect("the socket does not show it any more");
+        let mut one = [0];
+        timeout(Duration::from_secs(5), client.read_exact(&mut one)).await.expect("at once").unwrap();
+        assert_eq!(&one, b"x");
+        assert!(ends(&mut client).await);
+        // Nobody reads: whoever looks at the socket alone sees the goodbye, and not the end behind it.
+        let (mut server, mut client) = pair().await;
+        poll_fn(|cx| Pin::new(&mut server).poll_shutdown(cx)).await.unwrap();
+        assert!(ends(&mut client).await);
+        let (server, mut client) = pair().await;
+        SockRef::from(server.socket()).shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(ends(&mut client).await, "an end without a goodbye is one, too");
+    }
+
+    /// Whether its end is seen soon.
+    async fn ends(stream: &mut Secure) -> bool {
+        let ended = async {
+            while !stream.has_ended(&mut Context::from_waker(std::task::Waker::noop())).unwrap() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), ended).await.is_ok()
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[tokio::test]
