@@ -109,13 +109,7 @@ impl Council {
 
     fn hear(&mut self, Word { from, said }: Word) {
         let Some(i) = self.voters.iter().position(|voter| voter.address == from) else { return };
-        let said = said.and_then(|answer| match answer.master {
-            Some(_) => Ok(answer),
-            None => Err(format!(
-                "it knows no service {:?}; SENTINEL MASTERS lists those that it knows",
-                self.elected.service()
-            )),
-        });
+        let said = said.and_then(|answer| answer.master_of(self.elected.service()).map(|_| answer.clone()));
         let voter = &mut self.voters[i];
         match said {
             Ok(answer) => {
