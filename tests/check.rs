@@ -5,6 +5,7 @@ mod support;
 use std::process::{Command, Output};
 
 use support::filter::{Filter, no_redirect, no_tracking};
+use support::sentinel::{SERVICE, Sentinel, watch};
 use support::{Redis, free_port, without};
 
 fn check(upstream: &str, more: &[&str]) -> (i32, String) {
@@ -100,4 +101,38 @@ fn an_upstream_that_is_not_there_is_told_with_its_cause() {
     let (code, text) = check(&format!("redis://127.0.0.1:{}", free_port()), &[]);
     says(&text, &["no connect Connection refused"]);
     assert_eq!(code, 1);
+}
+
+#[test]
+fn sentinels_are_asked_where_the_master_is() {
+    let redis = Redis::start();
+    let sentinel = Sentinel::start(&watch(redis.port, 1));
+    let at = |service: &str| {
+        format!("redis+sentinel://127.0.0.1:{},{}/{service}", free_port(), sentinel.address())
+    };
+    let (code, text) = check(&at(SERVICE), &[]);
+    says(
+        &text,
+        &[
+            "no sentinel 127.0.0.1:",
+            &format!("yes sentinel {} names {}", sentinel.address(), redis.address()),
+            "yes connect Redis",
+            "changes become known by: redirect",
+        ],
+    );
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = check(&at("mian"), &[]);
+    says(&text, &[&format!("no sentinel {} it knows no service \"mian\"", sentinel.address())]);
+    assert_eq!(code, 1, "{text}");
+    assert!(!text.contains(" connect "), "there is nowhere to connect to: {text}");
+}
+
+#[test]
+fn why_nothing_is_cached_is_said_where_the_configuration_is_the_reason() {
+    let redis = Redis::start();
+    for setting in ["tracking", "tracking-form"] {
+        let (code, text) = check(&format!("redis://{}", redis.address()), &[&format!("--{setting}"), "off"]);
+        says(&text, &[&format!("nothing can be cached: {setting} is off")]);
+        assert_eq!(code, 1);
+    }
 }

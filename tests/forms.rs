@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use nearside::config::{Config, OnUpdate, Tracking, TrackingForm};
 use support::filter::{Filter, Rule, no_redirect, no_tracking, only_broadcast};
+use support::program::Program;
+use support::relay::Relay;
 use support::scripted::{Scripted, invalidate};
 use support::{Conn, Nearside, Redis, eventually, without};
 
@@ -50,6 +52,24 @@ fn hits(nearside: &Nearside, client: &mut Conn, command: &str) -> String {
         nearside.stat("hits") > before
     });
     said
+}
+
+#[test]
+fn a_feed_that_comes_and_goes_is_no_news_of_the_form() {
+    let redis = Redis::start();
+    let relay = Relay::to(redis.address());
+    let mut near = Program::start(relay.address.port(), &["--tracking-form", "register"]);
+    let is_up = |near: &Program| near.connect().text("NEARSIDE STATS").contains("nearside_feed:up");
+    for lost in 1..=5 {
+        eventually("the feed is up", || is_up(&near));
+        relay.cut_feed();
+        eventually("the loss is seen", || near.stat("feed_lapses") >= lost);
+    }
+    eventually("the feed is up again", || is_up(&near));
+    near.terminate();
+    assert!(near.ended().success());
+    let told: Vec<_> = near.seen.lines().filter(|line| line.contains("how changes become known")).collect();
+    assert!(told.len() == 1 && told[0].contains("register"), "{told:#?}");
 }
 
 /// Reads of every kind are hits, and what a foreign writer does is seen.

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use support::program::Program;
+use support::relay::Relay;
 use support::sentinel::{
     SERVICE, Sentinel, Watched, behind, in_time, is_replica, replicate, server, signal, watch,
 };
-use support::{Conn, Nearside, Redis, eventually, line};
+use support::{Conn, Nearside, Redis, eventually, free_port, line};
 
 /// Writes until that succeeds. Until then nothing else is said than what happened.
 #[track_caller]
@@ -381,4 +383,30 @@ fn what_is_wrong_with_the_sentinels_is_said() {
     in_time("that it is no sentinel", || not_ready(&stranger, "ERR unknown command").is_some());
     assert!(!wrong.get("/metrics").1.contains("nearside_sentinel_failures_total 0"));
     assert_eq!((wrong.stat("sentinels"), right.stat("sentinels")), (0, 1));
+}
+
+#[test]
+fn a_sentinel_that_comes_and_goes_is_told_of_seldom_and_asked_less_often() {
+    let redis = server();
+    let sentinel = Sentinel::start(&watch(redis.port, 1));
+    let relay = Relay::to(sentinel.address());
+    let (port, admin) = (free_port(), free_port());
+    let (listen, pages) = (port.to_string(), admin.to_string());
+    let url = format!("redis+sentinel://{}/{SERVICE}", relay.address);
+    let mut near = Program::run(&["--listen", &listen, "--admin", &pages, "--upstream", &url], port, admin);
+    near.wait_for("the sentinels name the master");
+    let (began, mut cuts) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(4) {
+        // It has answered, and is gone.
+        eventually("it answers", || near.stat("sentinels") == 1);
+        relay.cut();
+        eventually("that is noticed", || near.stat("sentinels") == 0);
+        cuts += 1;
+    }
+    near.terminate();
+    assert!(near.ended().success());
+    let told =
+        near.seen.matches(" a sentinel cannot be asked").count() + near.seen.matches(" answers now").count();
+    assert!(told <= 2, "{told} lines:\n{}", near.seen);
+    assert!((2..=10).contains(&cuts), "{cuts} connections in four seconds");
 }

@@ -1,7 +1,8 @@
 //! Keys that wait to be registered with a node's feed, before they are read into the cache.
 //!
 //! Invariants: so many wait at most; beyond that the fetch is given up, and its client was answered already. What waits is
-//! let go when the feed is lost, so nobody waits for a registration that does not come.
+//! let go when the feed is lost, so nobody waits for a registration that does not come: the feed's coverage ends first, and
+//! then what waits is taken; whoever asks adds to it first, and then looks whether a coverage stands.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -35,8 +36,9 @@ struct Waiting {
 }
 
 impl Registrar {
-    /// Has its keys registered. Gives it back if too many wait.
-    pub fn ask(&self, registration: Registration) -> Result<(), Registration> {
+    /// Has its keys registered, if the feed `stands` once they wait: else all that waits is let go. Gives it back if too
+    /// many wait.
+    pub fn ask(&self, registration: Registration, stands: impl FnOnce() -> bool) -> Result<(), Registration> {
         let mut waiting = self.waiting.lock();
         let keys = waiting.keys + registration.leases.len();
         if keys > MAX_KEYS {
@@ -45,6 +47,10 @@ impl Registrar {
         waiting.keys = keys;
         waiting.registrations.push(registration);
         drop(waiting);
+        if !stands() {
+            drop(self.take());
+            return Ok(());
+        }
         self.arrived.notify_one();
         Ok(())
     }
@@ -122,10 +128,10 @@ mod tests {
         let coverage = cache.coverages().arm(&slot, None, 1).unwrap();
         let cover = Cover { coverage, link: LinkId(7), registers: true };
         let (registrar, inbox) = (Registrar::default(), Arc::new(Inbox::default()));
-        assert!(registrar.ask(registration(&cache, cover, &inbox, 0..MAX_KEYS)).is_ok());
+        assert!(registrar.ask(registration(&cache, cover, &inbox, 0..MAX_KEYS), || true).is_ok());
         registrar.arrived().await;
         let crowded = registration(&cache, cover, &inbox, MAX_KEYS..MAX_KEYS + 1);
-        assert!(registrar.ask(crowded).is_err(), "one too many");
+        assert!(registrar.ask(crowded, || true).is_err(), "one too many");
         let taken = registrar.take();
         assert_eq!(taken.iter().map(|one| one.keys().count()).sum::<usize>(), MAX_KEYS);
         assert!(registrar.take().is_empty());
@@ -138,8 +144,27 @@ mod tests {
         let [Message::Registered(told)] = &told[..] else { panic!("the worker was told") };
         assert!(told.link == LinkId(7) && told.leases.iter().all(|lease| lease.is_registered()));
         assert!(
-            registrar.ask(registration(&cache, cover, &inbox, MAX_KEYS..MAX_KEYS + 1)).is_ok(),
+            registrar.ask(registration(&cache, cover, &inbox, MAX_KEYS..MAX_KEYS + 1), || true).is_ok(),
             "there is room again"
+        );
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_of_the_feed_does_not_wait_for_the_next() {
+        let cache = Arc::new(Cache::new(1 << 20, 1 << 20, 0));
+        let slot = cache.coverages().take().unwrap();
+        let coverage = cache.coverages().arm(&slot, None, 1).unwrap();
+        let cover = Cover { coverage, link: LinkId(7), registers: true };
+        let (registrar, inbox) = (Registrar::default(), Arc::new(Inbox::default()));
+        let late = registration(&cache, cover, &inbox, 0..1);
+        // The feed's coverage ends, and what waits is let go, between a lookup and its question.
+        cache.coverages().end(&slot, 2);
+        drop(registrar.take());
+        let stands = || cache.coverages().current(&slot).is_some();
+        assert!(registrar.ask(late, stands).is_ok());
+        assert!(
+            registrar.take().is_empty(),
+            "the upstream may be away for long, and others wait for the same reply"
         );
     }
 }

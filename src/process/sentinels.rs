@@ -6,8 +6,9 @@
 //! - Whose answer counts is decided in one place: see [`ballot`].
 //! - When the master is another: new connections lead there first, then nothing is filled any more that was read elsewhere,
 //!   then what was filled is void. Each connection to the old one ends, with what is in flight on it.
-//! - A sentinel that does not answer is asked again after a delay that grows to some seconds. One that does is asked sooner than
-//!   every few seconds when it tells of a switch, and, once a second at most, while what it named is no master.
+//! - A sentinel that does not answer, or closes each connection behind its answer, is asked again after a delay that grows to
+//!   some seconds. One that does is asked sooner than every few seconds when it tells of a switch, and, once a second at
+//!   most, while what it named is no master.
 
 mod ballot;
 
@@ -109,18 +110,14 @@ impl Council {
 
     fn hear(&mut self, Word { from, said }: Word) {
         let Some(i) = self.voters.iter().position(|voter| voter.address == from) else { return };
-        let said = said.and_then(|answer| match answer.master {
-            Some(_) => Ok(answer),
-            None => Err(format!(
-                "it knows no service {:?}; SENTINEL MASTERS lists those that it knows",
-                self.elected.service()
-            )),
-        });
+        let said = said.and_then(|answer| answer.master_of(self.elected.service()).map(|_| answer.clone()));
         let voter = &mut self.voters[i];
         match said {
             Ok(answer) => {
+                let stays = voter.answer.is_some();
                 (voter.answer, voter.known, voter.why) = (Some(answer), true, None);
-                if self.attended[i].failing.over() {
+                // One that goes behind each answer would be news each time.
+                if stays && self.attended[i].failing.over() {
                     info!(sentinel = %from, "the sentinel answers now");
                 }
             }
@@ -210,10 +207,13 @@ async fn listen(
     failures: &mut u32,
 ) -> Result<std::convert::Infallible, String> {
     let mut sentinel = Sentinel::connect(asking, address).await?;
+    let mut stays = false;
     loop {
         doubts.mark_unchanged();
         let answer = sentinel.ask(asking).await?;
-        *failures = 0;
+        if std::mem::replace(&mut stays, true) {
+            *failures = 0;
+        }
         let _ = words.send(Word { from: address.clone(), said: Ok(answer) }).await;
         tokio::select! {
             switched = sentinel.switched() => switched?,

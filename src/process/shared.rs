@@ -154,8 +154,12 @@ impl Process {
         best.unwrap_or(if self.namespaces.is_empty() { Form::Nothing } else { Form::Channels })
     }
 
-    /// The node may tell of changes in another form than before; if so, that is news.
+    /// The node may tell of changes in another form than before; if so, that is news. That it tells of none while its feed is
+    /// away, or still asks, is no news.
     pub fn tell_form(&self, node: &Node) {
+        if node.feed_up.borrow().is_none() {
+            return;
+        }
         let form = self.form(node);
         if node.note_form(form) {
             let upstream = &node.upstream.address;

@@ -39,7 +39,8 @@ fn ask_fields(out: &mut BytesMut, fields: Fields, key: &[u8], rest: &[u8]) {
 pub fn register(inbox: &Arc<Inbox>, link: &Link, leases: Vec<CacheLease>) {
     let handler = link.client();
     let registration = Registration { leases, link: handler.id, inbox: inbox.clone() };
-    if handler.node.registrar.ask(registration).is_err() {
+    let (coverages, node) = (handler.process.cache.coverages(), &handler.node);
+    if node.registrar.ask(registration, || coverages.current(&node.feed).is_some()).is_err() {
         handler.process.metrics.registrations_crowded.inc();
     }
 }

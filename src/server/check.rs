@@ -11,10 +11,13 @@ use super::parts;
 use super::password::Source;
 use super::tls::Tls;
 use crate::config::Config;
+use crate::io::Address;
 use crate::namespace::{Event, Namespaces, Tracking, TrackingForm};
 use crate::resp::Protocol;
 use crate::resp::scanner::Kind;
-use crate::upstream::{ConnectError, Credentials, Identity, Probe, Settings, Who};
+use crate::upstream::{
+    Asking, ConnectError, Credentials, Identity, Location, Probe, Sentinel, Settings, Who,
+};
 
 /// A key that nobody has, behind the prefix of a namespace.
 const KEY: &[u8] = b"nearside:check";
@@ -43,6 +46,8 @@ struct Check<'c> {
     own: Credentials,
     namespaces: Namespaces,
     identity: Identity,
+    /// Whether the upstream is to tell of changes.
+    tracks: bool,
     key: Vec<u8>,
     text: String,
     /// Rules that would give the user what it lacks.
@@ -71,8 +76,10 @@ impl Check<'_> {
         let namespaces = parts::namespaces(config);
         let prefix = namespaces.iter().next().map_or(&b""[..], |namespace| namespace.prefix());
         let key = [prefix, KEY].concat();
-        let (settings, own) = (settings.upstream, settings.own);
-        Check { config, settings, own, namespaces, identity, key, text: String::new(), lacks: Vec::new() }
+        let tracks = settings.tracking != Tracking::Off
+            || namespaces.iter().any(|namespace| namespace.rules.tracking != Tracking::Off);
+        let (settings, own, text) = (settings.upstream, settings.own, String::new());
+        Check { config, settings, own, namespaces, identity, tracks, key, text, lacks: Vec::new() }
     }
 
     async fn run(mut self) -> Findings {
@@ -85,6 +92,9 @@ impl Check<'_> {
                     return self.findings(false);
                 }
             }
+        }
+        if !self.finds_master().await {
+            return self.findings(false);
         }
         let (settings, began) = (self.settings.clone(), Instant::now());
         let mut probe = match Probe::open(&settings, &self.identity).await {
@@ -100,10 +110,16 @@ impl Check<'_> {
         let form = self.best_form(&mut probe, &settings).await;
         let channels = self.channels(&settings).await;
         let lives = self.rights(&mut probe).await;
-        let tracks = self.config.tracking != Tracking::Off && self.config.tracking_form != TrackingForm::Off;
-        let form = form.filter(|_| tracks);
+        let form = form.filter(|_| self.tracks);
         let caches = lives && (form.is_some() || channels);
+        let is_off = match self.config.tracking_form {
+            TrackingForm::Off => "tracking-form is off",
+            _ => "tracking is off",
+        };
         let so = match form {
+            _ if !caches && lives && !self.tracks && self.namespaces.is_empty() => {
+                format!("nothing can be cached: {is_off}, and there are no namespaces")
+            }
             _ if !caches => "nothing can be cached".to_owned(),
             Some(form) => format!("changes become known by: {form}"),
             None => "changes become known by: channels; only keys in namespaces are cached".to_owned(),
@@ -116,6 +132,37 @@ impl Check<'_> {
         }
         let _ = writeln!(self.text, "{so}");
         self.findings(caches)
+    }
+
+    /// Asks the sentinels, if there are any, where the master is; whether that is known.
+    async fn finds_master(&mut self) -> bool {
+        let asked = parts::sentinels(self.config, &self.settings.dial);
+        let (Some((asking, addresses)), Location::Elected(elected)) = (asked, self.settings.address.clone())
+        else {
+            return true;
+        };
+        let mut newest: Option<(u64, Address)> = None;
+        for address in addresses {
+            let asking = Asking { dial: asking.dial.another(), ..asking.clone() };
+            let asked = async { Sentinel::connect(&asking, &address).await?.ask(&asking).await };
+            let said = asked.await.and_then(|answer| {
+                let master = answer.master_of(&asking.service)?.clone();
+                Ok((answer.epoch, master, answer.others.len()))
+            });
+            let what = format!("sentinel {address}");
+            match said {
+                Ok((epoch, master, others)) => {
+                    self.yes(&what, &format!("names {master}, and knows of {others} other sentinels"));
+                    if newest.as_ref().is_none_or(|(before, _)| *before < epoch) {
+                        newest = Some((epoch, master));
+                    }
+                }
+                Err(why) => self.no(&what, &why, "it does not help to find the master"),
+            }
+        }
+        let Some((_, master)) = newest else { return false };
+        elected.move_to(master);
+        true
     }
 
     fn findings(self, caches: bool) -> Findings {

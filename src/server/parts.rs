@@ -202,6 +202,7 @@ impl Hooks for FeedHooks {
             server,
             since: self.process.now(),
         }));
+        self.process.tell_form(&self.node);
     }
 
     fn down(&self) {

@@ -49,6 +49,15 @@ pub struct Answer {
     pub others: Vec<Another>,
 }
 
+impl Answer {
+    /// Where the master is. Errors: it knows no such service.
+    pub fn master_of(&self, service: &str) -> Result<&Address, String> {
+        self.master.as_ref().ok_or_else(|| {
+            format!("it knows no service {service:?}; SENTINEL MASTERS lists those that it knows")
+        })
+    }
+}
+
 /// Another sentinel of the same service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Another {
