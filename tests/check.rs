@@ -136,3 +136,15 @@ fn why_nothing_is_cached_is_said_where_the_configuration_is_the_reason() {
         assert_eq!(code, 1);
     }
 }
+
+#[test]
+fn an_upstream_that_asks_for_a_password_is_asked_nothing_else() {
+    let redis = Redis::start();
+    redis.connect().cmd("CONFIG SET requirepass s3cret");
+    let (code, text) = check(&format!("redis://{}", redis.address()), &[]);
+    says(&text, &["no login NOAUTH", "give its password"]);
+    assert!(code == 1 && text.lines().count() == 3, "{text}");
+    let (code, text) = check(&format!("redis://:s3cret@{}", redis.address()), &[]);
+    says(&text, &["yes connect Redis"]);
+    assert!(code == 0 && !text.contains("s3cret"), "{text}");
+}

@@ -292,7 +292,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
             redirects: true,
             prefixes: Vec::new(),
             ways: Vec::new(),
-            past_registering: Cell::default(),
+            unregistrable: Cell::default(),
             registering_first: Cell::default(),
             told: Told::default(),
         };

@@ -20,7 +20,7 @@ use super::shards::{Cache, State};
 /// How many refreshes may follow one that was overtaken.
 const FOLLOWERS: u8 = 3;
 
-/// How often a read that nobody waits for is tried again.
+/// How many more may follow the first that is taken in the place of a read that nobody waits for.
 const RENEWALS: u8 = 1;
 
 /// A reply of some key that is to be fetched anew.

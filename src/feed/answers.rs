@@ -16,6 +16,9 @@ use crate::resp::decode::decode;
 use crate::resp::scanner::Kind;
 use crate::upstream::{Said, ServerId};
 
+/// For how long it is believed that no key can be registered.
+const UNREGISTRABLE: Duration = Duration::from_secs(60);
+
 impl<W: Waiter, H: Hooks> FeedClient<W, H> {
     /// What is asked first. A RESP2 connection that is subscribed may say nothing but `PING`, so it subscribes last.
     pub(super) fn at_first(&self) -> Vec<Question> {
@@ -27,11 +30,10 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             first.push(Question::ClientId);
         }
         if self.protocol == Protocol::Resp3 {
-            let past = feed.past_registering.take();
             if !feed.hooks.is_redirect_refused() {
                 feed.registering_first.set(false);
             }
-            let way = self.ways().into_iter().find(|way| !past || *way != Reports::Registered);
+            let way = self.ways().first().copied();
             first.extend(way.filter(|way| self.may_ask(*way)).map(Question::Tracking));
         }
         first.extend([Question::Server, Question::Commands]);
@@ -52,10 +54,13 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
 
     /// The ways in the order in which they are asked for.
     fn ways(&self) -> Vec<Reports> {
-        let (ways, first) = (&self.feed.ways, Reports::Registered);
+        let (mut ways, first) = (self.feed.ways.clone(), Reports::Registered);
+        if self.feed.unregistrable.get().is_some_and(|since| since.elapsed() < UNREGISTRABLE) {
+            ways.retain(|way| *way != first);
+        }
         match self.feed.registering_first.get() && ways.contains(&first) {
             true => std::iter::once(first).chain(ways.iter().copied().filter(|way| *way != first)).collect(),
-            false => ways.clone(),
+            false => ways,
         }
     }
 

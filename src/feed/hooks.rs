@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::warn;
@@ -82,8 +82,8 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub prefixes: Vec<Vec<u8>>,
     /// In which ways the upstream is to tell the feed for its own sake; the first that it allows.
     pub ways: Vec<Reports>,
-    /// No key can be registered: on the next connection that is not asked for.
-    pub past_registering: Cell<bool>,
+    /// When it turned out that no key can be registered: for a while that is not asked for.
+    pub unregistrable: Cell<Option<Instant>>,
     /// Links are not tracked, and of all keys only registered ones are told of: that is asked for before prefixes are.
     pub registering_first: Cell<bool>,
     /// What of the upstream's refusals was told.

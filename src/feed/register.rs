@@ -10,6 +10,8 @@
 //!   registers many keys.
 //! - What cannot be registered is let go, and counted.
 
+use std::time::Instant;
+
 use tracing::{info, warn};
 
 use super::client::{Awaited, FeedClient};
@@ -86,7 +88,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
                 reply,
                 "the upstream does not allow EXISTS: no key can be registered, and the feed connects anew"
             );
-            self.feed.past_registering.set(true);
+            self.feed.unregistrable.set(Some(Instant::now()));
             self.ended.notify_one();
             return;
         }

@@ -2,7 +2,7 @@
 //! at once, past the cache.
 //!
 //! Invariants: a lease that came to nothing meanwhile is not read for. It may have been voided by what the feed was told
-//! before the registration (a write's own report, an echo); so another is taken in its place, once.
+//! before the registration (a write's own report, an echo); so another is taken in its place, twice at most.
 
 use std::sync::Arc;
 

@@ -104,6 +104,14 @@ impl Check<'_> {
                 return self.findings(false);
             }
         };
+        if let Said::No(why) = ask(&mut probe, &[b"PING"]).await
+            && why.starts_with("NOAUTH")
+        {
+            let without =
+                "give its password: redis://[USER]:PASSWORD@HOST, upstream-password-file or -command";
+            self.no("login", &why, without);
+            return self.findings(false);
+        }
         let took = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         let took = humantime::format_duration(Duration::from_millis(took));
         self.yes("connect", &format!("{}, in {took}", server(&mut probe).await));

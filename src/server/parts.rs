@@ -111,7 +111,7 @@ pub(super) fn feed(
         redirects: process.redirects(),
         prefixes: prefixes(process),
         ways: ways(process),
-        past_registering: Cell::default(),
+        unregistrable: Cell::default(),
         registering_first: Cell::default(),
         told: Told::default(),
     }

@@ -50,7 +50,7 @@ fn it_hears_while_echoes_of_its_key_are_awaited() {
 }
 
 #[test]
-fn one_that_came_to_nothing_is_renewed_once_by_the_same_command() {
+fn one_that_came_to_nothing_is_renewed_twice_by_the_same_command() {
     let f = Fixture::new(1 << 20);
     let lease = f.unregistered(By::ITSELF);
     let wanted = lease.renew().expect("another in its place");

@@ -1,10 +1,13 @@
 //! A secure stream.
 //!
-//! Invariants: what was written may wait here as ciphertext until it is flushed, so whoever writes flushes before it waits
-//! for anything else; and what was read from the socket may wait here as plaintext, so whether there is something to read
-//! is asked of [`poll_read_ready`](Secure::poll_read_ready), not of the socket.
+//! Invariants:
+//! - What was written may wait here as ciphertext until it is flushed, so whoever writes flushes before it waits for anything
+//!   else. Whatever the system was given counts as written, also if the rest fails then: what does not may be sent again on
+//!   another connection.
+//! - What was read from the socket may wait here as plaintext, so whether there is something to read is asked of
+//!   [`poll_read_ready`](Secure::poll_read_ready), not of the socket.
 
-use std::io;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -98,6 +101,21 @@ impl Secure {
         }
     }
 
+    /// Takes what `write` writes, as far as there is room, when all that was taken before is passed on; nothing of it goes to
+    /// the system yet. So an error is one of what was taken before: were both done at once, the system could have some of
+    /// what is then said to have failed as a whole.
+    fn poll_take(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        Poll::Ready(match &mut self.stream {
+            TlsStream::Client(stream) => write(&mut stream.get_mut().1.writer()),
+            TlsStream::Server(stream) => write(&mut stream.get_mut().1.writer()),
+        })
+    }
+
     /// An end without a goodbye is an end: what came before it was whole, and a request that was cut is not carried out.
     #[cold]
     fn ended(&self, error: io::Error) -> io::Result<()> {
@@ -166,16 +184,16 @@ impl AsyncRead for Secure {
 }
 
 impl AsyncWrite for Secure {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_take(cx, |writer| writer.write(buf))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.poll_take(cx, |writer| writer.write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -268,6 +286,19 @@ mod tests {
             sent.unwrap();
             assert!(came.iter().all(|byte| *byte == 7) && out.is_flushed() && written == size as u64);
         }
+    }
+
+    /// What is lost with a connection may be sent on another only if the system has taken nothing of it on this one.
+    #[tokio::test]
+    async fn what_the_system_has_taken_counts_as_written_though_the_rest_fails() {
+        let (server, mut client) = pair().await;
+        // The system takes the first piece, and learns by it that nobody is there.
+        drop(server);
+        let (mut out, mut written) = (Outgoing::default(), 0);
+        out.copy(&vec![7; 1 << 20]);
+        let write = poll_fn(|cx| out.poll_write(&mut client, cx, &mut written));
+        timeout(Duration::from_secs(5), write).await.expect("at once").unwrap_err();
+        assert!(written > 0 && written + out.len() as u64 == 1 << 20, "{written}");
     }
 
     #[tokio::test]
