@@ -34,6 +34,7 @@ mod sentinel;
 pub mod server_id;
 mod state;
 mod tunnel;
+mod untold;
 
 pub use backoff::{Backoff, LIVED, backoff};
 pub use client::{At, Chunk, Loss, ReplyHandler};

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use support::filter::Filter;
 use support::{Conn, Nearside, Redis, eventually, line};
 
 /// Connections that the upstream has ever accepted.
@@ -196,4 +197,35 @@ fn many_workers_that_wait_open_one_connection_each() {
         assert_eq!(packet(worker, &["MULTI", "CLIENT GETNAME", "EXEC"]), "+OK\r\n+QUEUED\r\n*1\r\n$-1\r\n");
     }
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// As Redis does from 7.2 on, and Valkey before 9, while the answer to something before it is to be sent.
+fn unanswered(args: &[Vec<u8>]) -> Option<&'static str> {
+    args.last().is_some_and(|last| last == b"wrong").then_some("")
+}
+
+#[test]
+fn a_login_that_is_refused_without_an_answer_takes_nobody_elses() {
+    let redis = Redis::start();
+    let mut direct = redis.connect();
+    assert_eq!(direct.text("ACL SETUSER alice on >p ~* &* +@all"), "+OK\r\n");
+    let filter = Filter::to(redis.address(), unanswered);
+    let nearside = Nearside::start(filter.address);
+    let (mut alice, mut other) = (nearside.connect(), nearside.connect());
+    assert_eq!(alice.text("AUTH alice p"), "+OK\r\n");
+    for turn in 0..20 {
+        // By the link that is alice's.
+        assert!(other.text("AUTH alice wrong").starts_with("-WRONGPASS"), "{turn}");
+        assert_eq!(alice.text(&format!("ECHO {turn}")), format!("${}\r\n{turn}\r\n", turn.to_string().len()));
+        assert_eq!(other.text("ACL WHOAMI"), "$7\r\ndefault\r\n");
+        // On a connection of its own.
+        let said = other.pipeline(&["WATCH w", "AUTH alice wrong", "ECHO behind", "ACL WHOAMI", "UNWATCH"]);
+        assert_eq!(said[0], "+OK\r\n");
+        assert!(said[1].starts_with("-WRONGPASS"), "{said:?}");
+        assert_eq!(said[2..], ["$6\r\nbehind\r\n", "$7\r\ndefault\r\n", "+OK\r\n"]);
+        let said = other.pipeline(&["WATCH w", "HELLO 2 AUTH alice wrong", "ECHO behind", "UNWATCH"]);
+        assert!(said[1].starts_with("-WRONGPASS"), "{said:?}");
+        assert_eq!(said[2..], ["$6\r\nbehind\r\n", "+OK\r\n"]);
+    }
+    assert_eq!(nearside.stat("upstream_lost"), 0);
 }

@@ -246,6 +246,10 @@ impl ReplyHandler for LinkHandler {
 
     fn logged_in(&self, refusal: Option<&[u8]>) {
         self.process.metrics.logged_in_again(refusal);
+        self.settled();
+    }
+
+    fn settled(&self) {
         if let Some(owner) = &*self.owner.borrow() {
             // It may wait for all to be answered that is in flight.
             owner.queue.wake();

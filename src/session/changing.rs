@@ -44,8 +44,9 @@ pub fn ask(link: &Link, login: &Login, queue: &Rc<ReplyQueue>, now: Micros) -> R
         waits.answer(Answer::Lost);
     });
     let pending = Pending::Login(asked.clone());
-    if !send(link, now, |out| out.with(|tail| encode::command(tail, &command)), pending) {
-        asked.answer(Answer::Lost);
+    match send(link, now, |out| out.with(|tail| encode::command(tail, &command)), pending) {
+        true => link.end_login(),
+        false => asked.answer(Answer::Lost),
     }
     asked
 }

@@ -47,7 +47,8 @@ impl Dedicated {
             _ => None,
         };
         let once = matches!(effect, Some(Effect::Once(_)));
-        if matches!(&effect, Some(Effect::Become(became)) if became.login.is_some()) {
+        let logs_in = matches!(&effect, Some(Effect::Become(became)) if became.login.is_some());
+        if logs_in {
             self.link.client().estrange();
         }
         match &self.transaction {
@@ -56,7 +57,13 @@ impl Dedicated {
                 self.queue_up(cx, &open, command, effect, raw);
             }
             _ if self.phase() == Phase::Monitor => self.send_unheard(cx, command, raw),
-            _ => self.carry_out(cx, command, effect, raw),
+            _ => {
+                self.carry_out(cx, command, effect, raw);
+                // The name of the session may stand before it, and reports of what is tracked.
+                if logs_in {
+                    self.link.end_login();
+                }
+            }
         }
         // What comes behind it would be taken for a part of it, or may not be said.
         let is_open = self.transaction.is_some() || self.is_to_monitor;

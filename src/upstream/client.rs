@@ -72,6 +72,9 @@ pub trait ReplyHandler: 'static {
     /// words.
     fn logged_in(&self, _refusal: Option<&[u8]>) {}
 
+    /// What nearside itself has said, behind a login, is answered: it was in flight until then.
+    fn settled(&self) {}
+
     /// Whether the reply may be long in coming, as that of a blocking command.
     fn may_wait(&self, _expect: &Self::InFlight) -> bool {
         false

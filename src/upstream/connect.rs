@@ -13,6 +13,7 @@ use super::location::{Location, Moves};
 use super::ours::{Ours, Own};
 use super::role::{is_replica_by_info, is_replica_by_role};
 use super::said::Said;
+use super::untold;
 use crate::io::{Address, Dial, Stream, begins_tls};
 use crate::resp::decode::decode;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
@@ -193,6 +194,8 @@ enum Step {
     /// Whether it is a master: by `ROLE`, and by `INFO` behind it.
     Role,
     Replication,
+    /// See [`untold`](super::untold).
+    LoginEnd,
 }
 
 /// Writes the handshake.
@@ -206,7 +209,14 @@ fn greet(out: &mut BytesMut, settings: &Settings, identity: &Identity, login: Op
         own.iter().for_each(|own| log_in(out, own, &mut steps, Step::Wanted));
         ask_role(out, &mut steps);
     }
-    login.iter().for_each(|login| log_in(out, login, &mut steps, Step::Needed));
+    if let Some(login) = login {
+        log_in(out, login, &mut steps, Step::Needed);
+        // What comes first on a connection is answered.
+        if steps.len() > 1 {
+            untold::encode_end(out);
+            steps.push(Step::LoginEnd);
+        }
+    }
     if asks && is_own {
         ask_role(out, &mut steps);
     }
@@ -277,9 +287,13 @@ async fn read_steps(stream: &mut Stream, steps: &[Step]) -> Result<Option<i64>, 
                 return Err(ConnectError::turned_away(&reply));
             }
             if matches!(step, Step::Needed) {
-                return Err(ConnectError::Refused(reply.as_slice().into()));
+                let untold = matches!(steps.get(at + 1), Some(Step::LoginEnd)) && untold::is_end(&reply);
+                let why = if untold { untold::REFUSED } else { &reply };
+                return Err(ConnectError::Refused(why.into()));
             }
-            said = Some(reply.clone());
+            if !matches!(step, Step::LoginEnd) {
+                said = Some(reply.clone());
+            }
         }
         match step {
             Step::Role => is_replica = is_replica_by_role(&reply),
@@ -287,7 +301,7 @@ async fn read_steps(stream: &mut Stream, steps: &[Step]) -> Result<Option<i64>, 
                 is_replica = is_replica.or_else(|| is_replica_by_info(&reply));
                 check_role(is_replica, kind, &reply)?;
             }
-            Step::Needed | Step::Wanted => {}
+            Step::Needed | Step::Wanted | Step::LoginEnd => {}
         }
     }
     Ok(decode(&reply, 0).ok().and_then(|id| id.as_int()))

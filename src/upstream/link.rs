@@ -112,6 +112,16 @@ impl<C: ReplyHandler> Link<C> {
         Ok(())
     }
 
+    /// Behind a login that was queued just now: makes sure that it is answered. See [`untold`](super::untold).
+    pub fn end_login(&self) {
+        let mut state = self.0.state.borrow_mut();
+        // Else it was not queued.
+        if matches!(state.phase, Phase::Up | Phase::Connecting) {
+            state.end_login();
+            wake(&self.0.task);
+        }
+    }
+
     /// Queues what no reply is awaited for. If the upstream is away it is dropped.
     pub fn send_unheard(&self, write: impl FnOnce(&mut Outgoing)) {
         if self.begin().is_err() {

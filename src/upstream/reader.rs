@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::client::{At, Chunk, ReplyHandler};
 use super::connect::ConnectError;
 use super::state::{Expected, Inner, Queued};
+use super::untold::REFUSED;
 use crate::resp::scanner::{Kind, ReplyScanner, Scan};
 
 /// How much of an unfinished reply is gathered before it is handed over in pieces.
@@ -132,15 +133,28 @@ impl Reader {
                 _ => ConnectError::Io("a reply came to no request".into()),
             });
         };
+        let untold = at.first && kind == Kind::Error && state.is_untold(&chunk);
         if kind != Kind::Error {
             inner.answered.set(true);
         }
         drop(state);
+        let (mut refused, mut chunk) = (BytesMut::new(), chunk);
+        if untold {
+            refused.extend_from_slice(REFUSED);
+            let len = refused.len();
+            chunk = Chunk { buf: &mut refused, len };
+        }
         let Queued { start, expect } = request;
         let more = match expect {
             Expected::Theirs(expect) => inner.client.reply(expect, chunk, at).map(Expected::Theirs),
             Expected::Login(number) => {
                 (!inner.logged_in(number, &chunk, at)).then_some(Expected::Login(number))
+            }
+            Expected::LoginEnd => {
+                if at.last {
+                    inner.client.settled();
+                }
+                (!at.last).then_some(Expected::LoginEnd)
             }
         };
         if let Some(expect) = more {

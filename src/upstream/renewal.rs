@@ -58,6 +58,7 @@ impl<C: ReplyHandler> Inner<C> {
             self.awaited.set(tokio::time::Instant::now());
         }
         state.in_flight.push_back(Queued { start, expect: Expected::Login(number) });
+        state.end_login();
     }
 
     /// A piece of the answer came. Says whether that was all.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Identity, Settings};
+use super::untold;
 use crate::io::Outgoing;
 
 pub(super) struct Inner<C: ReplyHandler> {
@@ -86,13 +87,15 @@ pub(super) enum Expected<E> {
     Theirs(E),
     /// The answer to nearside's own login, with the password of this number.
     Login(u64),
+    /// That to the end of the login before it: see [`untold`](super::untold).
+    LoginEnd,
 }
 
 impl<E> Expected<E> {
     pub(super) fn theirs(&self) -> Option<&E> {
         match self {
             Expected::Theirs(expect) => Some(expect),
-            Expected::Login(_) => None,
+            Expected::Login(_) | Expected::LoginEnd => None,
         }
     }
 }
@@ -105,6 +108,24 @@ pub(super) enum Phase {
 }
 
 impl<C: ReplyHandler> State<C> {
+    /// Queues the end of the login that was queued last.
+    pub(super) fn end_login(&mut self) {
+        let (before, start) = (self.out.len(), self.queued);
+        self.out.with(untold::encode_end);
+        self.queued += (self.out.len() - before) as u64;
+        self.in_flight.push_back(Queued { start, expect: Expected::LoginEnd });
+    }
+
+    /// Whether this answers the end of the login that was just taken from the front, and so not the login; that is over then.
+    pub(super) fn is_untold(&mut self, reply: &[u8]) -> bool {
+        let ends = |queued: &Queued<C::InFlight>| matches!(queued.expect, Expected::LoginEnd);
+        let untold = self.in_flight.front().is_some_and(ends) && untold::is_end(reply);
+        if untold {
+            self.in_flight.pop_front();
+        }
+        untold
+    }
+
     /// What is expected in answer to the oldest request, if that is for the link's user.
     pub(super) fn front(&self) -> Option<&C::InFlight> {
         self.in_flight.front().and_then(|front| front.expect.theirs())

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use nearside::resp::encode;
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
-/// What is said to a request; `None` lets it pass.
+/// What is said to a request, nothing at all if it is empty; `None` lets it pass.
 pub type Rule = fn(&[Vec<u8>]) -> Option<&'static str>;
 
 /// See the module.
@@ -65,6 +65,7 @@ fn requests(mut client: TcpStream, mut server: TcpStream, rule: &Mutex<Rule>) {
         while let Ok(Frame::Request(len)) = framer.next(&buf) {
             let args: Vec<Vec<u8>> = framer.request(&buf).args().map(<[u8]>::to_vec).collect();
             match rule.lock().unwrap()(&args) {
+                Some("") => {}
                 Some(error) => {
                     let script = b"return redis.error_reply(ARGV[1])";
                     encode::command(&mut out, &[b"EVAL", script, b"0", error.as_bytes()]);
