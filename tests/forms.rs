@@ -281,6 +281,35 @@ fn without_exists_no_key_is_registered_and_broadcast_is_taken() {
 }
 
 #[test]
+fn a_feed_that_can_register_nothing_does_not_connect_again_and_again() {
+    fn neither(args: &[Vec<u8>]) -> Option<&'static str> {
+        let broadcast = args.iter().any(|arg| arg.eq_ignore_ascii_case(b"BCAST"));
+        let exists = args[0].eq_ignore_ascii_case(b"EXISTS");
+        no_redirect(args)
+            .or(broadcast.then_some("ERR BCAST is not supported"))
+            .or(exists.then_some("NOPERM this user has no permissions to run the 'exists' command"))
+    }
+    let redis = Redis::start();
+    let (_filter, nearside) = behind(&redis, neither, |_| ());
+    let mut client = nearside.connect();
+    client.cmd("GET plain");
+    takes(&nearside, "channels");
+    let connects = || {
+        let (_, page) = nearside.get("/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix("nearside_feed_connects_total "));
+        line.expect("it is counted").parse::<u64>().unwrap()
+    };
+    let before = connects();
+    // What was refused is asked again after a second at first.
+    let until = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < until {
+        client.cmd("GET plain");
+    }
+    assert_eq!(connects(), before);
+    hits(&nearside, &mut client, "GET users/1");
+}
+
+#[test]
 fn refill_and_refresh_register_too() {
     let redis = Redis::start();
     let (_filter, nearside) = behind(&redis, no_redirect, |config| {
