@@ -151,11 +151,6 @@ impl<W: Waiter> Lease<W> {
         Ahead { cache: self.cache.clone(), place: self.place, flight: self.flight, opened: self.opened }
     }
 
-    /// On which link it is read.
-    pub fn link(&self) -> LinkId {
-        self.link
-    }
-
     /// Whether a reply would fill the cache as yet: nothing happened to the key, nor to the coverage.
     pub fn is_good(&self) -> bool {
         self.standing(&mut self.cache.shards[self.place.shard].lock()).is_some()

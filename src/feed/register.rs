@@ -12,6 +12,7 @@
 
 use std::time::Instant;
 
+use bytes::BytesMut;
 use tracing::{info, warn};
 
 use super::client::{Awaited, FeedClient};
@@ -55,13 +56,13 @@ fn send<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, batch: Vec<Registrat
     if batch.is_empty() {
         return;
     }
-    let exists: [&[u8]; 1] = [b"EXISTS"];
-    let keys = batch.iter().flat_map(Registration::keys);
-    let command: Vec<Vec<u8>> = exists.into_iter().chain(keys).map(<[u8]>::to_vec).collect();
-    link.client().feed.hooks.metrics().registrations.add(command.len() as u64 - 1);
-    let write = |tail: &mut _| encode::command(tail, &command.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    if link.send(|out| out.with(write), Awaited::Registered(batch)).is_ok() {
-        let client = link.client();
+    let client = link.client();
+    let words: Vec<&[u8]> =
+        std::iter::once(&b"EXISTS"[..]).chain(batch.iter().flat_map(Registration::keys)).collect();
+    client.feed.hooks.metrics().registrations.add(words.len() as u64 - 1);
+    let mut command = BytesMut::new();
+    encode::command(&mut command, &words);
+    if link.send(|out| out.append(command.freeze()), Awaited::Registered(batch)).is_ok() {
         client.registering.set(client.registering.get() + 1);
     }
 }

@@ -94,7 +94,7 @@ pub struct Node {
     pub reports: ReportsCell,
     /// Keys that wait to be registered with its feed.
     pub registrar: Registrar,
-    /// The form that was told last, and of which tracking.
+    /// The form that was told last.
     told: Mutex<Option<Form>>,
     /// Whether it is still the server that it was.
     pub role: Role,
