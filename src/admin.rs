@@ -132,7 +132,7 @@ fn readiness(process: &Process, draining: bool) -> Result<(), String> {
     if draining {
         return Err("draining\n".to_owned());
     }
-    if let Some(why) = process.settings.own.missing() {
+    if let Some(why) = process.settings.upstream.own.missing() {
         return Err(format!("there is no password for the upstream: {why}\n"));
     }
     if metrics.upstream_links.get() == 0 && metrics.feed_up.get() == 0 {

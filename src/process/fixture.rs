@@ -117,7 +117,6 @@ pub fn process_of(
 ) -> Arc<Process> {
     let mut settings = Settings {
         upstream,
-        own: Default::default(),
         db: 0,
         password: None,
         limits: Limits::default(),

@@ -23,7 +23,8 @@ pub async fn refresh_name(process: Arc<Process>, node: Arc<Node>, every: Duratio
     let Location::Fixed(address) = &node.upstream.address else {
         return std::future::pending().await;
     };
-    let identity = Identity { who: Who::Own(process.settings.own.clone()), db: 0, protocol: Protocol::Resp2 };
+    let identity =
+        Identity { who: Who::Own(process.settings.upstream.own.clone()), db: 0, protocol: Protocol::Resp2 };
     let upstream = node.upstream.without_limit();
     // Of its own: what it reaches is not where the links are.
     let probe = Settings { dial: upstream.dial.another(), ..upstream.clone() };

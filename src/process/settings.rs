@@ -5,14 +5,13 @@ use std::time::Duration;
 use super::password::Password;
 use crate::namespace::{Tracking, TrackingForm};
 use crate::resp::framer::Limits;
-use crate::upstream::{self, Credentials};
+use crate::upstream;
 
 /// What sessions are told by the configuration.
 #[derive(Clone)]
 pub struct Settings {
     pub upstream: upstream::Settings,
-    /// Nearside's own login and database: those of a session that has not changed them.
-    pub own: Credentials,
+    /// The database of a session that has not changed it.
     pub db: u32,
     /// What clients have to give before anything else; `None` lets the upstream ask them.
     pub password: Option<Password>,

@@ -111,7 +111,7 @@ impl Process {
         if by == By::ITSELF || !own() {
             return By::ITSELF;
         }
-        node.shared_by(&self.cache, self.settings.own.user() == b"default", by)
+        node.shared_by(&self.cache, self.settings.upstream.own.user() == b"default", by)
     }
 
     /// The identity of this number was answered a `GET` or an `MGET` with this error.

@@ -19,7 +19,7 @@ const ASKED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Asks where new connections lead while that is in doubt. Runs until it is dropped.
 pub async fn watch_role(process: Arc<Process>, node: Arc<Node>) {
-    let who = Who::Own(process.settings.own.clone());
+    let who = Who::Own(process.settings.upstream.own.clone());
     let identity = Identity { who, db: 0, protocol: Protocol::Resp2 };
     let settings = node.upstream.without_limit();
     let role = &node.role;

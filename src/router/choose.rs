@@ -74,7 +74,7 @@ impl Router {
     /// A link on which this login can be asked for: one of the same user that stands, or one that is logging in with
     /// the very same.
     pub fn link_to_ask(&self, key: &LinkKey) -> Option<Link> {
-        let (links, own) = (self.links.borrow(), &self.process.settings.own);
+        let (links, own) = (self.links.borrow(), &self.process.settings.upstream.own);
         let user = |login: Option<&Login>| login.map_or(own.user(), Login::user).to_vec();
         let asked = user(key.login.as_ref());
         let mut known = links.iter().filter(|known| {

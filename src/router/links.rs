@@ -144,7 +144,7 @@ impl Router {
         let settings = if owner.is_some() { node.upstream.clone() } else { node.upstream.without_limit() };
         let mut handler = LinkHandler::new(&origin, id, owner, ident.protocol);
         handler.own = ident.user.is_none();
-        let identity = key.identity(&self.process.settings.own);
+        let identity = key.identity(&self.process.settings.upstream.own);
         Link::new(handler, identity, Rc::new(settings))
     }
 

@@ -71,14 +71,18 @@ struct Question<'q> {
 impl Check<'_> {
     fn of(config: &Config, tls: Tls) -> Check<'_> {
         let settings = parts::settings(config, usize::MAX, tls.outward);
-        let identity =
-            Identity { who: Who::Own(settings.own.clone()), db: settings.db, protocol: Protocol::Resp2 };
+        let identity = Identity {
+            who: Who::Own(settings.upstream.own.clone()),
+            db: settings.db,
+            protocol: Protocol::Resp2,
+        };
         let namespaces = parts::namespaces(config);
         let prefix = namespaces.iter().next().map_or(&b""[..], |namespace| namespace.prefix());
         let key = [prefix, KEY].concat();
         let tracks = settings.tracking != Tracking::Off
             || namespaces.iter().any(|namespace| namespace.rules.tracking != Tracking::Off);
-        let (settings, own, text) = (settings.upstream, settings.own, String::new());
+        let (own, text) = (settings.upstream.own.clone(), String::new());
+        let settings = settings.upstream;
         Check { config, settings, own, namespaces, identity, tracks, key, text, lacks: Vec::new() }
     }
 

@@ -55,17 +55,15 @@ fn own(config: &Config) -> Credentials {
 /// `files` is how many file descriptors a connection of a client's own may bring the process to; `tls` secures the
 /// connections to the upstream.
 pub(super) fn settings(config: &Config, files: usize, tls: Option<Arc<Connector>>) -> Settings {
-    let own = own(config);
     Settings {
         upstream: upstream::Settings {
             address: location(&config.upstream),
-            own: own.clone(),
+            own: own(config),
             connect_timeout: config.connect_timeout,
             reply_timeout: config.upstream_timeout.unwrap_or_default(),
             ours: Ours::default(),
             dial: Dial::default().within(Some(files)).over(tls),
         },
-        own,
         db: config.upstream.db,
         password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
         limits: Limits { max_request: config.max_request, ..Limits::default() },
@@ -105,7 +103,7 @@ pub(super) fn feed(
     Feed {
         cache: process.cache.clone(),
         hooks: FeedHooks { process: process.clone(), node: node.clone(), workers: workers.to_vec() },
-        own: process.settings.own.clone(),
+        own: process.settings.upstream.own.clone(),
         settings: node.upstream.without_limit(),
         bound: bound(process),
         redirects: process.redirects(),

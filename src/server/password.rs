@@ -87,7 +87,7 @@ impl Source {
 
 /// Keeps nearside's own password up to date. Runs until it is dropped.
 pub(super) async fn keep(source: Source, process: Arc<Process>, mut reread: watch::Receiver<()>) {
-    let own = &process.settings.own;
+    let own = &process.settings.upstream.own;
     let (mut failures, mut wishes) = (0, 0u32);
     loop {
         match source.read().await {
@@ -120,7 +120,7 @@ pub(super) async fn keep(source: Source, process: Arc<Process>, mut reread: watc
 }
 
 fn fail(process: &Process, why: &str) {
-    let own = &process.settings.own;
+    let own = &process.settings.upstream.own;
     own.miss(why);
     process.metrics.passwords_failed.inc();
     if let Some(untold) = process.metrics.passwords_failed_told.now() {

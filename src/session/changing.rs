@@ -54,7 +54,7 @@ pub fn ask(link: &Link, login: &Login, queue: &Rc<ReplyQueue>, now: Micros) -> R
 /// The user of a login for an identity, and the login with which its links log in.
 pub fn user_of(process: &Process, login: Login) -> (Option<Vec<u8>>, Option<Login>) {
     // Nearside's own login is nearside's own identity, however it is written.
-    match process.settings.own.is(&login) {
+    match process.settings.upstream.own.is(&login) {
         true => (None, None),
         false => (Some(login.user().to_vec()), Some(login)),
     }

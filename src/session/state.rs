@@ -83,7 +83,7 @@ impl Session {
     /// Lets others know as whom the session speaks.
     pub(super) fn publish(&self) {
         let (cx, ident) = (&self.cx, &self.cx.key.ident);
-        let user = ident.user.clone().unwrap_or_else(|| cx.process.settings.own.user().to_vec());
+        let user = ident.user.clone().unwrap_or_else(|| cx.process.settings.upstream.own.user().to_vec());
         cx.client.change(|who| {
             *who = Who {
                 name: cx.name.clone(),

@@ -31,7 +31,8 @@ pub struct Identity {
 #[derive(Clone)]
 pub struct Settings {
     pub address: Location,
-    /// As whom a server that sentinels have named is asked whether it is a master: clients' users need not have that right.
+    /// Nearside's own login: that of a session that has not changed it. A server that sentinels have named is asked with it
+    /// whether it is a master, for clients' users need not have that right.
     pub own: Credentials,
     pub connect_timeout: Duration,
     /// How long a reply may be in coming; zero is for ever.

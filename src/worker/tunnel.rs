@@ -43,7 +43,7 @@ pub async fn begin(
     ahead: &mut BytesMut,
 ) -> io::Result<Begun> {
     let (key, settings) = (&side.cx.key, &side.cx.key.node.upstream);
-    let identity = key.identity(&side.cx.process.settings.own);
+    let identity = key.identity(&side.cx.process.settings.upstream.own);
     let asking = async {
         let mut tunnel = match Tunnel::open(settings, &identity).await {
             Ok(tunnel) => tunnel,
