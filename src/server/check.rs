@@ -15,9 +15,7 @@ use crate::io::Address;
 use crate::namespace::{Event, Namespaces, Tracking, TrackingForm};
 use crate::resp::Protocol;
 use crate::resp::scanner::Kind;
-use crate::upstream::{
-    Asking, ConnectError, Credentials, Identity, Location, Probe, Sentinel, Settings, Who,
-};
+use crate::upstream::{Asking, ConnectError, Identity, Location, Probe, Sentinel, Settings, Who};
 
 /// A key that nobody has, behind the prefix of a namespace.
 const KEY: &[u8] = b"nearside:check";
@@ -43,7 +41,6 @@ pub fn check(config: &Config) -> Result<Findings, ServerError> {
 struct Check<'c> {
     config: &'c Config,
     settings: Settings,
-    own: Credentials,
     namespaces: Namespaces,
     identity: Identity,
     /// Whether the upstream is to tell of changes.
@@ -81,16 +78,15 @@ impl Check<'_> {
         let key = [prefix, KEY].concat();
         let tracks = settings.tracking != Tracking::Off
             || namespaces.iter().any(|namespace| namespace.rules.tracking != Tracking::Off);
-        let (own, text) = (settings.upstream.own.clone(), String::new());
         let settings = settings.upstream;
-        Check { config, settings, own, namespaces, identity, tracks, key, text, lacks: Vec::new() }
+        Check { config, settings, namespaces, identity, tracks, key, text: String::new(), lacks: Vec::new() }
     }
 
     async fn run(mut self) -> Findings {
         let _ = writeln!(self.text, "# {}", self.config.upstream);
         if let Some(source) = Source::of(self.config) {
             match source.read().await {
-                Ok(password) => drop(self.own.take(password.expose().as_bytes().to_vec())),
+                Ok(password) => drop(self.settings.own.take(password.expose().as_bytes().to_vec())),
                 Err(why) => {
                     self.no("password", &why, "nothing can be asked upstream without it");
                     return self.findings(false);
