@@ -27,6 +27,9 @@ use crate::process::Process;
 /// How long a client may take to send its request, the first and each further one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a connection is left in peace when there are no file descriptors: a request is answered within that.
+const GRACE: Duration = Duration::from_millis(100);
+
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const TEXT_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -56,8 +59,13 @@ pub fn serve(
                 Err(error) => {
                     debug!(%error, "the admin port cannot accept");
                     if spare.take().is_none() {
-                        close_idle(&mut open).await;
+                        // Without a descriptor Linux says so even if nobody is there to be accepted: whoever was accepted
+                        // last is answered first.
                         tokio::time::sleep(Duration::from_millis(10)).await;
+                        spare = File::open("/dev/null").ok();
+                        if spare.is_none() {
+                            close_idle(&mut open, GRACE).await;
+                        }
                     }
                     continue;
                 }
@@ -65,7 +73,7 @@ pub fn serve(
             spare = spare.or_else(|| File::open("/dev/null").ok());
             open.retain(|open| !open.task.is_finished());
             if open.len() >= most {
-                close_idle(&mut open).await;
+                close_idle(&mut open, Duration::ZERO).await;
             }
             let asked = Rc::new(Cell::new(Instant::now()));
             let (process, draining, last) = (process.clone(), draining.clone(), asked.clone());
@@ -93,9 +101,10 @@ struct Open {
     task: JoinHandle<()>,
 }
 
-/// Closes the connection that has asked for nothing for longest.
-async fn close_idle(open: &mut Vec<Open>) {
-    let longest = open.iter().enumerate().min_by_key(|(_, open)| open.asked.get());
+/// Closes the connection that has asked for nothing for longest, if that is as long as `least`.
+async fn close_idle(open: &mut Vec<Open>, least: Duration) {
+    let idle = open.iter().enumerate().filter(|(_, open)| open.asked.get().elapsed() >= least);
+    let longest = idle.min_by_key(|(_, open)| open.asked.get());
     if let Some((i, _)) = longest {
         let Open { task, .. } = open.swap_remove(i);
         task.abort();
