@@ -9,6 +9,7 @@
 mod address;
 mod choice;
 mod cli;
+mod cluster;
 mod commands;
 mod draft;
 mod error;
@@ -25,8 +26,9 @@ pub use crate::io::Address;
 pub use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
 pub use address::{HostPort, Listen, Place, Secret, Upstream};
-pub use choice::{Auth, LogFormat};
+pub use choice::{Auth, CrossSlot, LogFormat, PresentAs};
 pub use cli::{Invocation, Task};
+pub use cluster::{Mapped, Seeds};
 pub use error::ConfigError;
 pub use namespace::Namespace;
 pub use password::{READ as PASSWORD_READ, password_of, read_password};

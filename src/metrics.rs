@@ -125,6 +125,14 @@ pub struct Metrics {
     pub sentinels: Counter,
     /// Attempts to ask a sentinel that came to nothing.
     pub sentinel_failures: Counter,
+    /// Looks at how the cluster stands, those that came to nothing, and topologies that took another's place.
+    pub topology_looks: Counter,
+    pub topology_failures: Counter,
+    pub topology_changes: Counter,
+    pub topology_told: Seldom,
+    pub topology_news: Seldom,
+    /// Nodes of the cluster that are known.
+    pub nodes: Counter,
     /// How often all links and the feed left a server for another.
     pub servers_left: Counter,
     pub servers_left_told: Seldom,

@@ -4,6 +4,7 @@
 //! sessions) is not here.
 
 mod clients;
+mod cluster;
 pub mod errors;
 #[cfg(test)]
 pub mod fixture;
@@ -20,16 +21,18 @@ mod role;
 mod sentinels;
 mod settings;
 mod shared;
+mod topology;
 mod watch;
 mod why;
 
 pub use crate::io::Failure as HandshakeFailure;
 pub use clients::{Alone, Call, Client, NOBODY, Who};
+pub use cluster::{ClusterSettings, follow_cluster};
 pub use idents::{Ident, Idents};
 pub use inbox::{Inbox, Message, Registration, Ticket};
 pub use info::section;
 pub use names::refresh_name;
-pub use node::{FeedUp, Node, NodeId, Topology};
+pub use node::{FeedUp, Node, NodeId};
 pub use password::Password;
 pub use present::Present;
 pub use registrar::Registrar;
@@ -38,5 +41,6 @@ pub use role::is_readonly;
 pub use sentinels::follow_sentinels;
 pub use settings::Settings;
 pub use shared::{CachedTable, Process, micros};
+pub use topology::Topology;
 pub use watch::watch_role;
 pub use why::why;

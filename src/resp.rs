@@ -22,7 +22,9 @@ pub mod pubsub;
 pub mod request;
 pub mod scanner;
 mod slot;
+mod slot_set;
 
 pub use error::{ProtocolError, ReplyError};
 pub use protocol::Protocol;
-pub use slot::key_slot;
+pub use slot::{SLOTS, key_slot};
+pub use slot_set::SlotSet;

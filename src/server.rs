@@ -11,6 +11,7 @@ mod alarm;
 mod check;
 mod error;
 mod files;
+mod nodes;
 mod parts;
 mod password;
 mod program;
@@ -34,8 +35,8 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::io::Address;
 use crate::process::{
-    Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_sentinels, micros,
-    refresh_name, watch_role,
+    Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_cluster, follow_sentinels,
+    micros,
 };
 use crate::upstream;
 use crate::worker::Worker;
@@ -45,6 +46,7 @@ pub use error::ServerError;
 use accept::{Door, Listener};
 use alarm::Alarm;
 use files::{Room, Spare};
+use nodes::Nodes;
 use rights::Rights;
 use tls::Tls;
 
@@ -169,7 +171,7 @@ impl Server {
                 Node::new(NodeId(id.try_into().ok()?), upstream, cache).map(Arc::new)
             };
             let nodes: Option<Vec<_>> = nodes.iter().enumerate().map(of).collect();
-            Topology::sharded(0, nodes?, owner)
+            Topology::sharded(nodes?, |slot| Some(owner(slot)))
         })
     }
 
@@ -276,18 +278,16 @@ impl Server {
             .collect::<Result<_, _>>()?;
         let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
         let mut tasks = Vec::new();
+        let nodes = Nodes::start(&process, &inboxes, config.dns_refresh, alarm);
+        tasks.push(alarm.spawn("the upstream's nodes", nodes.run()));
         for node in process.topology().nodes() {
-            tasks.push(alarm.spawn("the feed", parts::feed(&process, node, &inboxes).run()));
-            let watch = watch_role(process.clone(), node.clone());
-            tasks.push(alarm.spawn("the watch of the upstream's role", watch));
-            if let Some(every) = config.dns_refresh {
-                let refresh = refresh_name(process.clone(), node.clone(), every);
-                tasks.push(alarm.spawn("the watch of the upstream's name", refresh));
-            }
             if let Some((asking, addresses)) = parts::sentinels(&config, &process.settings.upstream.dial) {
                 let follow = follow_sentinels(process.clone(), node.clone(), asking, addresses);
                 tasks.push(alarm.spawn("the watch of the sentinels", follow));
             }
+        }
+        if !process.settings.cluster.seeds.is_empty() {
+            tasks.push(alarm.spawn("the watch of the cluster", follow_cluster(process.clone())));
         }
         tasks.push(alarm.spawn("the sweep", sweep(process.clone())));
         if let Some(source) = password::Source::of(&config) {

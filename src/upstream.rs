@@ -18,6 +18,7 @@
 
 mod backoff;
 mod client;
+mod cluster;
 mod connect;
 mod credentials;
 mod link;
@@ -38,6 +39,7 @@ mod untold;
 
 pub use backoff::{Backoff, LIVED, backoff};
 pub use client::{At, Chunk, Loss, ReplyHandler};
+pub use cluster::{NodeLine, SlotRange};
 pub use connect::{ConnectError, Identity, Settings};
 pub use credentials::{Credentials, Login, Who};
 pub use link::{Link, can_connect};

@@ -247,6 +247,8 @@ impl Hooks for Alone {
     fn commands(&self, _commands: &[ServerCommand]) {}
     fn rights_changed(&self) {}
     fn watches_users(&self, _watched: bool) {}
+    fn server_said(&self, _reply: &[u8]) {}
+
     fn role_changed(&self) {}
     fn left(&self) -> tokio::sync::watch::Receiver<u64> {
         tokio::sync::watch::channel(0).1

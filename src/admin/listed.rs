@@ -207,6 +207,14 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
             "Attempts to ask a sentinel that came to nothing",
             m.sentinel_failures.get(),
         ),
+        gauge("nodes", "Servers of the upstream: one, or the masters of a cluster", m.nodes.get() as f64),
+        counter("topology_looks", "Looks at how the cluster stands", m.topology_looks.get()),
+        counter("topology_failures", "Those that came to nothing", m.topology_failures.get()),
+        counter(
+            "topology_changes",
+            "How often the cluster's nodes, or whose the hash slots are, had changed",
+            m.topology_changes.get(),
+        ),
         counter(
             "spare_links",
             "Links made because another was stuck behind one request",

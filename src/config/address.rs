@@ -12,6 +12,7 @@ use std::{
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
+use super::cluster::{self, Seeds};
 use super::sentinel::{self, Sentinels};
 use crate::io::Address;
 
@@ -120,6 +121,7 @@ impl fmt::Display for Listen {
 pub enum Place {
     Server(Address),
     Sentinels(Sentinels),
+    Cluster(Seeds),
 }
 
 /// The upstream server. `Display` gives its URL with the password hidden.
@@ -144,7 +146,7 @@ impl Upstream {
     /// Takes `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` (also `valkey://`, or without a scheme), `rediss://` and
     /// `valkeys://` for TLS, `PORT` alone, which stands for one on 127.0.0.1, and
     /// `unix:PATH[?db=DB&user=USER&pass=PASSWORD]` (also `unix://` and `redis+unix://`), and what names sentinels: see
-    /// [`spelled`](sentinel::spelled).
+    /// [`spelled`](sentinel::spelled), or nodes of a cluster: see [`spelled`](cluster::spelled).
     ///
     /// The error shows what was given with the password hidden.
     pub fn parse(text: &str) -> Result<Upstream, String> {
@@ -152,6 +154,9 @@ impl Upstream {
         let refused = |why: &str| format!("{:?} {why}", redact(given));
         if let Some(spelled) = sentinel::spelled(given) {
             return Self::of_sentinels(spelled.map_err(|why| refused(&why))?).map_err(|why| refused(&why));
+        }
+        if let Some(spelled) = cluster::spelled(given) {
+            return Self::of_cluster(spelled.map_err(|why| refused(&why))?).map_err(|why| refused(&why));
         }
         let (plain, tls) = without_tls(given);
         let text = &*plain;
@@ -200,17 +205,28 @@ impl Upstream {
 
     /// By the rules for one server, for each of them.
     fn of_sentinels(spelled: sentinel::Spelled<'_>) -> Result<Upstream, String> {
-        let mut servers = Vec::new();
-        for host in &spelled.hosts {
-            servers.push(Self::parse(&spelled.of(host)).map_err(|why| format!("is refused: {why}"))?);
-        }
-        let addresses = servers.iter().filter_map(|server| match &server.place {
-            Place::Server(address) => Some(address.clone()),
-            Place::Sentinels(_) => None,
-        });
-        let sentinels = Sentinels { addresses: addresses.collect(), service: spelled.service };
-        let like = servers.into_iter().next().ok_or("names no sentinel")?;
+        let urls = spelled.hosts.iter().map(|host| spelled.of(host));
+        let (like, addresses) = Self::of_several(urls)?;
+        let sentinels = Sentinels { addresses, service: spelled.service };
         Ok(Upstream { place: Place::Sentinels(sentinels), ..like })
+    }
+
+    fn of_cluster(spelled: cluster::Spelled<'_>) -> Result<Upstream, String> {
+        let (like, addresses) = Self::of_several(spelled.hosts.iter().map(|host| spelled.of(host)))?;
+        Ok(Upstream { place: Place::Cluster(Seeds { addresses }), ..like })
+    }
+
+    /// The first of these servers, and where all of them are.
+    fn of_several(urls: impl Iterator<Item = String>) -> Result<(Upstream, Vec<Address>), String> {
+        let (mut first, mut addresses) = (None, Vec::new());
+        for url in urls {
+            let server = Self::parse(&url).map_err(|why| format!("is refused: {why}"))?;
+            if let Place::Server(address) = &server.place {
+                addresses.push(address.clone());
+            }
+            first.get_or_insert(server);
+        }
+        Ok((first.ok_or("names no server")?, addresses))
     }
 }
 
@@ -221,9 +237,10 @@ impl fmt::Display for Upstream {
         let (kind, at): (_, &dyn fmt::Display) = match &self.place {
             Place::Server(at) => ("", at),
             Place::Sentinels(at) => ("+sentinel", at),
+            Place::Cluster(at) => ("+cluster", at),
         };
         match &self.place {
-            Place::Server(Address::Tcp { .. }) | Place::Sentinels(_) => {
+            Place::Server(Address::Tcp { .. }) | Place::Sentinels(_) | Place::Cluster(_) => {
                 match &self.password {
                     Some(hidden) => write!(f, "redis{s}{kind}://{user}:{hidden}@{at}")?,
                     None if !user.is_empty() => write!(f, "redis{s}{kind}://{user}@{at}")?,

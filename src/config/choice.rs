@@ -11,6 +11,25 @@ pub enum Auth {
     Password,
 }
 
+/// What becomes of a command in front of a cluster whose keys are of several hash slots, and that does to each of them what
+/// it would do to it alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrossSlot {
+    /// It is divided, and the replies are put together.
+    Split,
+    /// It is refused, as the cluster does.
+    Refuse,
+}
+
+/// What a cluster is to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresentAs {
+    /// One server without a cluster.
+    Standalone,
+    /// A cluster of one node that has all hash slots.
+    Cluster,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -46,6 +65,16 @@ impl Choice for TrackingForm {
         ("broadcast", TrackingForm::Broadcast),
         ("off", TrackingForm::Off),
     ];
+}
+
+impl Choice for CrossSlot {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("split", CrossSlot::Split), ("refuse", CrossSlot::Refuse)];
+}
+
+impl Choice for PresentAs {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("standalone", PresentAs::Standalone), ("cluster", PresentAs::Cluster)];
 }
 
 impl Choice for bool {

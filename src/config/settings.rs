@@ -7,7 +7,8 @@
 use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use super::address::{HostPort, Listen, Secret, Upstream};
-use super::choice::{Auth, LogFormat};
+use super::choice::{Auth, CrossSlot, LogFormat, PresentAs};
+use super::cluster::Mapped;
 use super::commands::COMMANDS;
 use super::namespace::{self, Namespace, Written, parse_names};
 use super::value::*;
@@ -76,7 +77,7 @@ macro_rules! settings {
                 name: stringify!($field).replace('_', "-"),
                 metavar: $kind.metavar,
                 default: $default,
-                list: [LISTEN.metavar, COMMANDS.metavar].contains(&$kind.metavar),
+                list: [LISTEN.metavar, COMMANDS.metavar, ADDRESS_MAP.metavar].contains(&$kind.metavar),
                 help: [$($help.trim()),+].join(" "),
                 set: |given, text| {
                     given.config.$field = ($kind.parse)(text)?;
@@ -99,8 +100,8 @@ settings! {
     /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1), tls://HOST:PORT or unix:PATH; may be given more than once
     listen: Vec<Listen> = LISTEN "127.0.0.1:6380";
     /// The Redis or Valkey server behind: redis://[USER:PASSWORD@]HOST:PORT[/DB], rediss:// for TLS, or unix:/PATH, or the sentinels that know
-    /// where it is: redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE[/DB]. Prefer
-    /// NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
+    /// where it is: redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE[/DB], or nodes of a cluster:
+    /// redis+cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT. Prefer NEARSIDE_UPSTREAM or the file for a password, since flags can be seen by every user of the machine
     upstream: Upstream = UPSTREAM "redis://127.0.0.1:6379";
     /// The file that holds the upstream password, in its first line; it is read anew when it changes
     upstream_password_file: Option<PathBuf> = FILE "";
@@ -113,6 +114,13 @@ settings! {
     sentinel_username: Option<String> = WORD "";
     /// Their password. Prefer NEARSIDE_SENTINEL_PASSWORD or the file, since flags can be seen by every user of the machine
     sentinel_password: Option<Secret> = SECRET "";
+    /// Where a node of a cluster is reached that announces another address: HOST:PORT=HOST:PORT; may be given more than once
+    cluster_address_map: Vec<Mapped> = ADDRESS_MAP "";
+    /// What becomes of MGET, MSET, DEL, UNLINK, EXISTS and TOUCH with keys of several hash slots of a cluster: divided among
+    /// its nodes (split), or refused (refuse)
+    cross_slot: CrossSlot = CROSS_SLOT "split";
+    /// What a cluster is to clients: one server (standalone), or a cluster of one node that has all hash slots (cluster)
+    present_as: PresentAs = PRESENT_AS "standalone";
     /// A file with the CAs (PEM) that may sign the upstream's certificate, in the place of the system's
     upstream_tls_ca: Option<PathBuf> = FILE "";
     /// A file with the certificate (PEM, with those between it and its CA) that is shown to the upstream

@@ -9,7 +9,8 @@ use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
 use super::address::{HostPort, Listen, Secret, Upstream};
-use super::choice::{Auth, LogFormat, parse_choice, show_choice};
+use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, parse_choice, show_choice};
+use super::cluster::Mapped;
 use super::text::{did_you_mean, quoted};
 use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
@@ -145,6 +146,15 @@ pub(super) const LISTEN: Kind<Vec<Listen>> = Kind {
     },
 };
 
+pub(super) const ADDRESS_MAP: Kind<Vec<Mapped>> = Kind {
+    metavar: "ADDR=ADDR",
+    parse: |text| parse_list(text, Mapped::parse),
+    show: |list| {
+        let list: Vec<_> = list.iter().map(|mapped| quoted(&mapped.to_string())).collect();
+        format!("[{}]", list.join(", "))
+    },
+};
+
 pub(super) const UPSTREAM: Kind<Upstream> =
     Kind { metavar: "URL", parse: Upstream::parse, show: |upstream| quoted(&upstream.to_string()) };
 
@@ -176,6 +186,10 @@ pub(super) const PROGRAM: Kind<Option<Vec<String>>> = Kind {
 
 pub(super) const AUTH: Kind<Auth> =
     Kind { metavar: "upstream|password", parse: parse_choice, show: show_choice };
+pub(super) const CROSS_SLOT: Kind<CrossSlot> =
+    Kind { metavar: "split|refuse", parse: parse_choice, show: show_choice };
+pub(super) const PRESENT_AS: Kind<PresentAs> =
+    Kind { metavar: "standalone|cluster", parse: parse_choice, show: show_choice };
 pub(super) const TRACKING: Kind<Tracking> =
     Kind { metavar: "keys|prefix|off", parse: parse_choice, show: show_choice };
 pub(super) const TRACKING_FORM: Kind<TrackingForm> =

@@ -113,7 +113,10 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         self.feed.told.allowed(question);
         match question {
             Question::ClientId => self.client_id.set(decode(frame, 0).ok().and_then(|id| id.as_int())),
-            Question::Server => self.server.set(ServerId::of(frame)),
+            Question::Server => {
+                self.server.set(ServerId::of(frame));
+                hooks.server_said(frame);
+            }
             Question::Tracking(way) => hooks.report(way),
             Question::Commands => match decode(frame, MAX_DEPTH) {
                 Ok(reply) => hooks.commands(&commands(&reply)),
@@ -220,12 +223,13 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         self.feed.told.refused(question, reply.trim_end());
         match question {
             Question::Tracking(way) => return self.ask_another_way(way),
+            Question::Server => hooks.server_said(frame),
             Question::Commands => hooks.commands(&[]),
             Question::Subscribe => {
                 self.turned_away.set(true);
                 self.ended.notify_one();
             }
-            Question::ClientId | Question::Server | Question::Calls => {}
+            Question::ClientId | Question::Calls => {}
         }
         self.questions.refused.borrow_mut().push(question);
         if self.armed.get() {

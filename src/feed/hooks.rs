@@ -52,6 +52,9 @@ pub trait Hooks: 'static {
     /// Whether changes of users and their rules are seen.
     fn watches_users(&self, sees: bool);
 
+    /// What the server says of itself (`INFO server`), or refuses to.
+    fn server_said(&self, reply: &[u8]);
+
     /// The server was told whom to replicate, or to fail over: it may be no primary any more.
     fn role_changed(&self);
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Node, NodeId, Process, Settings, Topology};
+use super::{ClusterSettings, Node, NodeId, Process, Settings, Topology};
 use crate::cache::Cache;
 use crate::io::Address;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking, TrackingForm};
@@ -117,6 +117,7 @@ pub fn process_of(
 ) -> Arc<Process> {
     let mut settings = Settings {
         upstream,
+        cluster: ClusterSettings::default(),
         db: 0,
         password: None,
         limits: Limits::default(),

@@ -1,9 +1,7 @@
-//! The upstream's nodes: one server as a rule, and room for more.
+//! One of the upstream's nodes: the one server there is as a rule, or a master of a cluster.
 //!
-//! Invariants:
-//! - What is known of one node says nothing of another: each has its own feed, coverage, rights and era. What was read on a
-//!   node's links is filled under coverages that are children of its feed's, so losing one node voids its entries alone.
-//! - A [`Topology`] never changes; another takes its place. Its nodes are shared, so those that stay keep what they know.
+//! Invariants: what is known of one node says nothing of another: each has its own feed, coverage, rights and era. What was
+//! read on a node's links is filled under coverages that are children of its feed's, so losing one node voids its entries alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,55 +14,13 @@ use super::registrar::Registrar;
 use super::reports::{Form, Reports, ReportsCell};
 use super::role::Role;
 use crate::cache::{By, Cache, CoverageId, CoverageSlot, Micros, Reason, ValidUnder, Waiter};
+use crate::io::Address;
 use crate::namespace::Tracking;
-use crate::upstream::{self, ServerId};
+use crate::upstream::{self, Location, ServerId};
 
-/// The number of a node, for as long as the process runs.
+/// The number of a node, which no other gets, for as long as the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
-
-/// How many slots keys are divided into, as Redis Cluster has it.
-pub const SLOTS: usize = 16_384;
-
-/// Which nodes there are, and which keys are whose.
-pub struct Topology {
-    /// Grows with each topology that takes another's place.
-    pub epoch: u64,
-    nodes: Box<[Arc<Node>]>,
-    /// For each slot, the place of its node among `nodes`; none of a single node, which has all keys.
-    slots: Option<Box<[u16]>>,
-}
-
-impl Topology {
-    /// One server, which has all keys.
-    pub fn single(node: Arc<Node>) -> Self {
-        Self { epoch: 0, nodes: Box::new([node]), slots: None }
-    }
-
-    /// Several: `owner` tells for each slot the place of its node among `nodes`. `None` if that is no place.
-    pub fn sharded(epoch: u64, nodes: Vec<Arc<Node>>, owner: impl Fn(u16) -> u16) -> Option<Self> {
-        let slots: Box<[u16]> = (0..SLOTS as u16).map(owner).collect();
-        let known = |place: &u16| usize::from(*place) < nodes.len();
-        slots.iter().all(known).then(|| Self { epoch, nodes: nodes.into(), slots: Some(slots) })
-    }
-
-    /// All nodes; the first is the one for what concerns no key.
-    pub fn nodes(&self) -> &[Arc<Node>] {
-        &self.nodes
-    }
-
-    /// Whether there is but one.
-    #[inline]
-    pub fn is_single(&self) -> bool {
-        self.slots.is_none()
-    }
-
-    /// Whose the key is.
-    pub fn owner(&self, key: &[u8]) -> &Arc<Node> {
-        let place = self.slots.as_ref().map_or(0, |slots| slots[usize::from(crate::resp::key_slot(key))]);
-        &self.nodes[usize::from(place)]
-    }
-}
 
 /// The feed of a node is subscribed: what a data link needs to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +37,8 @@ pub struct FeedUp {
 /// One server of the upstream.
 pub struct Node {
     pub id: NodeId,
+    /// What its cluster calls it, if it is known as a node of one.
+    pub name: Option<Box<str>>,
     /// How it is reached.
     pub upstream: upstream::Settings,
     /// The coverage of its feed, the parent of those of its links.
@@ -113,6 +71,7 @@ impl Node {
         let coverages = cache.coverages();
         Some(Self {
             id,
+            name: None,
             upstream,
             feed: coverages.take()?,
             announced: coverages.take()?,
@@ -127,6 +86,36 @@ impl Node {
             said: Default::default(),
             refused: ValidUnder::default(),
         })
+    }
+
+    /// This, as the node of this name of a cluster.
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// Where it is; `None` while sentinels have not said it.
+    pub fn address(&self) -> Option<Arc<Address>> {
+        match &self.upstream.address {
+            Location::Fixed(address) => Some(address.clone()),
+            Location::Elected(elected) => elected.address(),
+        }
+    }
+
+    /// Whether its feed stands.
+    pub fn is_up(&self) -> bool {
+        self.feed_up.borrow().is_some()
+    }
+
+    /// It is a node no more: what was read from it is void.
+    pub(super) fn retire<W: Waiter>(&self, cache: &Cache<W>, now: Micros) {
+        self.feed_up.send_replace(None);
+        cache.coverages().end(&self.feed, now);
+    }
+
+    /// Gives back what it had in the cache, once nobody else has it any more.
+    pub fn give_back<W: Waiter>(self, cache: &Cache<W>, now: Micros) {
+        cache.coverages().give_back(self.announced, now);
+        cache.coverages().give_back(self.feed, now);
     }
 
     /// Whether it is seen when somebody changes users or their rules there. If not, the replies of those who log

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cluster::ClusterSettings;
 use super::password::Password;
 use crate::namespace::{Tracking, TrackingForm};
 use crate::resp::framer::Limits;
@@ -11,6 +12,7 @@ use crate::upstream;
 #[derive(Clone)]
 pub struct Settings {
     pub upstream: upstream::Settings,
+    pub cluster: ClusterSettings,
     /// The database of a session that has not changed it.
     pub db: u32,
     /// What clients have to give before anything else; `None` lets the upstream ask them.

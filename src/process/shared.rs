@@ -1,18 +1,22 @@
 //! What all threads of the process share: settings, cache, identities, clients, and the upstream's nodes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::clients::Clients;
+use super::cluster::Cluster;
 use super::idents::Idents;
 use super::inbox::Ticket;
-use super::node::{Node, Topology};
+use super::node::Node;
 use super::reports::Form;
 use super::settings::Settings;
-use crate::cache::{By, Cache, IdentId, Micros};
+use super::topology::Topology;
+use crate::cache::{By, Cache, IdentId, Micros, Reason};
 use crate::command::Table;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking, TrackingForm};
@@ -33,9 +37,13 @@ pub struct Process {
     pub clients: Clients,
     /// The number of `GET` in the command table.
     pub get: u16,
+    /// What is known of the upstream as a cluster.
+    pub cluster: Cluster,
     topology: ArcSwap<Topology>,
+    /// The epoch of the present topology.
+    epoch: watch::Sender<u64>,
     /// That there is but one node, which is asked for every request.
-    single: bool,
+    single: AtomicBool,
     table: Arc<ArcSwap<Table>>,
     origin: Instant,
 }
@@ -50,16 +58,20 @@ impl Process {
     ) -> Option<Self> {
         let table = Table::builtin();
         let get = table.number(b"get")?;
+        let metrics = Metrics::default();
+        metrics.nodes.set(topology.nodes().len() as u64);
         Some(Self {
+            cluster: Cluster::new(settings.cluster.is_named, topology.nodes().len()),
             table: Arc::new(ArcSwap::from_pointee(narrowed(&settings, table))),
             settings,
             cache: Arc::new(cache),
             namespaces,
-            metrics: Metrics::default(),
+            metrics,
             idents: Idents::default(),
             clients: Clients::default(),
             get,
-            single: topology.is_single(),
+            single: AtomicBool::new(topology.is_single()),
+            epoch: watch::Sender::new(topology.epoch),
             topology: ArcSwap::from_pointee(topology),
             origin: Instant::now(),
         })
@@ -79,15 +91,52 @@ impl Process {
         self.topology.load()
     }
 
+    /// Likewise, to be kept.
+    pub fn present_topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// Puts a topology in the place of the present one. Precondition: one at a time.
+    ///
+    /// What was read from whoever had a hash slot before is void when this returns; and by then whoever routes by the present
+    /// topology asks the new one.
+    pub(super) fn set_topology(&self, topology: Topology) {
+        let before = self.topology.load_full();
+        let topology = Arc::new(topology.behind(&before));
+        let changed = topology.changed_since(&before);
+        self.metrics.nodes.set(topology.nodes().len() as u64);
+        self.metrics.topology_changes.inc();
+        self.topology.store(topology.clone());
+        self.single.store(topology.is_single(), Ordering::SeqCst);
+        if !changed.is_empty() {
+            self.cache.flush(Reason::Tracking);
+        }
+        before.nodes().iter().filter(|node| !topology.has(node)).for_each(|node| self.retire(node));
+        self.epoch.send_replace(topology.epoch);
+    }
+
+    /// A node is none any more: what was read from it is void.
+    pub fn retire(&self, node: &Node) {
+        node.retire(&self.cache, self.now());
+    }
+
+    /// The epoch of the present topology, and of each that takes its place.
+    pub fn epochs(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
+    }
+
     /// Whether there is but one node.
     #[inline]
     pub fn is_single(&self) -> bool {
-        self.single
+        self.single.load(Ordering::Relaxed)
     }
 
-    /// The node for what concerns no key.
+    /// The node for what concerns no key: one that is there.
     pub fn first_node(&self) -> Arc<Node> {
-        self.topology.load().nodes()[0].clone()
+        let topology = self.topology.load();
+        let nodes = topology.nodes();
+        let up = nodes.iter().find(|node| nodes.len() == 1 || node.is_up());
+        up.unwrap_or(&nodes[0]).clone()
     }
 
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {

@@ -12,7 +12,7 @@ use crate::command::Row;
 use crate::io::Outgoing;
 use crate::namespace::Namespace;
 use crate::pending::{Link, Owner, Pending, send};
-use crate::process::{Present, Process};
+use crate::process::{Present, Process, Topology};
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::request::Request;
 use crate::router::{LinkKey, Target};
@@ -25,6 +25,9 @@ pub struct Context {
     pub client: Present,
     /// What the client calls itself.
     pub name: Vec<u8>,
+    /// By what its requests are routed. It takes over the process' newer one only when nothing that it has sent is
+    /// unanswered, so two of its requests for one key are never at two nodes at the same time.
+    pub topology: Arc<Topology>,
     /// As whom it speaks, and to which node what has no keys goes.
     pub key: LinkKey,
     /// The identity's number in the cache.
@@ -77,21 +80,20 @@ impl Context {
     /// The link to the node of this key; `None` is the session's own.
     #[inline]
     pub fn link_of(&self, key: &[u8]) -> Option<Link> {
-        if self.process.is_single() {
+        if self.topology.is_single() {
             return None;
         }
-        self.link_to(Target::Node(self.process.topology().owner(key).clone())).ok().flatten()
+        self.link_to(Target::Node(self.topology.owner(key).clone())).ok().flatten()
     }
 
     /// Where a request goes, by its keys.
     #[inline]
     pub fn target(&self, row: Option<&Row>, request: &Request<'_>) -> Target {
-        if self.process.is_single() {
+        if self.topology.is_single() {
             return Target::Any;
         }
-        let topology = self.process.topology();
         let keys = keys_of(row, request);
-        Target::of(&topology, row.map_or("", |row| &row.name), keys.iter().map(|key| &**key))
+        Target::of(&self.topology, row.map_or("", |row| &row.name), keys.iter().map(|key| &**key))
     }
 
     /// Under what conditions a read of a key in this namespace may be served.

@@ -1,6 +1,9 @@
 //! Which slot of a cluster a key is in.
 
-/// The key's slot, of 16,384: that of what stands in its first braces, if there is anything, else of all of it.
+/// How many slots keys are divided into.
+pub const SLOTS: usize = 16_384;
+
+/// The key's slot, of [`SLOTS`]: that of what stands in its first braces, if there is anything, else of all of it.
 pub fn key_slot(key: &[u8]) -> u16 {
     redis_protocol::redis_keyslot(key)
 }

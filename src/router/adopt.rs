@@ -14,6 +14,7 @@ use super::key::LinkKey;
 use super::links::{Router, SharedLink, UNUSED};
 use crate::cache::{IdentId, LinkId};
 use crate::pending::Link;
+use crate::process::NodeId;
 use crate::resp::Protocol;
 
 /// How many links of an identity may be open still that were left.
@@ -65,6 +66,19 @@ impl Router {
         if let Some(oldest) = oldest {
             oldest.link.close("others have taken its place again and again, and it has not answered all");
         }
+    }
+
+    /// The node is none any more: its links are made anew by nobody, and end when all is answered that was asked there.
+    pub fn leave_node(&self, node: NodeId) {
+        let mut of_it: Vec<_> = self.links.borrow_mut().extract_if(.., |known| known.node == node).collect();
+        of_it.extend(self.spares.borrow_mut().extract_if(.., |known| known.node == node));
+        for left in of_it {
+            left.link.client().be_replaced();
+            if left.link.is_up() {
+                self.replaced.borrow_mut().push(left);
+            }
+        }
+        self.wake_undecided();
     }
 
     /// Whose the shared link of this number is.

@@ -137,6 +137,7 @@ impl Listener {
                     TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3)
                 });
                 alarm.spawn("a listener", async move {
+                    door.opens().await;
                     loop {
                         let accept = async || {
                             let (stream, _) = listener.accept().await?;
@@ -160,6 +161,7 @@ impl Listener {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
                 alarm.spawn("a listener", async move {
                     let _file = file;
+                    door.opens().await;
                     loop {
                         let accept = async || listener.accept().await?.0.into_std();
                         door.admit(accept, Message::UnixClient).await;
@@ -184,6 +186,11 @@ pub(super) struct Door {
 }
 
 impl Door {
+    /// Waits until it is known to which nodes the first requests are to go.
+    async fn opens(&self) {
+        self.process.cluster.looked(self.process.settings.upstream.connect_timeout).await;
+    }
+
     /// Accepts one client, and hands it over or refuses it.
     async fn admit<S: io::Read + io::Write + AsRawFd>(
         &self,

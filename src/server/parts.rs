@@ -9,13 +9,14 @@ use tokio::sync::watch;
 use super::password::Source;
 use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
-use crate::config::{self, Config, Place};
+use crate::config::{self, Config, CrossSlot, HostPort, Place, PresentAs};
 use crate::feed::{Feed, Hooks, Told};
 use crate::io::{Address, Connector, Dial};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking, TrackingForm};
 use crate::process::{
-    FeedUp, Inbox, Message, Node, Password, Process, Registrar, Reports, Settings, Ticket, micros,
+    ClusterSettings, FeedUp, Inbox, Message, Node, Password, Process, Registrar, Reports, Settings, Ticket,
+    micros,
 };
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Asking, Credentials, Elected, Location, Login, Ours, ServerId};
@@ -25,6 +26,23 @@ fn location(upstream: &config::Upstream) -> Location {
     match &upstream.place {
         Place::Server(address) => address.clone().into(),
         Place::Sentinels(sentinels) => Location::Elected(Elected::new(&*sentinels.service)),
+        Place::Cluster(seeds) => seeds.addresses[0].clone().into(),
+    }
+}
+
+fn cluster(config: &Config) -> ClusterSettings {
+    let (seeds, is_named) = match &config.upstream.place {
+        Place::Server(address @ Address::Tcp { .. }) => (vec![address.clone()], false),
+        Place::Server(Address::Unix(_)) | Place::Sentinels(_) => (Vec::new(), false),
+        Place::Cluster(seeds) => (seeds.addresses.clone(), true),
+    };
+    let at = |at: &HostPort| Address::Tcp { host: at.host.clone(), port: at.port };
+    ClusterSettings {
+        seeds,
+        is_named,
+        mapped: config.cluster_address_map.iter().map(|map| (at(&map.announced), at(&map.reached))).collect(),
+        splits: config.cross_slot == CrossSlot::Split,
+        is_shown: config.present_as == PresentAs::Cluster,
     }
 }
 
@@ -64,6 +82,7 @@ pub(super) fn settings(config: &Config, files: usize, tls: Option<Arc<Connector>
             ours: Ours::default(),
             dial: Dial::default().within(Some(files)).over(tls),
         },
+        cluster: cluster(config),
         db: config.upstream.db,
         password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
         limits: Limits { max_request: config.max_request, ..Limits::default() },
@@ -205,6 +224,9 @@ impl Hooks for FeedHooks {
 
     fn down(&self) {
         self.node.feed_up.send_replace(None);
+        if self.process.cluster.is() {
+            self.process.cluster.refresh_soon();
+        }
     }
 
     fn report(&self, reports: Reports) {
@@ -231,6 +253,14 @@ impl Hooks for FeedHooks {
 
     fn watches_users(&self, sees: bool) {
         self.node.watch_users(sees);
+    }
+
+    fn server_said(&self, reply: &[u8]) {
+        match memchr::memmem::find(reply, b"redis_mode:cluster").is_some() {
+            true if !self.process.cluster.is() => self.process.cluster.notice(&self.node.upstream.address),
+            true => {}
+            false => self.process.cluster.is_told_of_none(),
+        }
     }
 
     fn role_changed(&self) {

@@ -59,6 +59,7 @@ impl Session {
                 ident: process.idents.number(&key.ident),
                 link: outbound.router.link(&key),
                 now: process.now(),
+                topology: process.present_topology(),
                 process,
                 outbound,
                 queue,

@@ -3,17 +3,18 @@
 //! Invariants: sessions and links of a worker live on its thread and share nothing with other
 //! workers but the cache; whatever comes from elsewhere comes through the inbox.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::seat::Seat;
 use super::state::Worker;
 use super::{audit, connection};
 use crate::io::Stream;
-use crate::process::{Message, Present};
+use crate::process::{Message, NodeId, Present};
 use crate::reply::ReplyQueue;
 use crate::request::{refresh, registered};
 
@@ -22,19 +23,11 @@ impl Worker {
     ///
     /// `audits` is how often it compares a cached reply with the upstream's; one worker does.
     pub async fn run(self: Rc<Self>, audits: Option<Duration>) {
-        // The links that nearly everybody will use: connected, and tracked, before the first client comes.
-        for node in self.process.topology().nodes() {
-            self.outbound.router.own_link_to(node).reconnect();
-        }
         let mut tasks = JoinSet::new();
         let router = self.outbound.router.clone();
         tasks.spawn_local(async move { router.heartbeat().await });
-        for node in self.process.topology().nodes() {
-            let (router, of) = (self.outbound.router.clone(), node.clone());
-            tasks.spawn_local(async move { router.follow_feed(of).await });
-            let (router, of) = (self.outbound.router.clone(), node.clone());
-            tasks.spawn_local(async move { router.follow_role(of).await });
-        }
+        let (mut epochs, mut nodes) = (self.process.epochs(), HashMap::new());
+        self.follow(&mut nodes, &mut tasks);
         if let Some(pause) = audits {
             tasks.spawn_local(audit::run(self.outbound.clone(), pause));
         }
@@ -45,6 +38,7 @@ impl Worker {
                     messages.into_iter().for_each(|message| self.handle(message, &gone));
                 }
                 () = gone.notified() => {}
+                Ok(()) = epochs.changed() => self.follow(&mut nodes, &mut tasks),
                 // Without one of them the worker would serve on and notice nothing: it ends, and with it the process.
                 Some(Err(fault)) = tasks.join_next() => {
                     if let Ok(panic) = fault.try_into_panic() {
@@ -58,6 +52,29 @@ impl Worker {
         }
         drop(tasks);
         self.outbound.router.clear();
+    }
+
+    /// Begins to follow the nodes that have come, and leaves those that are gone.
+    fn follow(&self, known: &mut HashMap<NodeId, [AbortHandle; 2]>, tasks: &mut JoinSet<()>) {
+        let (topology, router) = (self.process.present_topology(), &self.outbound.router);
+        let is_gone = |id: &NodeId| !topology.nodes().iter().any(|node| node.id == *id);
+        for (id, tasks) in known.extract_if(|id, _| is_gone(id)) {
+            tasks.iter().for_each(AbortHandle::abort);
+            router.leave_node(id);
+        }
+        for node in topology.nodes() {
+            known.entry(node.id).or_insert_with(|| {
+                // The link that nearly everybody will use: connected, and tracked, before the first client comes.
+                router.own_link_to(node).reconnect();
+                let (feeds, of_feed) = (router.clone(), node.clone());
+                let (roles, of_role) = (router.clone(), node.clone());
+                [
+                    tasks.spawn_local(async move { feeds.follow_feed(of_feed).await }),
+                    tasks.spawn_local(async move { roles.follow_role(of_role).await }),
+                ]
+            });
+        }
+        self.sessions.borrow().values().for_each(|queue| queue.wake());
     }
 
     fn handle(self: &Rc<Self>, message: Message, gone: &Rc<Notify>) {

@@ -140,7 +140,7 @@ fn a_dedicated_connection_is_used_again_unless_it_leads_where_no_new_one_would()
 fn a_request_goes_to_the_node_of_its_keys() {
     let cache = crate::cache::Cache::<crate::process::Ticket>::new(1 << 20, 1 << 20, 0);
     let node = |id| Arc::new(Node::new(NodeId(id), fixture::nowhere(), &cache).unwrap());
-    let nodes = Topology::sharded(0, vec![node(0), node(1)], |slot| slot / 8192).unwrap();
+    let nodes = Topology::sharded(vec![node(0), node(1)], |slot| Some(slot / 8192)).unwrap();
     let of = |name, keys: &[&str]| match Target::of(&nodes, name, keys.iter().map(|key| key.as_bytes())) {
         Target::Any => "any".into(),
         Target::Node(node) => node.id.0.to_string(),

@@ -1,0 +1,128 @@
+//! Keeps the topology up to date.
+//!
+//! Invariants:
+//! - One look at a time, and the next no sooner than [`PAUSE`] after the last; however many ask for it, it is one.
+//! - A look that comes to nothing changes nothing, and is tried again after a delay that grows.
+//! - A server of which nobody has said that it is a node of a cluster is not asked: its feed hears whether it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use super::layout;
+use super::look::{Found, Question, Seen, candidates, look, place};
+use crate::process::shared::Process;
+use crate::upstream::backoff;
+
+/// Between two looks when nothing has happened; half of it at least.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Between two looks at least.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Before the next when one came to nothing.
+const FAILED: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Runs until it is dropped, in a `LocalRuntime`.
+pub async fn follow_cluster(process: Arc<Process>) {
+    process.cluster.noticed().await;
+    let mut epoch = 0;
+    let mut failures = 0;
+    loop {
+        let found = look(question(&process, epoch)).await;
+        process.metrics.topology_looks.inc();
+        let pause = match found {
+            Ok(Found::Cluster(seen)) => {
+                failures = 0;
+                epoch = seen.epoch();
+                adopt(&process, &seen);
+                process.cluster.looked.send_replace(true);
+                PAUSE
+            }
+            Ok(Found::NoCluster(address)) => {
+                fail(
+                    &process,
+                    &format!("{address} is no node of a cluster; for one server write redis://{address}"),
+                );
+                failures += 1;
+                backoff(FAILED, failures)
+            }
+            Err(why) => {
+                fail(&process, &why);
+                failures += 1;
+                backoff(FAILED, failures)
+            }
+        };
+        let earliest = Instant::now() + pause;
+        tokio::select! {
+            () = process.cluster.wanted.notified() => {}
+            () = sleep(backoff((EVERY, EVERY), 0)), if failures == 0 => {}
+            () = sleep_until(earliest), if failures > 0 => {}
+        }
+        sleep_until(earliest).await;
+    }
+}
+
+impl super::Cluster {
+    /// Waits until somebody says that it is one.
+    async fn noticed(&self) {
+        while !self.is() {
+            self.wanted.notified().await;
+        }
+    }
+}
+
+/// Those whose feeds stand come first, then the others, then whom the configuration names.
+fn question(process: &Process, epoch: u64) -> Question {
+    let topology = process.topology();
+    let nodes = topology.nodes();
+    let (up, down): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.is_up());
+    // Not always the same one.
+    let turn = process.metrics.topology_looks.get() as usize % up.len().max(1);
+    let known = up[turn..].iter().chain(&up[..turn]).chain(&down);
+    let of_nodes = known.filter_map(|node| place(node.address()));
+    // The seeds are tried early enough not to wait for many nodes that are gone.
+    let (mut of_nodes, seeds) = (candidates(of_nodes), &process.settings.cluster.seeds);
+    let rest = of_nodes.split_off(of_nodes.len().min(4));
+    let all = of_nodes.into_iter().chain(seeds.iter().cloned()).chain(rest);
+    Question {
+        upstream: process.settings.upstream.clone(),
+        candidates: candidates(all),
+        known: nodes.iter().filter_map(|node| node.name.clone()).collect(),
+        epoch,
+    }
+}
+
+fn adopt(process: &Process, seen: &Seen) {
+    let _making = process.cluster.making.lock();
+    let Some(topology) = layout::topology(process, seen) else { return };
+    process.metrics.topology_told.over();
+    if topology.is_as(&process.topology()) {
+        return;
+    }
+    let slots = crate::resp::SLOTS as u16;
+    let unowned = (0..slots).filter(|slot| topology.owner_of(*slot).is_none()).count();
+    let nodes = topology.nodes().len();
+    match process.metrics.topology_news.now() {
+        Some(untold) if unowned == 0 => {
+            info!(nodes, by = %seen.by, untold, "the cluster's nodes, or whose the hash slots are, have changed");
+        }
+        Some(untold) => warn!(
+            nodes, unowned, by = %seen.by, untold,
+            "hash slots of the cluster are nobody's: requests for their keys are answered with CLUSTERDOWN"
+        ),
+        None => {}
+    }
+    process.set_topology(topology);
+}
+
+fn fail(process: &Process, why: &str) {
+    process.metrics.topology_failures.inc();
+    process.metrics.unreachable.say(why);
+    if let Some(untold) = process.metrics.topology_told.now() {
+        warn!(untold, why, "no node says how the cluster stands");
+    }
+    process.cluster.looked.send_replace(true);
+}
