@@ -1,7 +1,9 @@
 //! What the tests share: real servers on free ports, nearside in-process, and a client that sees raw bytes.
 #![allow(dead_code)]
 
+pub mod bus;
 pub mod chaos;
+pub mod cluster;
 pub mod filter;
 pub mod program;
 pub mod python;
@@ -54,13 +56,13 @@ impl Redis {
     pub fn with(args: &[&str]) -> Self {
         let args: Vec<_> = args.iter().map(ToString::to_string).collect();
         // Between finding a port free and using it, another may take it.
-        for _ in 0..20 {
-            let mut redis = Self { port: free_port(), args: args.clone(), child: None, dir: None };
-            if redis.launch() {
-                return redis;
-            }
-        }
-        panic!("no redis-server can be started");
+        (0..20).find_map(|_| Self::try_with(&args)).expect("redis-server can be started")
+    }
+
+    /// `None` if another has its port, or one that is among the settings.
+    pub fn try_with(args: &[String]) -> Option<Self> {
+        let mut redis = Self { port: free_port(), args: args.to_vec(), child: None, dir: None };
+        redis.launch().then_some(redis)
     }
 
     /// Starts it again, empty, on the same port.

@@ -144,8 +144,13 @@ impl Certified {
         Self { authority, identity }
     }
 
+    /// The file with the CA's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.authority.ca()
+    }
+
     /// The settings of a server, or of a sentinel, that speaks TLS at this port, and with others nothing else.
-    fn settings(&self, port: u16) -> [(&'static str, String); 6] {
+    pub fn settings(&self, port: u16) -> [(&'static str, String); 6] {
         let path = |path: &Path| path.to_str().unwrap().to_owned();
         [
             ("tls-port", port.to_string()),
