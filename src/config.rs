@@ -7,6 +7,7 @@
 //! `main` asks for an [`Invocation`]; every other room gets the `Config`, or a part of it.
 
 mod address;
+mod address_map;
 mod choice;
 mod cli;
 mod cluster;
@@ -26,9 +27,10 @@ pub use crate::io::Address;
 pub use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
 pub use address::{HostPort, Listen, Place, Secret, Upstream};
+pub use address_map::Mapped;
 pub use choice::{Auth, CrossSlot, LogFormat, PresentAs};
 pub use cli::{Invocation, Task};
-pub use cluster::{Mapped, Seeds};
+pub use cluster::Seeds;
 pub use error::ConfigError;
 pub use namespace::Namespace;
 pub use password::{READ as PASSWORD_READ, password_of, read_password};

@@ -8,6 +8,7 @@ mod cluster;
 pub mod errors;
 #[cfg(test)]
 pub mod fixture;
+mod follow_cluster;
 mod idents;
 mod inbox;
 mod info;
@@ -27,7 +28,7 @@ mod why;
 
 pub use crate::io::Failure as HandshakeFailure;
 pub use clients::{Alone, Call, Client, NOBODY, Who};
-pub use cluster::{ClusterSettings, follow_cluster};
+pub use follow_cluster::follow_cluster;
 pub use idents::{Ident, Idents};
 pub use inbox::{Inbox, Message, Registration, Ticket};
 pub use info::section;
@@ -39,7 +40,7 @@ pub use registrar::Registrar;
 pub use reports::{Form, Reports};
 pub use role::is_readonly;
 pub use sentinels::follow_sentinels;
-pub use settings::Settings;
+pub use settings::{ClusterSettings, Settings};
 pub use shared::{CachedTable, Process, micros};
 pub use topology::Topology;
 pub use watch::watch_role;

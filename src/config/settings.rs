@@ -7,8 +7,8 @@
 use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use super::address::{HostPort, Listen, Secret, Upstream};
+use super::address_map::Mapped;
 use super::choice::{Auth, CrossSlot, LogFormat, PresentAs};
-use super::cluster::Mapped;
 use super::commands::COMMANDS;
 use super::namespace::{self, Namespace, Written, parse_names};
 use super::value::*;

@@ -9,8 +9,8 @@ use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
 use super::address::{HostPort, Listen, Secret, Upstream};
+use super::address_map::Mapped;
 use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, parse_choice, show_choice};
-use super::cluster::Mapped;
 use super::text::{did_you_mean, quoted};
 use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 

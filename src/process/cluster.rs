@@ -1,10 +1,4 @@
-//! What is known of the upstream as a cluster, and who asks for it: see [`follow_cluster`].
-
-mod follow;
-mod layout;
-mod look;
-
-pub use follow::follow_cluster;
+//! Whether the upstream is a cluster, and who wants to know more of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
@@ -15,35 +9,18 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::node::NodeId;
-use super::shared::Process;
-use crate::io::Address;
 
 /// How long the first clients wait until the upstream has said whether it is a cluster that was not named so.
 const UNNAMED: Duration = Duration::from_millis(300);
-
-/// What the configuration says of a cluster.
-#[derive(Clone, Debug, Default)]
-pub struct ClusterSettings {
-    /// Nodes that may be asked for the others; the upstream's address, if that is one server's.
-    pub seeds: Vec<Address>,
-    /// The upstream is a cluster, or nothing.
-    pub is_named: bool,
-    /// What nodes announce, and where they are reached instead.
-    pub mapped: Vec<(Address, Address)>,
-    /// Whether commands are divided that do to each of their keys what they would do to it alone.
-    pub splits: bool,
-    /// Whether clients are told of a cluster, of one node.
-    pub is_shown: bool,
-}
 
 /// See the [module](self).
 pub struct Cluster {
     is: AtomicBool,
     /// It was looked at once, whatever came of it.
-    looked: watch::Sender<bool>,
-    wanted: Notify,
+    pub(super) looked: watch::Sender<bool>,
+    pub(super) wanted: Notify,
     /// One topology is made at a time.
-    making: Mutex<()>,
+    pub(super) making: Mutex<()>,
     next: AtomicU16,
 }
 
@@ -97,23 +74,15 @@ impl Cluster {
     }
 
     /// A number for another node; `None` once there are none left.
-    fn next_node(&self) -> Option<NodeId> {
+    pub(super) fn next_node(&self) -> Option<NodeId> {
         let next = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1));
         next.ok().map(NodeId)
     }
-}
 
-impl Process {
-    /// A node has said that this hash slot is another's now. It is asked for there at once if that is known, and else soon.
-    pub fn slot_has_moved(&self, slot: u16, to: &Address) {
-        let _making = self.cluster.making.lock();
-        let to = layout::reached(&self.settings.cluster, to.clone());
-        let present = self.topology();
-        let moved = present.node_at(&to).and_then(|node| present.moved(slot, node));
-        drop(present);
-        if let Some(moved) = moved {
-            self.set_topology(moved);
+    /// Waits until somebody says that it is one.
+    pub(super) async fn noticed(&self) {
+        while !self.is() {
+            self.wanted.notified().await;
         }
-        self.cluster.refresh_soon();
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::cluster::ClusterSettings;
 use super::password::Password;
+use crate::io::Address;
 use crate::namespace::{Tracking, TrackingForm};
 use crate::resp::framer::Limits;
 use crate::upstream;
@@ -35,4 +35,27 @@ pub struct Settings {
     pub cache_commands: Option<Vec<String>>,
     /// Name and value of every setting, for `NEARSIDE CONFIG`.
     pub described: Vec<(String, String)>,
+}
+
+/// What the configuration says of a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterSettings {
+    /// Nodes that may be asked for the others; the upstream's address, if that is one server's.
+    pub seeds: Vec<Address>,
+    /// The upstream is a cluster, or nothing.
+    pub is_named: bool,
+    /// What nodes announce, and where they are reached instead.
+    pub mapped: Vec<(Address, Address)>,
+    /// Whether commands are divided that do to each of their keys what they would do to it alone.
+    pub splits: bool,
+    /// Whether clients are told of a cluster, of one node.
+    pub is_shown: bool,
+}
+
+impl ClusterSettings {
+    /// Where a node is reached that announces this.
+    pub fn reached(&self, announced: Address) -> Address {
+        let mapped = self.mapped.iter().find(|(from, _)| *from == announced);
+        mapped.map_or(announced, |(_, to)| to.clone())
+    }
 }

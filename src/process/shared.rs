@@ -18,6 +18,7 @@ use super::settings::Settings;
 use super::topology::Topology;
 use crate::cache::{By, Cache, IdentId, Micros, Reason};
 use crate::command::Table;
+use crate::io::Address;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking, TrackingForm};
 
@@ -113,6 +114,16 @@ impl Process {
         }
         before.nodes().iter().filter(|node| !topology.has(node)).for_each(|node| self.retire(node));
         self.epoch.send_replace(topology.epoch);
+    }
+
+    /// A node has said that this hash slot is another's now. It is asked for there at once if that is known, and else soon.
+    pub fn slot_has_moved(&self, slot: u16, to: Address) {
+        let _making = self.cluster.making.lock();
+        let (to, present) = (self.settings.cluster.reached(to), self.present_topology());
+        if let Some(moved) = present.node_at(&to).and_then(|node| present.moved(slot, node)) {
+            self.set_topology(moved);
+        }
+        self.cluster.refresh_soon();
     }
 
     /// A node is none any more: what was read from it is void.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::alarm::Alarm;
-use super::{Task, parts};
+use super::parts;
 use crate::process::{Inbox, Node, NodeId, Process, refresh_name, watch_role};
+use tokio::task::JoinHandle;
 
 /// How often it is looked whether a node that has left is let go by all.
 const LEFT: Duration = Duration::from_secs(10);
@@ -21,7 +22,7 @@ pub(super) struct Nodes {
     inboxes: Vec<Arc<Inbox>>,
     dns_refresh: Option<Duration>,
     alarm: Alarm,
-    known: HashMap<NodeId, (Arc<Node>, Vec<Task>)>,
+    known: HashMap<NodeId, (Arc<Node>, Vec<JoinHandle<()>>)>,
     left: Vec<Arc<Node>>,
 }
 
@@ -69,7 +70,7 @@ impl Nodes {
         self.give_back();
     }
 
-    fn tasks(&self, node: &Arc<Node>) -> Vec<Task> {
+    fn tasks(&self, node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         let (process, alarm) = (&self.process, &self.alarm);
         let mut tasks = vec![
             alarm.spawn("the feed", parts::feed(process, node, &self.inboxes).run()),

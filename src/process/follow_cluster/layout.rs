@@ -8,19 +8,13 @@ use std::sync::Arc;
 
 use tracing::{debug, warn};
 
-use super::ClusterSettings;
 use super::look::Seen;
 use crate::io::Address;
 use crate::process::node::Node;
+use crate::process::settings::ClusterSettings;
 use crate::process::shared::Process;
 use crate::process::topology::Topology;
 use crate::upstream;
-
-/// Where a node is reached that announces this.
-pub(super) fn reached(settings: &ClusterSettings, announced: Address) -> Address {
-    let mapped = settings.mapped.iter().find(|(from, _)| *from == announced);
-    mapped.map_or(announced, |(_, to)| to.clone())
-}
 
 /// A master as it was seen.
 struct Master {
@@ -49,7 +43,7 @@ fn masters(seen: &Seen, settings: &ClusterSettings) -> Vec<Master> {
     }
     let mut known = std::collections::HashSet::new();
     masters.retain(|master| known.insert(master.name.clone()));
-    masters.iter_mut().for_each(|master| master.address = reached(settings, master.address.clone()));
+    masters.iter_mut().for_each(|master| master.address = settings.reached(master.address.clone()));
     masters
 }
 

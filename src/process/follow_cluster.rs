@@ -5,15 +5,17 @@
 //! - A look that comes to nothing changes nothing, and is tried again after a delay that grows.
 //! - A server of which nobody has said that it is a node of a cluster is not asked: its feed hears whether it is.
 
+mod layout;
+mod look;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::layout;
-use super::look::{Found, Question, Seen, candidates, look, place};
-use crate::process::shared::Process;
+use self::look::{Found, Question, Seen, candidates, look, place};
+use super::shared::Process;
 use crate::upstream::backoff;
 
 /// Between two looks when nothing has happened; half of it at least.
@@ -62,15 +64,6 @@ pub async fn follow_cluster(process: Arc<Process>) {
             () = sleep_until(earliest), if failures > 0 => {}
         }
         sleep_until(earliest).await;
-    }
-}
-
-impl super::Cluster {
-    /// Waits until somebody says that it is one.
-    async fn noticed(&self) {
-        while !self.is() {
-            self.wanted.notified().await;
-        }
     }
 }
 
