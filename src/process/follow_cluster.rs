@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use self::look::{Found, Question, Seen, candidates, look, place};
+use self::look::{Question, Seen, candidates, look, place};
 use super::shared::Process;
-use crate::upstream::backoff;
+use crate::upstream::{Location, backoff};
 
 /// Between two looks when nothing has happened; half of it at least.
 const EVERY: Duration = Duration::from_secs(30);
@@ -33,30 +33,21 @@ pub async fn follow_cluster(process: Arc<Process>) {
     let mut epoch = 0;
     let mut failures = 0;
     loop {
-        let found = look(question(&process, epoch)).await;
+        let seen = look(question(&process, epoch)).await;
         process.metrics.topology_looks.inc();
-        let pause = match found {
-            Ok(Found::Cluster(seen)) => {
-                failures = 0;
-                epoch = seen.epoch();
+        let pause = match seen {
+            Ok(seen) => {
+                (failures, epoch) = (0, seen.epoch());
                 adopt(&process, &seen);
-                process.cluster.looked.send_replace(true);
                 PAUSE
             }
-            Ok(Found::NoCluster(address)) => {
-                fail(
-                    &process,
-                    &format!("{address} is no node of a cluster; for one server write redis://{address}"),
-                );
-                failures += 1;
-                backoff(FAILED, failures)
-            }
             Err(why) => {
-                fail(&process, &why);
                 failures += 1;
+                fail(&process, why);
                 backoff(FAILED, failures)
             }
         };
+        process.cluster.looked.send_replace(true);
         let earliest = Instant::now() + pause;
         tokio::select! {
             () = process.cluster.wanted.notified() => {}
@@ -111,11 +102,14 @@ fn adopt(process: &Process, seen: &Seen) {
     process.set_topology(topology);
 }
 
-fn fail(process: &Process, why: &str) {
+fn fail(process: &Process, why: String) {
     process.metrics.topology_failures.inc();
-    process.metrics.unreachable.say(why);
+    process.metrics.unreachable.say(why.clone());
     if let Some(untold) = process.metrics.topology_told.now() {
         warn!(untold, why, "no node says how the cluster stands");
     }
-    process.cluster.looked.send_replace(true);
+    // Those who wait for the first word hear why there is none.
+    if let Location::Elected(elected) = &process.topology().nodes()[0].upstream.address {
+        elected.explain(why);
+    }
 }

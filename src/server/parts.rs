@@ -26,7 +26,8 @@ fn location(upstream: &config::Upstream) -> Location {
     match &upstream.place {
         Place::Server(address) => address.clone().into(),
         Place::Sentinels(sentinels) => Location::Elected(Elected::new(&*sentinels.service)),
-        Place::Cluster(seeds) => seeds.addresses[0].clone().into(),
+        // Until one of its nodes has said who they are.
+        Place::Cluster(_) => Location::Elected(Elected::new("the cluster")),
     }
 }
 

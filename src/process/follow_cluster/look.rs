@@ -40,13 +40,6 @@ impl Seen {
     }
 }
 
-/// What came of it.
-pub(super) enum Found {
-    Cluster(Box<Seen>),
-    /// The server is none of a cluster.
-    NoCluster(Address),
-}
-
 /// Who is to be asked, and what would be believed at once.
 pub(super) struct Question {
     pub(super) upstream: upstream::Settings,
@@ -58,11 +51,11 @@ pub(super) struct Question {
 }
 
 /// Asks. Errors: nobody has answered, and why.
-pub(super) async fn look(question: Question) -> Result<Found, String> {
+pub(super) async fn look(question: Question) -> Result<Box<Seen>, String> {
     let Question { upstream, candidates, known, epoch } = question;
     let mut waiting = candidates.into_iter().take(MOST);
-    let (mut asked, mut best, mut why): (JoinSet<_>, Option<(u64, Box<Seen>)>, _) =
-        (JoinSet::new(), None, String::new());
+    let (mut asked, mut best, mut why) =
+        (JoinSet::new(), None::<((bool, bool, u64), Box<Seen>)>, String::new());
     loop {
         let next = waiting.next();
         let is_last = next.is_none();
@@ -83,28 +76,19 @@ pub(super) async fn look(question: Question) -> Result<Found, String> {
             match answer {
                 // Nobody is left who could answer.
                 None if is_last => {
-                    return match best {
-                        Some((_, seen)) => Ok(Found::Cluster(seen)),
-                        None => Err(why),
-                    };
+                    return best.map(|(_, seen)| seen).ok_or(why);
                 }
                 None => break,
-                Some(Ok((Ok(Found::Cluster(seen)), _))) => {
-                    let is_ours = known.is_empty()
-                        || seen.lines.iter().any(|line| known.iter().any(|id| **id == *line.id));
+                Some(Ok((Ok(seen), _))) => {
+                    let is_known = |id: &str| known.iter().any(|known| **known == *id);
+                    let is_ours = known.is_empty() || seen.lines.iter().any(|line| is_known(&line.id));
                     if is_ours && seen.is_ok && seen.epoch >= epoch {
-                        return Ok(Found::Cluster(seen));
+                        return Ok(seen);
                     }
-                    let worth = u64::from(is_ours) << 63
-                        | u64::from(seen.is_ok) << 62
-                        | seen.epoch.min((1 << 62) - 1);
+                    let worth = (is_ours, seen.is_ok, seen.epoch);
                     if best.as_ref().is_none_or(|(least, _)| worth > *least) {
                         best = Some((worth, seen));
                     }
-                }
-                Some(Ok((Ok(none), _))) if known.is_empty() => return Ok(none),
-                Some(Ok((Ok(Found::NoCluster(address)), _))) => {
-                    why = format!("{address} is no node of a cluster any more")
                 }
                 Some(Ok((Err(error), address))) => {
                     why = format!("{address}: {error}");
@@ -122,7 +106,7 @@ pub(super) async fn look(question: Question) -> Result<Found, String> {
     }
 }
 
-async fn ask(upstream: &upstream::Settings, address: &Address) -> Result<Found, ConnectError> {
+async fn ask(upstream: &upstream::Settings, address: &Address) -> Result<Box<Seen>, ConnectError> {
     let who = Who::Own(upstream.own.clone());
     let identity = Identity { who, db: 0, protocol: Protocol::Resp2 };
     let asking = async {
@@ -131,7 +115,9 @@ async fn ask(upstream: &upstream::Settings, address: &Address) -> Result<Found, 
         let Some(ranges) = SlotRange::all_of(&slots) else {
             let said = String::from_utf8_lossy(&slots);
             return match said.contains("cluster support disabled") || said.contains("unknown command") {
-                true => Ok(Found::NoCluster(address.clone())),
+                true => {
+                    Err(ConnectError::Io("it is no node of a cluster; for one server write redis://".into()))
+                }
                 false => Err(ConnectError::Io(said.trim().into())),
             };
         };
@@ -143,7 +129,7 @@ async fn ask(upstream: &upstream::Settings, address: &Address) -> Result<Found, 
             |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
         let is_ok = field("cluster_state").is_none_or(|state| state == "ok");
         let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
-        Ok(Found::Cluster(Box::new(Seen { by: address.clone(), ranges, lines, is_ok, epoch })))
+        Ok(Box::new(Seen { by: address.clone(), ranges, lines, is_ok, epoch }))
     };
     // Each step has its own bound; a node that takes its time with each of them is none to wait for.
     timeout(2 * upstream.connect_timeout, asking)
