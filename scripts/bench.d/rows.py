@@ -367,5 +367,46 @@ def stalls(bench):
     bench.row(f"longest stall, flush of {keys:,} entries", statistics.median(worst), ("≤", 1), unit="ms", note=f"without it {quiet:.2f} ms")
 
 
-GROUPS = {"hits": hits, "tls": tls, "latency": latency, "large": large, "pass": passing, "miss": misses, "far": far,
+def cluster(bench):
+    """In front of a cluster: a routed miss against one without routing, and what each further node takes."""
+    keys = bench.some(200_000)
+    plain, one, three = servers.redis(), servers.cluster(1), servers.cluster(3)
+    nears = {"plain": servers.nearside(plain.address, "--max-memory", "1gb", *LONG)}
+    for name, nodes in (("one", one), ("three", three)):
+        nears[name] = servers.nearside(f"redis+cluster://{nodes[0].address}", "--max-memory", "1gb", *LONG)
+    for near in nears.values():
+        fill(near, keys)
+    for depth in (1, 16):
+        load = {"conns": 50, "depth": depth, "requests": min(keys, bench.requests(depth)), "keys": keys}
+
+        def cold(near):
+            near.ask("NEARSIDE", "FLUSH")
+            return drive(near, **load)
+
+        seen = medians(bench.rounds, **{name: (lambda near=near: cold(near)) for name, near in nears.items()})
+        for name, of in (("one", "1 node"), ("three", "3 nodes")):
+            bench.row(f"miss with fill, CPU, depth {depth}, cluster of {of}", seen[name]["cpu"],
+                      ("≤", 1.1) if name == "one" else None, seen["plain"]["cpu"], "without a cluster")
+        warm = {**load, "requests": bench.requests(depth)}
+        seen = medians(bench.rounds, **{name: (lambda near=near: drive(near, **warm)) for name, near in nears.items()})
+        bench.row(f"hit, CPU, depth {depth}, cluster of 3 nodes", seen["three"]["cpu"], ("≤", 1.05), seen["plain"]["cpu"],
+                  "without a cluster")
+    seen = {}
+    for number in (1, 100):
+        near = servers.nearside(f"redis+cluster://{servers.nodes(number).address}")
+        near.ask("GET", "nothing")
+        time.sleep(3)
+        seconds, before = 2 if bench.quick else 10, near.cpu()
+        for _ in range(seconds * 10):
+            near.ask("GET", "nothing")
+            time.sleep(0.1)
+        active, before = (near.cpu() - before) / seconds, near.memory()
+        seen[number] = (before, active)
+        near.stop()
+    (least, slow), (most, fast) = seen[1], seen[100]
+    bench.row("memory of each further node", (most - least) / 99 / 1024, unit="KB")
+    bench.row("CPU of each further node while reads come in", (fast - slow) / 99 * 1e6, unit="µs/s")
+
+
+GROUPS = {"cluster": cluster, "hits": hits, "tls": tls, "latency": latency, "large": large, "pass": passing, "miss": misses, "far": far,
           "memory": memory, "idle": idle, "clients": clients, "workers": workers, "churn": churn, "stalls": stalls}

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -108,11 +109,11 @@ def certificate():
     return cert, key
 
 
-def redis(tls=False):
+def redis(tls=False, more=()):
     port, secure = free_port(), free_port() if tls else None
     unix = os.path.join(folder, f"redis-{port}.sock")
     words = ["--port", str(port), "--unixsocket", unix, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-             "--tracking-table-max-keys", "0", "--maxclients", "10000", "--dir", folder, "--daemonize", "no"]
+             "--tracking-table-max-keys", "0", "--maxclients", "10000", "--dir", folder, "--daemonize", "no", *more]
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if not program:
         raise SystemExit("neither redis-server nor valkey-server is installed (Debian: redis-server)")
@@ -123,11 +124,40 @@ def redis(tls=False):
     return Server("redis-server", [program, *words], port, unix, secure)
 
 
+def cluster(number):
+    """So many masters, which have divided the slots among them."""
+    nodes = [redis(more=["--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{i}-{os.getpid()}-{time.time_ns()}.conf",
+                         "--cluster-port", str(free_port())]) for i in range(number)]
+    for i, node in enumerate(nodes):
+        node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
+        node.ask("CLUSTER", "ADDSLOTSRANGE", str(16384 * i // number), str(16384 * (i + 1) // number - 1))
+        for other in nodes[:i]:
+            bus = other.ask("CONFIG", "GET", "cluster-port").decode().split("\r\n")[-2]
+            node.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port), bus)
+    until = time.monotonic() + 30
+    ok = b"cluster_slots_ok:16384"
+    while not all(b"cluster_state:ok" in (said := node.ask("CLUSTER", "INFO")) and ok in said for node in nodes):
+        if time.monotonic() > until:
+            raise SystemExit("the cluster does not come about")
+        time.sleep(0.1)
+    return nodes
+
+
+def nodes(number):
+    """A stand-in for a cluster of many masters; gives where the first is."""
+    while True:
+        first = free_port()
+        if first + number < 32768:
+            break
+    command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "nodes.py"), str(first), str(number)]
+    return Server("nodes", command, first)
+
+
 def nearside(upstream, *flags, workers=1, under=(), tls=False):
     """In front of `upstream`: HOST:PORT. `under` is a command that runs it."""
     port = free_port()
     unix = os.path.join(folder, f"nearside-{port}.sock")
-    words = ["--listen", f"127.0.0.1:{port}", "--listen", f"unix:{unix}", "--upstream", f"redis://{upstream}",
+    words = ["--listen", f"127.0.0.1:{port}", "--listen", f"unix:{unix}", "--upstream", upstream if "://" in upstream else f"redis://{upstream}",
              "--admin", "off", "--workers", str(workers), "--log-level", "warn", *flags]
     secure = free_port() if tls else None
     if tls:
