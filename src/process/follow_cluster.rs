@@ -21,6 +21,9 @@ use crate::upstream::{Location, backoff};
 /// Between two looks when nothing has happened; half of it at least.
 const EVERY: Duration = Duration::from_secs(30);
 
+/// Likewise while a node cannot be reached: another may take its place.
+const LACKING: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
 /// Between two looks at least.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,7 +34,7 @@ const FAILED: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 pub async fn follow_cluster(process: Arc<Process>) {
     process.cluster.noticed().await;
     let mut epoch = 0;
-    let mut failures = 0;
+    let (mut failures, mut lacking) = (0, 0);
     loop {
         let seen = look(question(&process, epoch)).await;
         process.metrics.topology_looks.inc();
@@ -49,10 +52,15 @@ pub async fn follow_cluster(process: Arc<Process>) {
         };
         process.cluster.looked.send_replace(true);
         let earliest = Instant::now() + pause;
+        lacking = if process.topology().nodes().iter().all(|node| node.is_up()) { 0 } else { lacking + 1 };
+        let idle = match (failures, lacking) {
+            (0, 0) => backoff((EVERY, EVERY), 0),
+            (0, turns) => backoff(LACKING, turns - 1),
+            _ => pause,
+        };
         tokio::select! {
             () = process.cluster.wanted.notified() => {}
-            () = sleep(backoff((EVERY, EVERY), 0)), if failures == 0 => {}
-            () = sleep_until(earliest), if failures > 0 => {}
+            () = sleep(idle) => {}
         }
         sleep_until(earliest).await;
     }

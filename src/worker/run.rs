@@ -74,7 +74,6 @@ impl Worker {
                 ]
             });
         }
-        self.sessions.borrow().values().for_each(|queue| queue.wake());
     }
 
     fn handle(self: &Rc<Self>, message: Message, gone: &Rc<Notify>) {
