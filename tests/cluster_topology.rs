@@ -205,3 +205,28 @@ fn a_cluster_by_tls_is_served() {
     let nearside = Nearside::cluster(&cluster);
     serves(&cluster, &nearside);
 }
+
+#[test]
+fn check_connect_tells_of_the_nodes_and_what_is_not_allowed() {
+    let cluster = Cluster::start(3, 0);
+    let url = |user: &str| cluster.url().replace("://", &format!("://{user}"));
+    let check = |url: &str, more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nearside"));
+        let output = command.args(["check", "--connect", "--upstream", url]).args(more).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = check(&url(""), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("of 3 masters") && said.matches("hash slots").count() == 3, "{said}");
+    assert!(said.contains("changes become known by: redirect"), "{said}");
+    let one = format!("redis://127.0.0.1:{}", cluster.node(0).port);
+    assert!(check(&one, &[]).1.contains("of 3 masters"), "a node that is named as one server");
+    let user = "ACL SETUSER low on >pw ~* &* +@all -cluster|nodes";
+    cluster.nodes().iter().for_each(|node| node.order(user));
+    let (code, said) = check(&url("low:pw@"), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ACL SETUSER low") && said.contains("+cluster|nodes"), "{said}");
+    let map = format!("127.0.0.1:{}=127.0.0.1:1", cluster.node(1).port);
+    let (_, said) = check(&url(""), &["--cluster-address-map", &map]);
+    assert!(said.contains("node 127.0.0.1:1 ") && said.contains("cluster-address-map"), "{said}");
+}

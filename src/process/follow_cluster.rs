@@ -15,8 +15,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::look::{Question, Seen, candidates, look, place};
+use super::settings::ClusterSettings;
 use super::shared::Process;
-use crate::upstream::{Location, backoff};
+use crate::io::Address;
+use crate::resp::SlotSet;
+use crate::upstream::{Location, Settings, backoff};
 
 /// Between two looks when nothing has happened; half of it at least.
 const EVERY: Duration = Duration::from_secs(30);
@@ -64,6 +67,17 @@ pub async fn follow_cluster(process: Arc<Process>) {
         }
         sleep_until(earliest).await;
     }
+}
+
+/// The masters of the cluster that these settings lead to, as they are reached, and their hash slots. Errors: nobody says.
+pub async fn see_cluster(
+    upstream: &Settings,
+    cluster: &ClusterSettings,
+) -> Result<Vec<(Address, SlotSet)>, String> {
+    let (upstream, candidates) = (upstream.clone(), cluster.seeds.clone());
+    let seen = look(Question { upstream, candidates, known: Vec::new(), epoch: 0 }).await?;
+    let masters = layout::masters(&seen, cluster);
+    Ok(masters.into_iter().map(|master| (master.address.clone(), layout::slots_of(&seen, &master))).collect())
 }
 
 /// Those whose feeds stand come first, then the others, then whom the configuration names.

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn it_rings_for_a_panic_and_for_nothing_else() {
-        let runtime = super::super::runtime().unwrap();
+        let runtime = super::super::runtime::runtime().unwrap();
         runtime.block_on(async {
             let alarm = Alarm::new();
             assert_eq!(alarm.spawn("one that ends", async { 7 }).await.unwrap(), 7);

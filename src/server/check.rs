@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use super::error::ServerError;
 use super::parts;
 use super::password::Source;
+use super::runtime::runtime;
 use super::tls::Tls;
 use crate::config::Config;
 use crate::io::Address;
 use crate::namespace::{Event, Namespaces, Tracking, TrackingForm};
+use crate::process::{ClusterSettings, see_cluster};
 use crate::resp::Protocol;
 use crate::resp::scanner::Kind;
+use crate::resp::{SLOTS, key_slot};
 use crate::upstream::{Asking, ConnectError, Identity, Location, Probe, Sentinel, Settings, Who};
 
 /// A key that nobody has, behind the prefix of a namespace.
@@ -34,13 +37,16 @@ pub struct Findings {
 ///
 /// Errors: the files for TLS are of no use, or the system does not let it wait for anything.
 pub fn check(config: &Config) -> Result<Findings, ServerError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(Check::of(config, Tls::of(config)?).run()))
+    let runtime = runtime()?;
+    let tls = Tls::of(config)?;
+    // Several nodes are asked side by side, by tasks of this thread.
+    Ok(runtime.block_on(Check::of(config, tls).run()))
 }
 
 struct Check<'c> {
     config: &'c Config,
     settings: Settings,
+    cluster: ClusterSettings,
     namespaces: Namespaces,
     identity: Identity,
     /// Whether the upstream is to tell of changes.
@@ -78,8 +84,18 @@ impl Check<'_> {
         let key = [prefix, KEY].concat();
         let tracks = settings.tracking != Tracking::Off
             || namespaces.iter().any(|namespace| namespace.rules.tracking != Tracking::Off);
-        let settings = settings.upstream;
-        Check { config, settings, namespaces, identity, tracks, key, text: String::new(), lacks: Vec::new() }
+        let (settings, cluster) = (settings.upstream, settings.cluster);
+        Check {
+            config,
+            settings,
+            cluster,
+            namespaces,
+            identity,
+            tracks,
+            key,
+            text: String::new(),
+            lacks: Vec::new(),
+        }
     }
 
     async fn run(mut self) -> Findings {
@@ -93,7 +109,7 @@ impl Check<'_> {
                 }
             }
         }
-        if !self.finds_master().await {
+        if !self.finds_master().await || !self.finds_nodes().await {
             return self.findings(false);
         }
         let (settings, began) = (self.settings.clone(), Instant::now());
@@ -170,6 +186,60 @@ impl Check<'_> {
         }
         let Some((_, master)) = newest else { return false };
         elected.move_to(master);
+        true
+    }
+
+    /// Asks for the nodes of the cluster, if it is one, and goes on with the one that has the key; whether there is somewhere
+    /// to go on.
+    async fn finds_nodes(&mut self) -> bool {
+        let nodes = match see_cluster(&self.settings, &self.cluster).await {
+            Ok(nodes) => nodes,
+            Err(why) if self.cluster.is_named => {
+                self.no("cluster", &why, "none of the nodes says who the others are");
+                return false;
+            }
+            Err(_) => return true,
+        };
+        self.yes("cluster", &format!("of {} masters", nodes.len()));
+        let unowned = SLOTS - nodes.iter().map(|(_, slots)| slots.len()).sum::<usize>();
+        if unowned > 0 {
+            let why = format!("{unowned} are nobody's");
+            self.no("hash slots", &why, "requests for their keys are answered with CLUSTERDOWN");
+        }
+        let (slot, mut owner) = (key_slot(&self.key), None);
+        for (address, slots) in nodes {
+            let dial = self.settings.dial.another();
+            let settings = Settings { address: address.clone().into(), dial, ..self.settings.clone() };
+            let what = format!("node {address}");
+            let looked = match Probe::open(&settings, &self.identity).await {
+                Ok(mut probe) => {
+                    self.yes(&what, &format!("has {} hash slots", slots.len()));
+                    Some((
+                        ask(&mut probe, &[b"CLUSTER", b"NODES"]).await,
+                        ask(&mut probe, &[b"CLUSTER", b"INFO"]).await,
+                    ))
+                }
+                Err(error) => {
+                    let without = "does what it announces lead there from here? see cluster-address-map";
+                    self.no(&what, &error.to_string(), without);
+                    None
+                }
+            };
+            if let Some((nodes, info)) = looked {
+                let without = "nothing of a node is cached that does not say which hash slots it has";
+                for (what, said, grant) in
+                    [("CLUSTER NODES", nodes, "+cluster|nodes"), ("CLUSTER INFO", info, "+cluster|info")]
+                {
+                    if let Said::No(_) = said {
+                        self.note(&Question { what, without, grant }, said);
+                    }
+                }
+            }
+            if slots.contains(slot) || owner.is_none() {
+                owner = Some(settings);
+            }
+        }
+        self.settings = owner.unwrap_or_else(|| self.settings.clone());
         true
     }
 

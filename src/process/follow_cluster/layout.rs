@@ -14,16 +14,17 @@ use crate::process::node::Node;
 use crate::process::settings::ClusterSettings;
 use crate::process::shared::Process;
 use crate::process::topology::Topology;
-use crate::upstream;
+use crate::resp::SlotSet;
+use crate::upstream::{self, SlotRange};
 
 /// A master as it was seen.
-struct Master {
+pub(super) struct Master {
     name: String,
-    address: Address,
+    pub(super) address: Address,
 }
 
 /// The masters that were seen, each once: those with hash slots as clients are to reach them, then the others.
-fn masters(seen: &Seen, settings: &ClusterSettings) -> Vec<Master> {
+pub(super) fn masters(seen: &Seen, settings: &ClusterSettings) -> Vec<Master> {
     let asked = |host: Option<&str>| host.map_or_else(|| seen.host().to_owned(), str::to_owned);
     let (mut masters, mut by_name) = (Vec::new(), false);
     for range in &seen.ranges {
@@ -31,9 +32,7 @@ fn masters(seen: &Seen, settings: &ClusterSettings) -> Vec<Master> {
         by_name |=
             seen.lines.iter().any(|line| line.id == range.id && line.hostname.as_deref() == Some(&*host));
         let address = Address::Tcp { host, port: range.port };
-        // Before Redis 4 there are no names.
-        let name = if range.id.is_empty() { address.to_string() } else { range.id.clone() };
-        masters.push(Master { name, address });
+        masters.push(Master { name: name_of(seen, range), address });
     }
     let idle = seen.lines.iter().filter(|line| line.is_master && !line.has_failed && !line.is_unsure);
     for line in idle {
@@ -45,6 +44,23 @@ fn masters(seen: &Seen, settings: &ClusterSettings) -> Vec<Master> {
     masters.retain(|master| known.insert(master.name.clone()));
     masters.iter_mut().for_each(|master| master.address = settings.reached(master.address.clone()));
     masters
+}
+
+/// The hash slots of a master.
+pub(super) fn slots_of(seen: &Seen, master: &Master) -> SlotSet {
+    let is_its = |range: &&SlotRange| name_of(seen, range) == master.name;
+    seen.ranges.iter().filter(is_its).flat_map(|range| range.first..=range.last).collect()
+}
+
+/// What the node of these hash slots is called; before Redis 4 there are no names.
+fn name_of(seen: &Seen, range: &SlotRange) -> String {
+    match range.id.is_empty() {
+        true => {
+            let host = range.host.clone().unwrap_or_else(|| seen.host().to_owned());
+            Address::Tcp { host, port: range.port }.to_string()
+        }
+        false => range.id.clone(),
+    }
 }
 
 /// The topology that was seen. Nodes that stay are those of the present one. `None` if there is no room for more nodes.
@@ -72,14 +88,7 @@ pub(super) fn topology(process: &Process, seen: &Seen) -> Option<Topology> {
     }
     let mut owners = vec![None; crate::resp::SLOTS];
     for range in &seen.ranges {
-        let address = || Address::Tcp {
-            host: range.host.clone().unwrap_or_else(|| seen.host().to_owned()),
-            port: range.port,
-        };
-        let place = match range.id.is_empty() {
-            true => places.get(&*address().to_string()),
-            false => places.get(&*range.id),
-        };
+        let place = places.get(&*name_of(seen, range));
         owners[usize::from(range.first)..=usize::from(range.last)].fill(place.copied());
     }
     Topology::sharded(nodes, |slot| owners[usize::from(slot)])
