@@ -230,3 +230,35 @@ fn check_connect_tells_of_the_nodes_and_what_is_not_allowed() {
     let (_, said) = check(&url(""), &["--cluster-address-map", &map]);
     assert!(said.contains("node 127.0.0.1:1 ") && said.contains("cluster-address-map"), "{said}");
 }
+
+/// One node names all by address, the others by name; who is asked changes each time.
+#[test]
+fn a_node_under_two_names_is_one_node() {
+    let names = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", "hostname"];
+    let cluster = Cluster::with(3, 0, &names);
+    in_time("all have heard it", || {
+        cluster.nodes().iter().all(|node| node.ask("CLUSTER SLOTS").matches("$9\r\nlocalhost\r\n").count() >= 3)
+    });
+    let nearside = Nearside::cluster(&cluster);
+    serves(&cluster, &nearside);
+    cluster.node(0).order("CONFIG SET cluster-preferred-endpoint-type ip");
+    let connections = || -> Vec<String> {
+        let of = |place: usize| cluster.node(place).ask("CLIENT LIST");
+        let named = [of(0), of(1)].concat();
+        let ids = named.lines().filter(|line| line.contains("name=nearside") || line.contains("resp=3"));
+        ids.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+    };
+    let before = connections();
+    assert!(before.len() >= 2, "{before:?}");
+    for _ in 0..6 {
+        let looks = metric(&nearside, "topology_looks_total");
+        // A lost feed, of a node that is named in one way by all but one, is a reason to look.
+        cluster.node(2).ask("CLIENT KILL TYPE normal SKIPME yes");
+        cluster.node(2).ask("CLIENT KILL TYPE pubsub");
+        in_time("it has looked again", || metric(&nearside, "topology_looks_total") > looks);
+    }
+    let after = connections();
+    assert!(before.iter().all(|id| after.contains(id)), "{before:?}, and then {after:?}");
+    in_time("there are three", || metric(&nearside, "nodes") == 3);
+    serves(&cluster, &nearside);
+}
