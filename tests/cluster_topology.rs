@@ -237,7 +237,10 @@ fn a_node_under_two_names_is_one_node() {
     let names = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", "hostname"];
     let cluster = Cluster::with(3, 0, &names);
     in_time("all have heard it", || {
-        cluster.nodes().iter().all(|node| node.ask("CLUSTER SLOTS").matches("$9\r\nlocalhost\r\n").count() >= 3)
+        cluster
+            .nodes()
+            .iter()
+            .all(|node| node.ask("CLUSTER SLOTS").matches("$9\r\nlocalhost\r\n").count() >= 3)
     });
     let nearside = Nearside::cluster(&cluster);
     serves(&cluster, &nearside);

@@ -1,5 +1,6 @@
 //! What all threads of the process share: settings, cache, identities, clients, and the upstream's nodes.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct Process {
     topology: ArcSwap<Topology>,
     /// The epoch of the present topology.
     epoch: watch::Sender<u64>,
+    /// A number of this process, by which it differs from others.
+    turn: usize,
     /// That there is but one node, which is asked for every request.
     single: AtomicBool,
     table: Arc<ArcSwap<Table>>,
@@ -71,6 +74,7 @@ impl Process {
             idents: Idents::default(),
             clients: Clients::default(),
             get,
+            turn: RandomState::new().hash_one(0) as usize,
             single: AtomicBool::new(topology.is_single()),
             epoch: watch::Sender::new(topology.epoch),
             topology: ArcSwap::from_pointee(topology),
@@ -142,11 +146,12 @@ impl Process {
         self.single.load(Ordering::Relaxed)
     }
 
-    /// The node for what concerns no key: one that is there.
+    /// The node for what concerns no key: one that is there. Of many sidecars not all take the same.
     pub fn first_node(&self) -> Arc<Node> {
         let topology = self.topology.load();
         let nodes = topology.nodes();
-        let up = nodes.iter().find(|node| nodes.len() == 1 || node.is_up());
+        let (before, from) = nodes.split_at(self.turn % nodes.len());
+        let up = from.iter().chain(before).find(|node| nodes.len() == 1 || node.is_up());
         up.unwrap_or(&nodes[0]).clone()
     }
 
