@@ -74,6 +74,13 @@ impl Histogram {
     }
 }
 
+/// Why a node of a cluster does not execute a request: what it says, by number, and that it cannot be reached.
+pub const REDIRECTS: [&str; 8] =
+    ["moved", "ask", "tryagain", "clusterdown", "loading", "readonly", "masterdown", "unsent"];
+
+/// Why such a request is not sent again: what came behind it was executed, or it was refused again and again.
+pub const UNRESENT: [&str; 2] = ["overtaken", "exhausted"];
+
 /// Everything that is counted for the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -133,6 +140,12 @@ pub struct Metrics {
     pub topology_news: Seldom,
     /// Nodes of the cluster that are known.
     pub nodes: Counter,
+    /// Requests that a node of a cluster has not executed, by [reason](REDIRECTS).
+    pub redirects: [Counter; REDIRECTS.len()],
+    /// How often such requests were sent again, and those that were given up, by [reason](UNRESENT).
+    pub resent: Counter,
+    pub unresent: [Counter; UNRESENT.len()],
+    pub unresent_told: Seldom,
     /// How often all links and the feed left a server for another.
     pub servers_left: Counter,
     pub servers_left_told: Seldom,

@@ -25,6 +25,7 @@ mod leads;
 mod link_handler;
 mod place;
 mod pushes;
+mod redirected;
 mod relay;
 mod said;
 mod standing;
@@ -45,6 +46,7 @@ pub use handler::{Link, send};
 pub use in_flight::{Bypass, InFlight, Pending};
 pub use link_handler::{LinkHandler, Origin, Owner};
 pub use pushes::{Awaited, Pushes};
+pub use redirected::address;
 pub use said::Said;
 pub use standing::Standing;
 pub use state::{

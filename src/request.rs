@@ -16,7 +16,7 @@ mod refresh;
 mod registered;
 pub mod write;
 
-pub use context::{Context, CrossSlot, keys_of};
+pub use context::{Context, CrossSlot, Resent, keys_of};
 pub use fetch::write_request;
 pub use outbound::Outbound;
 pub use raw::Raw;

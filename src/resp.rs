@@ -19,6 +19,7 @@ mod inline;
 pub mod number;
 mod protocol;
 pub mod pubsub;
+mod redirection;
 pub mod request;
 pub mod scanner;
 mod slot;
@@ -26,5 +27,6 @@ mod slot_set;
 
 pub use error::{ProtocolError, ReplyError};
 pub use protocol::Protocol;
+pub use redirection::{Redirection, Whereabouts};
 pub use slot::{SLOTS, key_slot};
 pub use slot_set::SlotSet;

@@ -6,10 +6,13 @@
 
 mod about;
 mod admit;
+mod again;
 mod ask;
 mod asking;
+mod behind;
 mod changing;
 mod command;
+mod concern;
 mod dedicated;
 mod effects;
 mod gate;
@@ -21,10 +24,12 @@ mod listing;
 mod local;
 
 mod on_dedicated;
+mod on_shared;
 mod own;
 mod own_link;
 mod phase;
 mod redirect;
+mod resending;
 mod run;
 mod state;
 mod tunnel;

@@ -3,7 +3,7 @@
 use prometheus_client::registry::Unit;
 
 use crate::cache::{Class, Reason, Stats};
-use crate::metrics::{Histogram, LOST_LINES, Metrics, PANICS};
+use crate::metrics::{Counter, Histogram, LOST_LINES, Metrics, PANICS, REDIRECTS, UNRESENT};
 use crate::process::{Form, HandshakeFailure, Process};
 
 #[derive(Debug)]
@@ -54,6 +54,11 @@ fn gauge(name: &'static str, help: &'static str, value: f64) -> Metric {
 
 fn bytes(name: &'static str, help: &'static str, value: f64) -> Metric {
     Metric { name, help, unit: Some(Unit::Bytes), value: Value::Gauge(value) }
+}
+
+/// These counters, by their names.
+fn counted(names: &[&'static str], counters: &[Counter]) -> Vec<(&'static str, u64)> {
+    names.iter().copied().zip(counters.iter().map(Counter::get)).collect()
 }
 
 /// A counter for each value of a label.
@@ -215,6 +220,14 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
             "How often the cluster's nodes, or whose the hash slots are, had changed",
             m.topology_changes.get(),
         ),
+        by(
+            "redirects",
+            "Requests that a node of a cluster did not execute, by what it said",
+            "kind",
+            counted(&REDIRECTS, &m.redirects),
+        ),
+        counter("resent_requests", "Of these, sent again", m.resent.get()),
+        by("unresent_requests", "Of these, given up, by reason", "reason", counted(&UNRESENT, &m.unresent)),
         counter(
             "spare_links",
             "Links made because another was stuck behind one request",

@@ -16,7 +16,7 @@ use super::link_handler::LinkHandler;
 use crate::cache::{By, EntryKey, Micros, Reason};
 use crate::io::LARGE;
 use crate::process::errors;
-use crate::reply::{ReplyQueue, ReplySlot};
+use crate::reply::{Refusal, ReplyQueue, ReplySlot};
 use crate::resp::encode;
 use crate::resp::scanner::{Kind, elements};
 use crate::upstream::{At, Chunk};
@@ -101,6 +101,12 @@ pub struct MgetAssembly {
 }
 
 impl MgetAssembly {
+    /// Where the reply goes, if it is all of it.
+    pub fn whole_to(&self) -> Option<&ReplySlot> {
+        let whole = self.window.as_ref().filter(|window| window.elements.is_some() && window.last);
+        whole.map(|window| &window.to)
+    }
+
     /// Where the reply goes.
     pub fn to(&self) -> Option<&ReplySlot> {
         self.window.as_ref().map(|window| &window.to)
@@ -132,6 +138,24 @@ impl MgetAssembly {
         }
         self.deliver(handler);
         None
+    }
+
+    /// The read was refused without being executed: it goes back to its slot, if anybody waits for it. Gives itself back if
+    /// more was asked behind it.
+    ///
+    /// Errors: the reply is to be handed over, or it is not that of the read.
+    pub fn redirected(mut self: Box<Self>, refusal: Refusal) -> Result<Option<Box<Self>>, Box<Self>> {
+        let can = !self.is_read && (self.window.is_none() || self.whole_to().is_some());
+        if !can || self.to().is_some_and(|to| to.put_back(refusal).is_err()) {
+            return Err(self);
+        }
+        self.window = None;
+        self.is_read = true;
+        while self.missing.get(self.next).is_some_and(|missing| missing.lease.is_none()) {
+            self.next += 1;
+        }
+        self.refuse();
+        Ok((self.next < self.missing.len()).then_some(self))
     }
 
     /// Finds where each fetched element lies; false if it is not the array that was asked for.

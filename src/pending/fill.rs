@@ -8,7 +8,7 @@ use super::link_handler::LinkHandler;
 use crate::cache::{By, EntryKey, Lease, Micros, Reason};
 use crate::command::Fields;
 use crate::process::{Process, Ticket};
-use crate::reply::ReplySlot;
+use crate::reply::{Refusal, ReplySlot};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk};
 
@@ -100,6 +100,19 @@ impl Fill {
             to.piece(chunk.into_bytes(), at.last);
         }
         Some(self)
+    }
+
+    /// The read was refused without being executed: it goes back to its slot, if anybody waits for it. Gives itself back to
+    /// wait for what was asked behind it.
+    ///
+    /// Errors: the reply is to be handed over, or it is not that of the read.
+    pub fn redirected(mut self: Box<Self>, refusal: Refusal) -> Result<Box<Self>, Box<Self>> {
+        if self.read || self.to.as_ref().is_some_and(|to| to.put_back(refusal).is_err()) {
+            return Err(self);
+        }
+        // Nothing is delivered, so nothing older is overtaken.
+        (self.read, self.to, self.lease) = (true, None, None);
+        Ok(self)
     }
 
     fn give_up(&mut self, handler: &LinkHandler, reason: Reason) {

@@ -38,7 +38,7 @@ pub fn send(link: &Link, since: Micros, write: impl FnOnce(&mut Outgoing), pendi
     if let Pending::Answers(answers) = &request.pending {
         answers.lose(&text);
     }
-    if let Some(to) = request.pending.give_up() {
+    if let Some(to) = handler.lost_with(request.pending, &loss).and_then(Pending::give_up) {
         to.error(&text);
     }
     false
@@ -103,11 +103,15 @@ impl ReplyHandler for LinkHandler {
     fn reply(&self, request: InFlight, chunk: Chunk<'_>, at: At) -> Option<InFlight> {
         if at.first {
             self.front.answered(at.kind == Kind::Error && chunk.starts_with(b"-BUSY"), self.heard.get());
-            if at.kind == Kind::Error {
-                self.note_refusal(&chunk);
+        }
+        let InFlight { since, mut pending } = request;
+        if at.first && at.kind == Kind::Error {
+            self.note_refusal(&chunk);
+            match self.redirected(pending, &chunk, at) {
+                Ok(more) => return more.map(|pending| InFlight { since, pending }),
+                Err(theirs) => pending = theirs,
             }
         }
-        let InFlight { since, pending } = request;
         let more = match pending {
             Pending::Relay(to) => self.relay(to, since, chunk, at).map(Pending::Relay),
             Pending::Bypass(to, mut bypass) => {
@@ -129,6 +133,7 @@ impl ReplyHandler for LinkHandler {
                 self.read_done(since, more.is_none());
                 more
             }
+            Pending::Asking => (!at.last).then_some(Pending::Asking),
             Pending::Said(said) => self.said(said, &chunk, at).map(Pending::Said),
             Pending::Audit(audit) => audit.reply(&self.process, chunk, at).map(Pending::Audit),
             pending if pending.is_of_the_link() => self.answered_itself(pending, since, &chunk, at),
@@ -137,23 +142,23 @@ impl ReplyHandler for LinkHandler {
         more.map(|pending| InFlight { since, pending })
     }
 
-    fn lost(&self, mut request: InFlight, loss: &Loss) {
-        match &mut request.pending {
+    fn lost(&self, request: InFlight, loss: &Loss) {
+        if let Some((to, reply)) = self.instead(&request.pending) {
+            return to.piece(reply, true);
+        }
+        let Some(mut pending) = self.lost_with(request.pending, loss) else { return };
+        match &mut pending {
             Pending::Write(write) => self.unanswered_write(write, loss.sent),
             Pending::Said(said) => self.owe(said.keys.drain(..).map(|(key, _)| key).collect()),
             Pending::Login(asked) => return asked.lost(loss),
-            pending => {
-                if let Some((to, reply)) = self.instead(pending) {
-                    return to.piece(reply, true);
-                }
-            }
+            _ => {}
         }
         let text = || errors::lost(&self.node.upstream.address, loss);
-        if let Pending::Answers(answers) = &request.pending {
+        if let Pending::Answers(answers) = &pending {
             self.process.metrics.upstream_lost.inc();
             return answers.lose(&text());
         }
-        if let Some(to) = request.pending.give_up() {
+        if let Some(to) = pending.give_up() {
             self.process.metrics.upstream_lost.inc();
             to.error(&text());
         }

@@ -48,6 +48,8 @@ pub enum Pending {
     Multi(ReplySlot, Rc<RefCell<Transaction>>),
     /// `MONITOR`: one reply, and from then on whatever comes.
     Monitor(ReplySlot),
+    /// `ASKING`, in front of what is asked for at another node than its owner.
+    Asking,
     /// The replies to announcements.
     Said(Box<Said>),
     Ping,
@@ -82,10 +84,24 @@ impl Pending {
                 write.to.take()
             }
             Pending::Login(_) => None,
-            Pending::Said(_) | Pending::Ping | Pending::Audit(_) | Pending::Name | Pending::Answers(_) => {
-                None
-            }
+            Pending::Asking
+            | Pending::Said(_)
+            | Pending::Ping
+            | Pending::Audit(_)
+            | Pending::Name
+            | Pending::Answers(_) => None,
             Pending::Server(..) | Pending::Arm(_) | Pending::Standing(_) => None,
+        }
+    }
+
+    /// Where the reply goes as a whole, if the request can be sent again from the start.
+    pub fn awaited(&self) -> Option<&ReplySlot> {
+        match self {
+            Pending::Relay(to) | Pending::Bypass(to, _) | Pending::Changed(to, _) => Some(to),
+            Pending::Fill(fill) => fill.to(),
+            Pending::MgetAssembly(assembly) => assembly.whole_to(),
+            Pending::Write(write) => write.to.as_ref(),
+            _ => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -44,10 +44,11 @@ pub struct Process {
     topology: ArcSwap<Topology>,
     /// The epoch of the present topology.
     epoch: watch::Sender<u64>,
+    /// The same, and that there is but one node, for who asks before all requests.
+    present: AtomicU64,
+    single: AtomicBool,
     /// A number of this process, by which it differs from others.
     turn: usize,
-    /// That there is but one node, which is asked for every request.
-    single: AtomicBool,
     table: Arc<ArcSwap<Table>>,
     origin: Instant,
 }
@@ -75,6 +76,7 @@ impl Process {
             clients: Clients::default(),
             get,
             turn: RandomState::new().hash_one(0) as usize,
+            present: AtomicU64::new(topology.epoch),
             single: AtomicBool::new(topology.is_single()),
             epoch: watch::Sender::new(topology.epoch),
             topology: ArcSwap::from_pointee(topology),
@@ -112,6 +114,7 @@ impl Process {
         self.metrics.nodes.set(topology.nodes().len() as u64);
         self.metrics.topology_changes.inc();
         self.topology.store(topology.clone());
+        self.present.store(topology.epoch, Ordering::SeqCst);
         self.single.store(topology.is_single(), Ordering::SeqCst);
         if !changed.is_empty() {
             self.cache.flush(Reason::Tracking);
@@ -138,6 +141,12 @@ impl Process {
     /// The epoch of the present topology, and of each that takes its place.
     pub fn epochs(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()
+    }
+
+    /// The epoch of the present topology.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.present.load(Ordering::Relaxed)
     }
 
     /// Whether there is but one node.

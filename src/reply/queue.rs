@@ -116,7 +116,7 @@ impl ReplyQueue {
 
     /// Whether any request has gone to a link and is not answered.
     pub fn has_sent(&self) -> bool {
-        self.0.borrow().slots.iter().any(|slot| !slot.done && slot.joined.is_none())
+        self.0.borrow().slots.iter().any(Slot::is_sent)
     }
 
     /// Whether any request waits for another's flight.
@@ -210,6 +210,9 @@ impl ReplyQueue {
             if number == inner.first {
                 inner.move_up();
                 inner.wake();
+            } else if last && inner.back > 0 {
+                // Those that are to be sent again wait for it.
+                inner.wake();
             }
             return;
         }
@@ -255,7 +258,9 @@ impl ReplyQueue {
         let inner = self.0.borrow();
         let (least, most) = OPEN;
         let open = inner.slots.len();
-        !inner.is_full() && (open < least || open < (inner.limit / 2 / inner.usual.max(1)).clamp(least, most))
+        !inner.is_full()
+            && (open < least
+                || inner.keeps_little() && open < (inner.limit / 2 / inner.usual.max(1)).clamp(least, most))
     }
 
     /// Whether the slot's reply has not come, or waits for those before it.

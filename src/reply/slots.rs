@@ -11,6 +11,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::kept::{KEPT, Kept};
 use crate::io::Outgoing;
 
 /// What a reply is taken to be before any has come, in bytes.
@@ -66,6 +67,11 @@ pub(super) struct Inner {
     /// The dedicated link was lost.
     pub(super) lost_link: bool,
     pub(super) written: u64,
+    /// Bytes of requests that are kept, and how many slots are to be sent again.
+    pub(super) kept: usize,
+    pub(super) back: usize,
+    /// A request was lost that may have been executed.
+    pub(super) is_doubtful: bool,
 }
 
 /// One request that is not answered yet.
@@ -83,6 +89,15 @@ pub(super) struct Slot {
     pub(super) lost: bool,
     /// While it waits for another's flight: the request, and the hash of its key.
     pub(super) joined: Option<(Box<[u8]>, u64)>,
+    /// In front of a cluster.
+    pub(super) kept: Option<Box<Kept>>,
+}
+
+impl Slot {
+    /// Whether its request is on a link.
+    pub(super) fn is_sent(&self) -> bool {
+        !self.done && self.joined.is_none() && !self.kept.as_ref().is_some_and(|kept| kept.is_back)
+    }
 }
 
 impl Inner {
@@ -106,6 +121,9 @@ impl Inner {
             ended: false,
             lost_link: false,
             written: 0,
+            kept: 0,
+            back: 0,
+            is_doubtful: false,
         }
     }
 
@@ -124,12 +142,17 @@ impl Inner {
         self.slots.clear();
         self.released.clear();
         self.joined.clear();
-        self.held = 0;
+        (self.held, self.kept, self.back) = (0, 0, 0);
         self.limit = usize::MAX;
     }
 
     pub(super) fn note_size(&mut self, size: usize) {
         self.usual = if size > self.usual { size } else { (self.usual * 7 + size) / 8 };
+    }
+
+    /// Whether more than a few requests may be open at a time.
+    pub(super) fn keeps_little(&self) -> bool {
+        self.kept <= KEPT
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -185,7 +208,10 @@ impl Inner {
 
     /// The front slot is done with; by it the client has `switched` to other wishes, if it has.
     fn leave_front(&mut self, switched: Option<Replies>) {
-        self.slots.pop_front();
+        if let Some(kept) = self.slots.pop_front().and_then(|slot| slot.kept) {
+            self.kept -= kept.request.len();
+            self.back -= usize::from(kept.is_back);
+        }
         self.first += 1;
         if switched.is_none() && self.replies == Replies::On {
             return;

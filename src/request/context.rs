@@ -36,6 +36,16 @@ pub struct Context {
     pub link: Link,
     /// When the present request was read.
     pub now: Micros,
+    /// The present request is one that is sent again.
+    pub again: Option<Resent>,
+}
+
+/// A request that a cluster did not execute, and that is sent again.
+pub struct Resent {
+    /// Where its reply goes.
+    pub slot: u64,
+    /// It goes to a node that does not own its keys.
+    pub asks: bool,
 }
 
 impl Context {
@@ -49,6 +59,22 @@ impl Context {
         self.slot(self.queue.open())
     }
 
+    /// Likewise for the reply to this request, which may have to be sent again if it goes to a cluster. If it is, gives the
+    /// slot that it has.
+    #[inline]
+    pub fn open_for(&self, raw: &Raw<'_>) -> ReplySlot {
+        if self.topology.is_single() { self.open() } else { self.open_kept(raw) }
+    }
+
+    fn open_kept(&self, raw: &Raw<'_>) -> ReplySlot {
+        if let Some(again) = &self.again {
+            return self.slot(again.slot);
+        }
+        let slot = self.queue.open();
+        self.queue.keep(slot, raw.to_bytes());
+        self.slot(slot)
+    }
+
     /// Sends a request on the shared link; `pending` says what is done with its reply.
     pub fn forward(&self, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
         self.forward_on(&self.link, raw, pending);
@@ -56,7 +82,7 @@ impl Context {
 
     /// Likewise on another link.
     pub fn forward_on(&self, link: &Link, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
-        let pending = pending(self.open());
+        let pending = pending(self.open_for(&raw));
         let _ = send(link, self.now, |out| raw.write(out), pending);
     }
 

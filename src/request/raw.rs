@@ -12,6 +12,14 @@ pub enum Raw<'a> {
 }
 
 impl Raw<'_> {
+    /// To be kept.
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Raw::Copy(bytes) => Bytes::copy_from_slice(bytes),
+            Raw::Own(bytes) => bytes.clone(),
+        }
+    }
+
     pub fn write(self, out: &mut Outgoing) {
         match self {
             Raw::Copy(bytes) => out.copy(bytes),

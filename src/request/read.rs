@@ -1,6 +1,6 @@
 //! Cached reads of one key: lookup, and on a miss the read with its time to live.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
 use super::context::Context;
@@ -26,7 +26,10 @@ pub fn read(cx: &Context, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>
         Lookup::Joined => {
             cx.queue.open_joined(request.raw(), request.arg(1));
         }
-        Lookup::Miss(lease) => fetch(cx, row, request, raw, (cx.open(), lease)),
+        Lookup::Miss(lease) => {
+            let to = cx.open_for(&raw);
+            fetch(cx, row, request, raw, (to, lease));
+        }
         Lookup::Bypass(_) => {
             let link = cx.link_of(request.arg(1));
             let bypass = bypass(cx, row.id, request);
@@ -42,6 +45,9 @@ pub fn read_again(cx: &Context, table: &Table, slot: u64, request: &[u8]) -> boo
     let Ok(Frame::Request(_)) = framer.next(request) else { return false };
     let parsed = framer.request(request);
     let Some(row) = table.lookup(&parsed) else { return false };
+    if !cx.topology.is_single() && cx.again.is_none() {
+        cx.queue.keep(slot, Bytes::copy_from_slice(request));
+    }
     match lookup(cx, row.id, &parsed, Some(slot)) {
         Lookup::Hit => return true,
         Lookup::Joined => cx.queue.join(slot, request.into(), parsed.arg(1)),
@@ -70,6 +76,10 @@ fn lookup(cx: &Context, command: u16, request: &Request<'_>, slot: Option<u64>) 
             // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
             // released join another refill: of a key that is written all the time, readers would wait for ever.
             if behind_write && cx.queue.waiting() > 0 {
+                return None;
+            }
+            // What goes behind it again would have to wait for that.
+            if cx.again.is_some() {
                 return None;
             }
             let slot = slot.unwrap_or_else(|| cx.queue.next());

@@ -3,7 +3,7 @@
 //! Invariants: the fence is taken before the write is sent. What is to be announced whatever the reply says follows
 //! the write on the same connection in the same packet; the rest is decided by the reply, and sent when it comes. A
 //! session with a login of its own announces over nearside's own link, when its write is answered: it may be allowed
-//! to write and not to publish.
+//! to write and not to publish. In front of a cluster all is decided by the reply, and what is to be refilled is read then.
 
 use super::context::Context;
 use super::raw::Raw;
@@ -26,13 +26,16 @@ pub fn send(mut set: WriteSet, cx: &Context, link: &Link, to: ReplySlot, raw: Ra
     let (process, ident, now) = (&*cx.process, &cx.key.ident, cx.now);
     let handler = link.client();
     let (number, own) = (handler.id, ident.user.is_none());
-    let refills = refill::wanted(cx, link, &set);
+    let asks = cx.again.as_ref().is_some_and(|again| again.asks);
+    let refills = if asks { Vec::new() } else { refill::wanted(cx, link, &set) };
     let (fence, popped) = set.hold(process, now);
-    if set.certain > 0 && (!own || handler.careful.get()) {
+    // A node of a cluster may refuse any write, which then is sent again: nothing is said of it before that is known.
+    let clustered = !cx.topology.is_single();
+    if set.certain > 0 && (!own || clustered || handler.careful.get()) {
         set.saying(process, Tells::There);
     }
     // The read behind it is deaf to what is said before it.
-    let look = !refills.is_empty() && !set.sayings.is_empty() && handler.may_look();
+    let look = !clustered && !refills.is_empty() && !set.sayings.is_empty() && handler.may_look();
     if look {
         look_behind(&mut set, process);
     }
@@ -50,7 +53,8 @@ pub fn send(mut set: WriteSet, cx: &Context, link: &Link, to: ReplySlot, raw: Ra
             out.copy(&set.publish);
         }
     };
-    let (leases, refills) = refill::lease(cx, link, refills);
+    // What is read behind it would be deaf to what is said only then, too.
+    let (leases, refills) = if clustered { (Vec::new(), refills) } else { refill::lease(cx, link, refills) };
     let pending = Pending::Write(Box::new(Write {
         fence,
         popped,

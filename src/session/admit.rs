@@ -100,14 +100,18 @@ impl Session {
     }
 
     fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Action> {
-        let rule = row.cache(request);
         if self.cx.queue.has_joined() {
             // What waits for another's flight may yet be read anew, and then knows more than what overtook it. So
             // only cached reads of other keys go on.
             let overtakes = self.is_doubtful() || self.cx.queue.has_joined_for(request.get(1)?);
-            return (rule == CacheRule::Single && !overtakes).then_some(Action::Read);
+            return (row.cache(request) == CacheRule::Single && !overtakes).then_some(Action::Read);
         }
-        Some(match rule {
+        Some(self.plain(row, request))
+    }
+
+    /// What is to be done with a request on a link that others share.
+    pub(super) fn plain(&self, row: &Row, request: &Request<'_>) -> Action {
+        match row.cache(request) {
             CacheRule::Single | CacheRule::Mget if self.is_doubtful() => Action::Bypass(Reason::User),
             CacheRule::Single | CacheRule::Mget if self.is_behind_barrier() => {
                 Action::Bypass(Reason::Barrier)
@@ -118,7 +122,7 @@ impl Session {
             CacheRule::Never if is_paused(Some(row)) => Action::Write,
             CacheRule::Never if row.name == "info" => Action::Info,
             CacheRule::Never => Action::Forward,
-        })
+        }
     }
 
     /// Whether a request of the session is under way that may write keys which nobody can name. What is read behind it
@@ -150,6 +154,9 @@ impl Session {
     pub(super) fn settle(&mut self, writes: bool) -> bool {
         if self.changing.is_some() {
             return true;
+        }
+        if !self.keep_up() {
+            return false;
         }
         let router = &self.cx.outbound.router;
         if self.cx.queue.has_sent() {

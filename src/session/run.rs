@@ -10,13 +10,9 @@ use super::command::Command;
 use super::gate;
 use super::state::{Mode, Session};
 use super::tunnel::Wanted;
-use super::unblock::unblocking;
-use crate::cache::Reason;
 use crate::command::{Access, Row, Table};
-use crate::pending::{Bypass, Link, Pending, WriteSet};
 use crate::process::errors;
-use crate::request::mget::{self, Progress};
-use crate::request::{CrossSlot, Raw, keys_of, read, write};
+use crate::request::{CrossSlot, Raw, mget, read};
 use crate::resp::request::Request;
 
 impl Session {
@@ -29,6 +25,10 @@ impl Session {
         }
         let mut done = self.poll_changing(task) | self.poll_asking(table);
         self.unsettled = self.cx.link.client().front.is_unsettled(self.cx.now);
+        if !self.cx.process.is_single() {
+            done |= self.send_again(table, task);
+            self.unsettled |= self.is_behind();
+        }
         if self.unsettled && !self.settle(false) && self.cx.queue.has_joined() {
             // What was released waits until it is known which way to go.
             return done;
@@ -41,23 +41,12 @@ impl Session {
         }
         if self.unfinished.is_some() {
             let progress = mget::go_on(&self.cx, &mut self.unfinished);
-            done |= self.note(progress);
+            done |= self.note_progress(progress);
         }
         if self.changing.is_none() {
             self.leave_if_idle();
         }
         done
-    }
-
-    /// What has become of an `MGET`: says whether anything was done.
-    fn note(&mut self, progress: Progress) -> bool {
-        match progress {
-            Progress::Waits => return false,
-            Progress::Worked | Progress::Over { hit: false } => {}
-            Progress::GivesWay => self.turn.give_way(),
-            Progress::Over { hit: true } => self.turn.count_hit(),
-        }
-        true
     }
 
     /// Does what others have asked of the session.
@@ -132,11 +121,18 @@ impl Session {
                     self.turn.count_hit();
                 }
                 self.turn.looks = !hit;
+                if !hit && !self.cx.topology.is_single() {
+                    self.unsettled |= self.cx.queue.has_back();
+                }
             }
             Action::Forward | Action::Mget | Action::Bypass(_) | Action::Write => {
                 match self.cx.link_to(self.cx.target(row, request)) {
                     Ok(link) => self.send_to(link.as_ref(), Admission { row, action }, request, raw),
                     Err(CrossSlot) => self.cx.queue.reply(&errors::line(errors::CROSS_SLOT)),
+                }
+                if !self.cx.topology.is_single() {
+                    // It could not be sent.
+                    self.unsettled |= self.cx.queue.has_back();
                 }
             }
             Action::Refuse => self.cx.queue.reply(&errors::line(&gate::refusal(row, request))),
@@ -154,49 +150,6 @@ impl Session {
                 let writes = row.is_some_and(|row| row.access != Access::None);
                 let request = Bytes::copy_from_slice(request.raw());
                 self.tunnel = Some(Wanted { said, request, writes });
-            }
-        }
-    }
-
-    /// Sends a request on a link that others share; `None` is the session's own.
-    fn send_to(
-        &mut self,
-        other: Option<&Link>,
-        admission: Admission<'_>,
-        request: &Request<'_>,
-        raw: Raw<'_>,
-    ) {
-        let (cx, row) = (&self.cx, admission.row);
-        let link = other.unwrap_or(&cx.link);
-        let bypass = |reason: Reason, raw: Raw<'_>| {
-            cx.process.cache.count(reason);
-            let bypass = Bypass { keys: keys_of(row, request), ..Bypass::default() };
-            cx.forward_on(link, raw, |to| Pending::Bypass(to, Box::new(bypass)));
-        };
-        match admission.action {
-            Action::Write => {
-                let mut write_set = WriteSet::of_one();
-                write_set.add(&cx.process, row, request);
-                let to = cx.open();
-                if write_set.is_barrier() {
-                    self.barrier.set(Some(to.slot));
-                }
-                write::send(write_set, cx, link, to, raw);
-            }
-            Action::Bypass(reason) => bypass(reason, raw),
-            // What is put together is what the session's own node has.
-            Action::Mget if other.is_some() => bypass(Reason::Uncacheable, raw),
-            Action::Mget => {
-                let (progress, unfinished) = mget::mget(cx, request, raw);
-                self.unfinished = unfinished;
-                self.note(progress);
-            }
-            _ => {
-                if row.is_some_and(|row| row.access == Access::Read) {
-                    cx.process.cache.count(Reason::Uncacheable);
-                }
-                let raw = unblocking(&cx.process, row, request).map_or(raw, Raw::Own);
-                cx.forward_on(link, raw, Pending::Relay);
             }
         }
     }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use super::asking::Asking;
 use super::changing::Changing;
 use super::dedicated::Dedicated;
+use super::resending::Resending;
 use super::tunnel::Wanted;
 use super::turn::Turn;
 use crate::pending::Link;
@@ -39,8 +40,10 @@ pub struct Session {
     pub(super) quit: bool,
     /// An `MGET` that is answered bit by bit.
     pub(super) unfinished: Option<Box<Unfinished>>,
-    /// The session's link is not the one that it would choose anew: see [`Session::settle`].
+    /// The session's link is not the one that it would choose anew, or its topology not the newest: see
+    /// [`Session::settle`].
     pub(super) unsettled: bool,
+    pub(super) resending: Resending,
     /// The last request that may write keys which nobody can name.
     pub(super) barrier: Cell<Option<u64>>,
     /// The client has not given the password that nearside asks for.
@@ -66,6 +69,7 @@ impl Session {
                 client,
                 name: Vec::new(),
                 key,
+                again: None,
             },
             changing: None,
             tunnel: None,
@@ -73,6 +77,7 @@ impl Session {
             quit: false,
             unfinished: None,
             unsettled: false,
+            resending: Resending::default(),
             barrier: Cell::new(None),
             mode: Mode::Shared,
             turn: Turn::default(),

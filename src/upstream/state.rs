@@ -235,10 +235,12 @@ impl<C: ReplyHandler> Drop for Inner<C> {
     fn drop(&mut self) {
         self.epoch.set(self.epoch.get() + 1);
         wake(&self.task);
-        for request in self.state.get_mut().in_flight.drain(..) {
+        let state = self.state.get_mut();
+        let written = if matches!(state.phase, Phase::Up) { state.written } else { 0 };
+        for Queued { start, expect } in state.in_flight.drain(..) {
             let cause = ConnectError::Io("the link was closed".into());
-            if let Expected::Theirs(expect) = request.expect {
-                self.client.lost(expect, &Loss { sent: true, cause });
+            if let Expected::Theirs(expect) = expect {
+                self.client.lost(expect, &Loss { sent: start < written, cause });
             }
         }
     }

@@ -1,0 +1,311 @@
+//! Requests that a cluster has not executed, on their way again.
+//!
+//! Invariants:
+//! - While the topology is another than the session's, or anything is to be sent again, nothing new of the session goes
+//!   upstream, nor is anything served to it. It goes on when nothing that it has sent is unanswered; by the newest topology
+//!   then. So of two of its requests for one key, the second is not executed before the first is, wherever they go.
+//! - Requests go again in the order in which they came, and those of one key or hash slot not before those in front of them. The
+//!   first of a hash slot goes alone, for a node that has just refused may take the next; the others follow when it is taken.
+//! - What was written behind a request of the same key forbids that it is sent again: then its client gets the refusal. What
+//!   was read behind it is read anew, after it.
+//! - Each is sent again at most [`TURNS`] times, with growing delays, and for no longer than `upstream-timeout`. That it cannot be
+//!   sent, because its node is gone, counts only when no replica can be expected to take its place any more.
+//! - `ASK` counts for one sending. What is asked for so is never kept, for the node does not own it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::task::Context as Task;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::about;
+use super::admit::{Action, Admission};
+use super::concern::{Concern, Concerns};
+use super::resending::Resending;
+use super::state::Session;
+use crate::cache::Reason;
+use crate::command::{Kind, Table};
+use crate::pending::{Link, Pending, address, send};
+use crate::process::{Node, Topology, errors};
+use crate::reply::{Again, Refusal, Standing};
+use crate::request::{CrossSlot, Raw, Resent, read};
+use crate::resp::Redirection;
+use crate::resp::encode;
+use crate::resp::framer::{Frame, RequestFramer};
+use crate::router::LinkKey;
+use crate::upstream::backoff;
+
+/// How often a request is sent again, at most.
+const TURNS: u32 = 5;
+
+/// Before it is, the first time and at most: by what has refused it.
+const MOVED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+const KEYS_MOVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const STATE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const UNREACHABLE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+
+/// So long a replica may take to take the place of a node that is gone: by default it is missed after 15 seconds. What could not
+/// be sent waits for that as long as other nodes are there.
+const PROMOTION: Duration = Duration::from_secs(20);
+
+/// For how long, where replies are waited for as long as they take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request that was put back, or was answered behind one that was.
+struct Request {
+    slot: u64,
+    bytes: Bytes,
+    concern: Concern,
+    again: Option<Again>,
+}
+
+/// Why a request is not sent again, as metrics count it.
+#[derive(Clone, Copy)]
+enum Unsent {
+    Overtaken,
+    Exhausted,
+}
+
+impl Session {
+    /// Sends again what is due. Says whether anything was done.
+    pub(super) fn send_again(&mut self, table: &Table, task: &mut Task<'_>) -> bool {
+        if !self.cx.queue.has_back() || self.cx.queue.has_sent() {
+            return false;
+        }
+        let before = self.adopt();
+        let timer = self.resending.timer.as_mut();
+        if before.is_none() && timer.is_some_and(|timer| timer.as_mut().poll(task).is_pending()) {
+            return false;
+        }
+        let mut framer = RequestFramer::new(self.cx.process.settings.limits);
+        let standing = self.cx.queue.standing().into_iter();
+        let mut requests: Vec<_> = standing.filter_map(|of| Request::of(of, table, &mut framer)).collect();
+        self.refuse_overtaken(&mut requests);
+        self.recall_reads(&mut requests);
+        let next = self.send_due(requests, before.as_deref(), table, &mut framer);
+        self.resending.timer = None;
+        if self.cx.queue.has_sent() {
+            // Whose replies wake the session.
+            return true;
+        }
+        if !self.cx.queue.has_back() {
+            self.resending = Resending::default();
+        } else if let Some(due) = next {
+            let timer = self.resending.timer.insert(Box::pin(sleep_until(due)));
+            if timer.as_mut().poll(task).is_ready() {
+                self.cx.queue.wake();
+            }
+        }
+        true
+    }
+
+    /// Those of whose keys something was written behind them are not sent again. What is left can be, and what was read behind
+    /// it can be read anew.
+    fn refuse_overtaken(&mut self, requests: &mut Vec<Request>) {
+        let mut fixed = Concerns::default();
+        let mut refused = HashSet::new();
+        for request in requests.iter().rev() {
+            let meets = fixed.meet(&request.concern);
+            match request.again {
+                Some(_) if meets => drop(refused.insert(request.slot)),
+                Some(_) => {}
+                // What was read before a later write cannot be read after it.
+                None if meets || !request.concern.reads => fixed.add(&request.concern),
+                None => {}
+            }
+        }
+        for request in requests.extract_if(.., |request| refused.contains(&request.slot)) {
+            self.give_up(&request, Unsent::Overtaken);
+        }
+    }
+
+    /// What was read behind a request that goes again is read after it.
+    fn recall_reads(&self, requests: &mut Vec<Request>) {
+        let (mut going, mut line) = (Concerns::default(), Bytes::new());
+        requests.retain_mut(|request| {
+            if let Some(again) = &request.again {
+                line.clone_from(&again.refusal.line);
+            } else if request.concern.reads && going.meet(&request.concern) {
+                let refusal = Refusal { said: Some(Redirection::TryAgain), line: line.clone() };
+                request.again = self.cx.queue.recall(request.slot, refusal);
+            }
+            let goes = request.again.is_some();
+            if goes {
+                going.add(&request.concern);
+            }
+            goes
+        });
+    }
+
+    /// Sends what is due; says when the next is.
+    fn send_due(
+        &mut self,
+        requests: Vec<Request>,
+        before: Option<&Topology>,
+        table: &Table,
+        framer: &mut RequestFramer,
+    ) -> Option<Instant> {
+        let patience = self.cx.process.settings.upstream.reply_timeout;
+        let patience = if patience.is_zero() { PATIENCE } else { patience };
+        let back: HashSet<u64> = requests.iter().map(|request| request.slot).collect();
+        let taken = self.resending.first.drain().filter(|(_, went)| !back.contains(went));
+        self.resending.open.extend(taken.map(|(slot, _)| slot));
+        let (mut held, mut next, now) = (Concerns::default(), None::<Instant>, Instant::now());
+        for request in requests {
+            let Some(again) = &request.again else { continue };
+            let end = again.first + patience;
+            if self.is_hopeless(again, &request.concern) || now >= end {
+                self.give_up(&request, Unsent::Exhausted);
+                continue;
+            }
+            let (due, asked) = self.due(request.slot, again);
+            let moved = |before: &Topology| {
+                let of = |topology: &Topology, slot| topology.owner_of(slot).map(|node| node.id);
+                request.concern.slots().any(|slot| of(before, slot) != of(&self.cx.topology, slot))
+            };
+            let due = if before.is_some_and(moved) { now } else { due.min(end) };
+            let Resending { first, open, .. } = &mut self.resending;
+            let behind = |slot| first.contains_key(&slot) && !open.contains(&slot);
+            if due > now || request.concern.slots().any(behind) || held.meet(&request.concern) {
+                if due > now {
+                    next = Some(next.map_or(due, |next| next.min(due)));
+                }
+                held.add(&request.concern);
+                continue;
+            }
+            first.extend(request.concern.slots().map(|slot| (slot, request.slot)));
+            self.resend(&request, asked, table, framer);
+        }
+        next
+    }
+
+    /// Whether sending it again would come to nothing.
+    fn is_hopeless(&self, again: &Again, concern: &Concern) -> bool {
+        let named = again.refusal.said.as_ref().and_then(Redirection::slot);
+        // It is not the server that says so.
+        let is_forged =
+            |named| concern.slots().next().is_some() && !concern.slots().any(|slot| slot == named);
+        let others_are_up = || self.cx.topology.nodes().iter().any(|node| node.is_up());
+        let waits = again.refusal.said.is_none() && again.first.elapsed() < PROMOTION && others_are_up();
+        again.turns >= TURNS && !waits || named.is_some_and(is_forged)
+    }
+
+    /// When it is to go, and the node to which an `ASK` leads.
+    fn due(&mut self, slot: u64, again: &Again) -> (Instant, Option<Arc<Node>>) {
+        let turns = again.turns;
+        let known = &mut self.resending.due;
+        // With chance in it, so it is drawn once.
+        let mut after = |between, times| {
+            *known.entry((slot, turns)).or_insert_with(|| again.since + backoff(between, times))
+        };
+        let mut at_once = |between| if turns == 0 { again.since } else { after(between, turns - 1) };
+        let (process, topology) = (&self.cx.process, &self.cx.topology);
+        let node = |to| topology.node_at(&process.settings.cluster.reached(address(to)?)).cloned();
+        match &again.refusal.said {
+            // It may be that of a node that is not known yet.
+            Some(Redirection::Moved { slot, to }) => {
+                let owner = topology.owner_of(*slot).map(|node| node.id);
+                let is_known = owner.is_some() && node(to).map(|node| node.id) == owner;
+                (if is_known { at_once(MOVED) } else { after(STATE, turns) }, None)
+            }
+            Some(Redirection::Ask { to, .. }) => match node(to) {
+                Some(node) => (at_once(MOVED), Some(node)),
+                None => (after(STATE, turns), None),
+            },
+            Some(Redirection::TryAgain) => (after(KEYS_MOVE, turns), None),
+            Some(_) => (after(STATE, turns), None),
+            None => (after(UNREACHABLE, turns), None),
+        }
+    }
+
+    /// Sends it on its ordinary way, or to the node that is `asked`.
+    fn resend(
+        &mut self,
+        again: &Request,
+        asked: Option<Arc<Node>>,
+        table: &Table,
+        framer: &mut RequestFramer,
+    ) {
+        let (slot, bytes) = (again.slot, &again.bytes);
+        let Ok(Frame::Request(_)) = framer.next(bytes) else { return };
+        let request = framer.request(bytes);
+        let row = table.lookup(&request);
+        let valid = row.is_some_and(|row| row.takes(request.len()));
+        let action = match row.map(|row| (row, row.kind(&request))) {
+            Some((row, Kind::Plain)) if valid => self.plain(row, &request),
+            Some((_, Kind::Plain | Kind::Exec | Kind::Discard | Kind::Unwatch)) => Action::Forward,
+            _ => return self.give_up(again, Unsent::Exhausted),
+        };
+        self.cx.queue.goes_again(slot);
+        self.cx.process.metrics.resent.inc();
+        self.cx.again = Some(Resent { slot, asks: asked.is_some() });
+        if let Action::Read = action
+            && asked.is_none()
+        {
+            if read::read_again(&self.cx, table, slot, bytes) {
+                self.turn.count_hit();
+            }
+            self.cx.again = None;
+            return;
+        }
+        let link = match asked {
+            Some(node) => Ok(Some(self.asking_link(node))),
+            None => self.cx.link_to(self.cx.target(row, &request)),
+        };
+        let action = match action {
+            Action::Read => Action::Bypass(Reason::NoCoverage),
+            Action::Mget => Action::Bypass(Reason::Uncacheable),
+            action => action,
+        };
+        let raw = Raw::Own(bytes.clone());
+        match (action, link) {
+            (Action::Info, _) => about::info(&self.cx, &request, raw),
+            (action, Ok(link)) => self.send_to(link.as_ref(), Admission { row, action }, &request, raw),
+            (_, Err(CrossSlot)) => self.cx.slot(slot).whole(&errors::line(errors::CROSS_SLOT)),
+        }
+        self.cx.again = None;
+    }
+
+    /// The link to that node, on which the next request may be for what it does not own yet.
+    fn asking_link(&self, node: Arc<Node>) -> Link {
+        let link = self.cx.outbound.router.link(&LinkKey { node, ..self.cx.key.clone() });
+        let asking = |tail: &mut bytes::BytesMut| encode::command(tail, &[b"ASKING"]);
+        send(&link, self.cx.now, |out| out.with(asking), Pending::Asking);
+        link
+    }
+
+    /// Its client gets the last refusal.
+    fn give_up(&self, request: &Request, why: Unsent) {
+        let Some(again) = &request.again else { return };
+        let metrics = &self.cx.process.metrics;
+        metrics.unresent[why as usize].inc();
+        if let Some(untold) = metrics.unresent_told.now() {
+            let reply = String::from_utf8_lossy(&again.refusal.line);
+            let why = match why {
+                Unsent::Overtaken => "what came behind it was executed meanwhile",
+                Unsent::Exhausted => "it was refused again and again",
+            };
+            warn!(
+                reply = reply.trim_end(),
+                turns = again.turns,
+                why,
+                untold,
+                "a request that the cluster did not execute is not sent again"
+            );
+        }
+        self.cx.slot(request.slot).refuse(&again.refusal);
+    }
+}
+
+impl Request {
+    fn of(standing: Standing, table: &Table, framer: &mut RequestFramer) -> Option<Self> {
+        let Standing { slot, request: bytes, again } = standing;
+        let Ok(Frame::Request(_)) = framer.next(&bytes) else { return None };
+        let request = framer.request(&bytes);
+        let concern = Concern::of(table.lookup(&request), &request);
+        Some(Self { slot, bytes, concern, again })
+    }
+}

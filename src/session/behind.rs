@@ -1,0 +1,51 @@
+//! The topology by which a session routes, and when it takes another.
+//!
+//! Invariants: see [`again`](super::again). A session that has a connection of its own, or is about to be somebody else, stays
+//! with the topology that it has.
+
+use std::sync::Arc;
+
+use super::state::Session;
+use crate::process::Topology;
+use crate::router::LinkKey;
+
+impl Session {
+    /// Whether the session has to do something before it may go on.
+    #[inline]
+    pub(super) fn is_behind(&self) -> bool {
+        self.cx.process.epoch() != self.cx.topology.epoch || self.cx.queue.has_back()
+    }
+
+    /// Goes by the newest topology from now on, if it may; false if nothing is to be sent before.
+    pub(super) fn keep_up(&mut self) -> bool {
+        let shares = self.is_shared() && self.changing.is_none();
+        if !shares || self.cx.process.is_single() || !self.is_behind() {
+            return true;
+        }
+        if self.cx.queue.has_back() || self.cx.queue.has_sent() {
+            return false;
+        }
+        self.adopt();
+        true
+    }
+
+    /// Gives the topology by which the session went before, if that was another. Precondition: nothing that it has sent is
+    /// unanswered.
+    pub(super) fn adopt(&mut self) -> Option<Arc<Topology>> {
+        let newest = self.cx.process.present_topology();
+        let before = std::mem::replace(&mut self.cx.topology, newest);
+        self.choose_node();
+        (before.epoch != self.cx.topology.epoch).then_some(before)
+    }
+
+    /// What has no keys goes to a node that is there.
+    fn choose_node(&mut self) {
+        let (nodes, own) = (self.cx.topology.nodes(), &self.cx.key.node);
+        let up = nodes.iter().find(|node| node.is_up());
+        let stays = self.cx.topology.has(own) && (own.is_up() || up.is_none());
+        if let Some(node) = up.or(nodes.first()).filter(|_| !stays) {
+            self.cx.key = LinkKey { node: node.clone(), ..self.cx.key.clone() };
+            self.cx.link = self.cx.outbound.router.link(&self.cx.key);
+        }
+    }
+}

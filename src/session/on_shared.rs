@@ -1,0 +1,67 @@
+//! What becomes of a request on a link that others share.
+
+use super::admit::{Action, Admission};
+use super::state::Session;
+use super::unblock::unblocking;
+use crate::cache::Reason;
+use crate::command::Access;
+use crate::pending::{Bypass, Link, Pending, WriteSet};
+use crate::request::mget::{self, Progress};
+use crate::request::{Raw, keys_of, write};
+use crate::resp::request::Request;
+
+impl Session {
+    /// Sends a request on a link that others share; `None` is the session's own.
+    pub(super) fn send_to(
+        &mut self,
+        other: Option<&Link>,
+        admission: Admission<'_>,
+        request: &Request<'_>,
+        raw: Raw<'_>,
+    ) {
+        let (cx, row) = (&self.cx, admission.row);
+        let link = other.unwrap_or(&cx.link);
+        let bypass = |reason: Reason, raw: Raw<'_>| {
+            cx.process.cache.count(reason);
+            let bypass = Bypass { keys: keys_of(row, request), ..Bypass::default() };
+            cx.forward_on(link, raw, |to| Pending::Bypass(to, Box::new(bypass)));
+        };
+        match admission.action {
+            Action::Write => {
+                let mut write_set = WriteSet::of_one();
+                write_set.add(&cx.process, row, request);
+                let to = cx.open_for(&raw);
+                if write_set.is_barrier() {
+                    self.barrier.set(self.barrier.get().max(Some(to.slot)));
+                }
+                write::send(write_set, cx, link, to, raw);
+            }
+            Action::Bypass(reason) => bypass(reason, raw),
+            // What is put together is what the session's own node has.
+            Action::Mget if other.is_some() => bypass(Reason::Uncacheable, raw),
+            Action::Mget => {
+                let (progress, unfinished) = mget::mget(cx, request, raw);
+                self.unfinished = unfinished;
+                self.note_progress(progress);
+            }
+            _ => {
+                if row.is_some_and(|row| row.access == Access::Read) {
+                    cx.process.cache.count(Reason::Uncacheable);
+                }
+                let raw = unblocking(&cx.process, row, request).map_or(raw, Raw::Own);
+                cx.forward_on(link, raw, Pending::Relay);
+            }
+        }
+    }
+
+    /// What has become of an `MGET`: says whether anything was done.
+    pub(super) fn note_progress(&mut self, progress: Progress) -> bool {
+        match progress {
+            Progress::Waits => return false,
+            Progress::Worked | Progress::Over { hit: false } => {}
+            Progress::GivesWay => self.turn.give_way(),
+            Progress::Over { hit: true } => self.turn.count_hit(),
+        }
+        true
+    }
+}

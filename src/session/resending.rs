@@ -1,0 +1,17 @@
+//! What a session knows of its requests that go [again](super::again), while there are any.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+
+use tokio::time::{Instant, Sleep};
+
+/// See the [module](self).
+#[derive(Default)]
+pub(super) struct Resending {
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
+    /// Which reply slot's request went first of each hash slot, and the hash slots of which one was taken.
+    pub(super) first: HashMap<u16, u64>,
+    pub(super) open: HashSet<u16>,
+    /// When each is to go, by how often it went.
+    pub(super) due: HashMap<(u64, u32), Instant>,
+}
