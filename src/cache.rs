@@ -50,6 +50,7 @@ mod store;
 mod stripe;
 #[cfg(test)]
 mod tests;
+mod void;
 
 pub use cover::Cover;
 pub use coverage::{CoverageId, CoverageSlot, Coverages, Micros, ValidUnder};

@@ -69,6 +69,11 @@ impl Echoes {
         self.0.extract_if(|echo| echo.link == link).map(|echo| echo.key).collect()
     }
 
+    /// Forgets those of the keys that `is_of` accepts.
+    pub(super) fn forget_of(&mut self, is_of: impl Fn(&[u8]) -> bool) {
+        self.0.retain(|echo| !is_of(&echo.key));
+    }
+
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }

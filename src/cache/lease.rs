@@ -123,6 +123,11 @@ impl<W: Waiter> Lease<W> {
         self.name.borrow()
     }
 
+    /// The link on which the read is to be sent: on another the reply is not to be kept.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
     pub(super) fn coverage(&self) -> CoverageId {
         self.coverage
     }

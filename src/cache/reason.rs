@@ -72,6 +72,8 @@ pub enum Reason {
     Evicted,
     /// Users or their rules were changed upstream.
     Users,
+    /// Its hash slot left the node from which it was read, or is on the move.
+    SlotMoved,
     /// `NEARSIDE FLUSH`.
     Flushed,
     /// An audit found it stale.
@@ -137,6 +139,7 @@ impl Reason {
         Reason::Aged,
         Reason::Evicted,
         Reason::Users,
+        Reason::SlotMoved,
         Reason::Flushed,
         Reason::Audit,
         Reason::Filled,
@@ -177,6 +180,7 @@ impl Reason {
             Reason::Aged => "aged",
             Reason::Evicted => "evicted",
             Reason::Users => "users",
+            Reason::SlotMoved => "slot_moved",
             Reason::Flushed => "flushed",
             Reason::Audit => "audit",
             Reason::Filled => "filled",
@@ -218,6 +222,7 @@ impl Reason {
             Reason::Aged => "it became older than max-age",
             Reason::Evicted => "memory was needed",
             Reason::Users => "users or their rules were changed upstream",
+            Reason::SlotMoved => "its hash slot moved to another node, or was about to",
             Reason::Flushed => "it was flushed by hand",
             Reason::Audit => "an audit found it stale",
             Reason::Filled => "it was read and kept",

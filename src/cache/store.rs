@@ -179,6 +179,25 @@ impl Store {
         (first..self.len()).chain(0..first.min(self.len())).map(|i| self.entry(i))
     }
 
+    /// Of the entries that stand before `below`, looks at the last ones, `most` at most, and takes out those whose keys are
+    /// `doomed`; gives them, and before where the next are.
+    pub(super) fn take_of_last(
+        &mut self,
+        below: usize,
+        most: usize,
+        doomed: impl Fn(&[u8]) -> bool,
+    ) -> (Replies, usize) {
+        let end = below.min(self.len());
+        let first = end.saturating_sub(most);
+        let mut gone = Replies::new();
+        for i in (first..end).rev() {
+            if doomed(self.entry(i).key()) {
+                gone.push(self.remove_at(i));
+            }
+        }
+        (gone, first)
+    }
+
     fn remove_at(&mut self, i: usize) -> Reply {
         self.unlink(i as u32);
         let hash = spread(self.heads[i].hash);

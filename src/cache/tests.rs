@@ -15,6 +15,7 @@ mod refresh;
 mod register;
 mod show;
 mod users;
+mod void;
 
 const LINK: LinkId = LinkId(1);
 
