@@ -144,7 +144,7 @@ fn readiness(process: &Process, draining: bool) -> Result<(), String> {
     if let Some(why) = process.settings.upstream.own.missing() {
         return Err(format!("there is no password for the upstream: {why}\n"));
     }
-    if metrics.upstream_links.get() == 0 && metrics.feed_up.get() == 0 {
+    if metrics.upstream_links.get() == 0 && process.feeds_up() == 0 {
         let why = metrics.unreachable.within(UNREACHED).map_or(String::new(), |why| format!(": {why}"));
         return Err(format!("the upstream is not reachable{why}\n"));
     }

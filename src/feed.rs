@@ -9,8 +9,8 @@
 //!   nothing is leased or served under it in between.
 //! - **The watermark** is the time at which the newest answered `PING` was sent. Replies and messages come in
 //!   the order in which the upstream sent them, so everything that it had sent before is applied.
-//! - Each `PING` goes behind a look at what nothing else reports, changes of users among it (see [`stats`]): the proof
-//!   that it brings covers that too.
+//! - Each `PING` goes behind a look at what nothing else reports, changes of users among it (see [`stats`]), and in front of a
+//!   cluster at which hash slots are the node's own: the proof that it brings covers that too.
 //! - A connection that goes dead is given up within the bound: see [`heart`]. A half-open one is not waited for.
 //!
 //! `server` runs it and connects it to the workers through [`Hooks`].

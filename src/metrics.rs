@@ -138,6 +138,8 @@ pub struct Metrics {
     pub topology_changes: Counter,
     pub topology_told: Seldom,
     pub topology_news: Seldom,
+    /// Hash slots that a node was seen to have no more, or to be moving, so that what was read of them is void.
+    pub slots_lost: Counter,
     /// Nodes of the cluster that are known.
     pub nodes: Counter,
     /// Requests that a node of a cluster has not executed, by [reason](REDIRECTS).
@@ -169,8 +171,6 @@ pub struct Metrics {
     /// Announcements of `delete` because it could not be looked whether the key was there.
     pub looks_refused: Counter,
     pub looks_refused_told: Seldom,
-    /// 1 while the feed is subscribed.
-    pub feed_up: Counter,
     /// Why the feed could not connect the last time.
     pub unreachable: Words,
     /// With what the upstream has refused everything: it loads its data.

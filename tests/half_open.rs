@@ -249,6 +249,22 @@ impl Hooks for Alone {
     fn watches_users(&self, _watched: bool) {}
     fn server_said(&self, _reply: &[u8]) {}
 
+    fn is_of_cluster(&self) -> bool {
+        false
+    }
+
+    fn slots_said(&self, _said: Option<(bool, &[u8])>) {}
+
+    fn is_voiding(&self) -> bool {
+        false
+    }
+
+    fn owns(&self, _key: &[u8]) -> bool {
+        true
+    }
+
+    fn slots_doubted(&self) {}
+
     fn role_changed(&self) {}
     fn left(&self) -> tokio::sync::watch::Receiver<u64> {
         tokio::sync::watch::channel(0).1

@@ -37,7 +37,7 @@ pub(super) fn all(process: &Process) -> Vec<Metric> {
         of_passwords(metrics),
         of_announcements(metrics),
         of_nearside(),
-        of_feed(metrics),
+        of_feed(metrics, process.feeds_up()),
         of_audits(metrics),
         of_times(process),
     ];
@@ -229,6 +229,11 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
         counter("resent_requests", "Of these, sent again", m.resent.get()),
         by("unresent_requests", "Of these, given up, by reason", "reason", counted(&UNRESENT, &m.unresent)),
         counter(
+            "lost_slots",
+            "Hash slots that a node was seen to have no more, or to be moving: what was read of them is void",
+            m.slots_lost.get(),
+        ),
+        counter(
             "spare_links",
             "Links made because another was stuck behind one request",
             m.spare_links.get(),
@@ -294,9 +299,9 @@ fn of_nearside() -> Vec<Metric> {
     ]
 }
 
-fn of_feed(m: &Metrics) -> Vec<Metric> {
+fn of_feed(m: &Metrics, up: usize) -> Vec<Metric> {
     vec![
-        gauge("feed_up", "1 while the feed is subscribed", m.feed_up.get() as f64),
+        gauge("feed_up", "Feeds that are subscribed: one for each node", up as f64),
         counter("feed_connects", "Connections of the feed", m.feed_connects.get()),
         counter("feed_lapses", "How often the feed was lost or gave no answer in time", m.feed_lapses.get()),
         counter(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use memchr::memmem;
 use tracing::{debug, info};
 
 use super::client::{FeedClient, MAX_DEPTH};
@@ -41,6 +42,8 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             // A subscriber may not ask.
             feed.hooks.watches_users(false);
             self.questions.blind.set(true);
+            self.questions.ownership.give_up();
+            feed.hooks.slots_said(None);
         } else if self.wants_channels() {
             first.push(Question::Subscribe);
         }
@@ -123,7 +126,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
                 Err(wrong) => debug!(%wrong, "the reply to COMMAND was not understood"),
             },
             Question::Subscribe => self.questions.subscribed.set(true),
-            Question::Calls => {}
+            Question::Calls | Question::Slots => {}
         }
         if self.armed.get() && matches!(question, Question::ClientId | Question::Server) {
             self.tell_up();
@@ -172,6 +175,43 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
     }
 
+    /// A reply to `CLUSTER INFO`; what it means is decided together with what stands behind it.
+    pub(super) fn cluster_state(&self, frame: &[u8], kind: Kind) {
+        let said = Said::of(kind, frame);
+        self.questions.ownership.state.set((said, memmem::find(frame, b"cluster_state:ok").is_some()));
+        match said {
+            Said::Answer => {}
+            Said::NotNow => self.put_off(Question::Slots, frame),
+            Said::Refused => self.refuse(Question::Slots, frame),
+        }
+    }
+
+    /// A reply to `CLUSTER NODES`, which stands behind that. The order matters: what is lost is the node's no more and is being
+    /// voided when this is over, and then the `PING` behind it is answered, which proves the rest.
+    pub(super) fn cluster_nodes(&self, frame: &[u8], kind: Kind) {
+        let (ownership, hooks) = (&self.questions.ownership, &self.feed.hooks);
+        let ((first, is_ok), second) = (ownership.state.get(), Said::of(kind, frame));
+        match (first, second) {
+            (Said::Answer, Said::NotNow) => self.put_off(Question::Slots, frame),
+            (Said::Answer | Said::NotNow, Said::Refused) => self.refuse(Question::Slots, frame),
+            _ => {}
+        }
+        let said = match (first, second) {
+            (Said::Refused, _) | (_, Said::Refused) => Said::Refused,
+            (Said::NotNow, _) | (_, Said::NotNow) => Said::NotNow,
+            (Said::Answer, Said::Answer) => Said::Answer,
+        };
+        ownership.is(said);
+        match said {
+            Said::NotNow => {}
+            Said::Refused => hooks.slots_said(None),
+            Said::Answer => {
+                self.feed.told.allowed(Question::Slots);
+                hooks.slots_said(Some((is_ok, frame)));
+            }
+        }
+    }
+
     fn void(&self, reason: Reason) {
         self.feed.hooks.metrics().heard_flushes.inc();
         self.feed.cache.flush_of(self.feed.hooks.slot(), reason);
@@ -201,12 +241,13 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let questions = &self.questions;
         match self.armed.get() {
             true if question == Question::Calls && !questions.blind.get() => {}
+            true if question == Question::Slots && questions.ownership.may_ask() => {}
             true => {
                 questions.refused.borrow_mut().push(question);
                 questions.ask_refused_later();
             }
             // It goes with the next `PING` anyhow.
-            false if question == Question::Calls => {}
+            false if matches!(question, Question::Calls | Question::Slots) => {}
             false => questions.put_off.borrow_mut().push(question),
         }
     }
@@ -229,7 +270,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
                 self.turned_away.set(true);
                 self.ended.notify_one();
             }
-            Question::ClientId | Question::Calls => {}
+            Question::ClientId | Question::Calls | Question::Slots => {}
         }
         self.questions.refused.borrow_mut().push(question);
         if self.armed.get() {

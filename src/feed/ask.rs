@@ -9,6 +9,9 @@ use crate::process::Reports;
 use crate::resp::encode;
 use crate::upstream::{Link, PING, server_id};
 
+const CLUSTER_STATE: &[u8] = b"*2\r\n$7\r\nCLUSTER\r\n$4\r\nINFO\r\n";
+const CLUSTER_NODES: &[u8] = b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nNODES\r\n";
+
 const COMMAND_STATS: &[u8] = b"*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
 
 /// Sends these questions and, if the answer to what stands behind them may arm the feed, a `PING`.
@@ -22,6 +25,7 @@ pub(super) fn ask<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, questions:
             Question::ClientId => send(&[b"CLIENT", b"ID"], Awaited::Asked(question)),
             Question::Server => drop(link.send(|out| out.copy(server_id::ASK), Awaited::Asked(question))),
             Question::Calls => send(&[b"INFO", b"commandstats"], Awaited::Calls),
+            Question::Slots => ask_slots(link),
             Question::Commands => send(&[b"COMMAND"], Awaited::Asked(question)),
             Question::Tracking(way) => {
                 let mut on: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON"];
@@ -47,6 +51,11 @@ pub(super) fn ask<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, questions:
     }
 }
 
+fn ask_slots<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
+    let _ = link.send(|out| out.copy(CLUSTER_STATE), Awaited::ClusterState);
+    let _ = link.send(|out| out.copy(CLUSTER_NODES), Awaited::ClusterNodes);
+}
+
 /// Asks what is due.
 pub(super) fn ask_again<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
     let client = link.client();
@@ -68,6 +77,9 @@ pub(super) fn ping_and_look<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, 
         client.looked.set(sent);
         if client.questions.looks() {
             let _ = link.send(|out| out.copy(COMMAND_STATS), Awaited::Calls);
+        }
+        if client.feed.hooks.is_of_cluster() && client.questions.ownership.may_ask() {
+            ask_slots(link);
         }
     }
     let _ = link.send(|out| out.copy(PING), Awaited::Pong { sent, arms, looks });

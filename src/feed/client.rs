@@ -24,6 +24,9 @@ pub(super) enum Awaited {
     Asked(Question),
     /// How often each command was called.
     Calls,
+    /// Whether the node's cluster takes requests, and then which hash slots it says are its own.
+    ClusterState,
+    ClusterNodes,
     /// That these keys are registered.
     Registered(Vec<Registration>),
     /// Confirmations to come.

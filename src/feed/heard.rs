@@ -33,6 +33,11 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         let feed = &self.feed;
         let Some((namespace, event)) = feed.hooks.namespaces().heard(channel) else { return };
         let (key, now) = (namespace.key(bare), feed.hooks.now());
+        if !feed.hooks.owns(&key) {
+            // It comes to all nodes' feeds, once to each. Only that of the key's own node has it in order with what is read
+            // there, and what is awaited once must not be counted twice.
+            return;
+        }
         match event {
             Event::Delete => {
                 self.awaited.borrow_mut().remove(&key);

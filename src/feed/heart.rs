@@ -94,7 +94,6 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
 fn leave<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>, cause: &str) {
     link.client().leave("the feed connects anew", cause);
     if link.client().armed.get() && feed.cache.coverages().current(feed.hooks.slot()).is_none() {
-        feed.hooks.metrics().feed_up.set(0);
         feed.hooks.metrics().feed_lapses.inc();
         feed.hooks.down();
     }

@@ -31,7 +31,7 @@ pub trait Hooks: 'static {
     /// if one of them is learnt later.
     fn up(&self, coverage: CoverageId, client_id: Option<i64>, server: Option<ServerId>);
 
-    /// The feed's coverage has ended.
+    /// The feed's coverage has ended; perhaps that was said before.
     fn down(&self);
 
     /// From now on the upstream tells the feed of these changes, for the feed's own sake.
@@ -54,6 +54,21 @@ pub trait Hooks: 'static {
 
     /// What the server says of itself (`INFO server`), or refuses to.
     fn server_said(&self, reply: &[u8]);
+
+    /// Whether the node is one of a cluster: then it is only trusted with hash slots that it says are its own.
+    fn is_of_cluster(&self) -> bool;
+
+    /// The node's answer to `CLUSTER NODES`, and whether it says that its cluster takes requests; `None` if it does not tell.
+    fn slots_said(&self, said: Option<(bool, &[u8])>);
+
+    /// Whether something that it has lost may still be cached: then no answer proves anything.
+    fn is_voiding(&self) -> bool;
+
+    /// Whether the key is this node's, as requests are sent.
+    fn owns(&self, key: &[u8]) -> bool;
+
+    /// A key that was taken for this node's may be another's.
+    fn slots_doubted(&self);
 
     /// The server was told whom to replicate, or to fail over: it may be no primary any more.
     fn role_changed(&self);
@@ -106,10 +121,9 @@ impl<W: Waiter, H: Hooks> Feed<W, H> {
         coverages.end(self.hooks.slot(), self.hooks.now());
         // What it waited for will not come.
         drop(self.hooks.registrar().take());
-        self.hooks.metrics().feed_up.set(0);
         if was_up {
             self.hooks.metrics().feed_lapses.inc();
-            self.hooks.down();
         }
+        self.hooks.down();
     }
 }

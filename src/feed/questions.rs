@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::stats::Calls;
 use crate::process::Reports;
 use crate::resp::Protocol;
-use crate::upstream::backoff;
+use crate::upstream::{Said, backoff};
 
 /// How long to wait before asking again what was put off.
 const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -38,6 +38,8 @@ pub(super) enum Question {
     Server,
     /// How often each command was called; behind the first one, [`ping`](super::ask::ping) asks for it.
     Calls,
+    /// Which hash slots are the node's own; like that, of a node of a cluster.
+    Slots,
     Commands,
     Subscribe,
 }
@@ -50,6 +52,7 @@ impl Question {
             Question::Tracking(Reports::Prefixes | Reports::All) => "CLIENT TRACKING with BCAST",
             Question::Tracking(Reports::Registered | Reports::Nothing) => "CLIENT TRACKING",
             Question::Server | Question::Calls => "INFO",
+            Question::Slots => "CLUSTER NODES and CLUSTER INFO",
             Question::Commands => "COMMAND",
             Question::Subscribe => "SUBSCRIBE",
         }
@@ -66,6 +69,7 @@ impl Question {
                 "SWAPDB, and a link to another server than the feed's, are not noticed; \
                  replies to other users are not cached"
             }
+            Question::Slots => "nothing of what is read from this node of the cluster is cached",
             Question::Commands => "the built-in table of commands is used",
             Question::Subscribe => "nothing is cached",
         }
@@ -110,6 +114,46 @@ impl Told {
     }
 }
 
+/// What the node has said of its hash slots, on one connection.
+#[derive(Debug)]
+pub(super) struct Ownership {
+    /// It was answered, or refused, and the last time it was not put off.
+    is_known: Cell<bool>,
+    is_refused: Cell<bool>,
+    /// What became of the first of both questions, and whether the node's cluster takes requests.
+    pub(super) state: Cell<(Said, bool)>,
+}
+
+impl Default for Ownership {
+    fn default() -> Self {
+        let state = Cell::new((Said::NotNow, false));
+        Self { is_known: Cell::default(), is_refused: Cell::default(), state }
+    }
+}
+
+impl Ownership {
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known.get()
+    }
+
+    /// With the next `PING`; not while it is refused.
+    pub(super) fn may_ask(&self) -> bool {
+        !self.is_refused.get()
+    }
+
+    pub(super) fn is(&self, said: Said) {
+        self.is_known.set(said != Said::NotNow);
+        if said != Said::NotNow {
+            self.is_refused.set(said == Said::Refused);
+        }
+    }
+
+    /// Nothing will be known on this connection.
+    pub(super) fn give_up(&self) {
+        self.is(Said::Refused);
+    }
+}
+
 /// What is still to be answered on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
@@ -128,6 +172,7 @@ pub(super) struct Questions {
     pub(super) blind: Cell<bool>,
     /// The last look was put off.
     pub(super) blinded: Cell<bool>,
+    pub(super) ownership: Ownership,
 }
 
 impl Questions {

@@ -8,8 +8,10 @@
 //!   9.1; `trackingRememberKeys` remembers all keys of a command that only reads).
 //! - One question is under way at a time: what is asked for meanwhile goes with the next, so that under load one command
 //!   registers many keys.
+//! - In front of a cluster one command registers keys of one hash slot.
 //! - What cannot be registered is let go, and counted.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -19,8 +21,8 @@ use super::client::{Awaited, FeedClient};
 use super::hooks::Hooks;
 use crate::cache::Waiter;
 use crate::process::{Registration, Reports};
-use crate::resp::encode;
 use crate::resp::scanner::Kind;
+use crate::resp::{encode, key_slot};
 use crate::upstream::{Link, Said};
 
 /// Keys of one command: what the upstream is kept at by that is short.
@@ -39,6 +41,18 @@ pub(super) fn register<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
         return drop(waiting);
     }
     client.alone.take().into_iter().for_each(|one| send(link, vec![one]));
+    if hooks.is_of_cluster() {
+        // There, the keys of one command must be of one hash slot.
+        let mut slots: HashMap<u16, Vec<Registration>> = HashMap::new();
+        for (slot, part) in waiting.into_iter().flat_map(|registration| registration.divide(key_slot)) {
+            slots.entry(slot).or_default().push(part);
+        }
+        return slots.into_values().for_each(|waiting| send_all(link, waiting));
+    }
+    send_all(link, waiting);
+}
+
+fn send_all<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>, waiting: Vec<Registration>) {
     let mut batch = Vec::new();
     let mut keys = 0;
     for registration in waiting {
@@ -77,6 +91,10 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         }
         if kind != Kind::Error {
             return batch.into_iter().for_each(Registration::confirm);
+        }
+        if frame.starts_with(b"-MOVED ") || frame.starts_with(b"-ASK ") {
+            // They are another node's, or will be: let go, they are read there.
+            return self.feed.hooks.slots_doubted();
         }
         let said = String::from_utf8_lossy(frame);
         let reply = said.trim_end();

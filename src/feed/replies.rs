@@ -39,6 +39,8 @@ impl<W: Waiter, H: Hooks> ReplyHandler for FeedClient<W, H> {
         match expect {
             Awaited::Asked(question) => self.answered(question, &frame, at.kind),
             Awaited::Calls => self.looked(&frame, at.kind),
+            Awaited::ClusterState => self.cluster_state(&frame, at.kind),
+            Awaited::ClusterNodes => self.cluster_nodes(&frame, at.kind),
             Awaited::Registered(batch) => self.registered(batch, &frame, at.kind),
             Awaited::Subscribed(left) if left > 1 && at.kind != Kind::Error => {
                 return Some(Awaited::Subscribed(left - 1));
@@ -99,8 +101,10 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             false => loading.unsay(),
         }
         // A server that is busy or loading has not said yet what it is about to tell, and a look that was not answered
-        // leaves open what only it would tell.
-        if !Said::proves(kind, frame) || self.questions.is_blinded() {
+        // leaves open what only it would tell. What a node of a cluster was just seen to have lost is void first.
+        let (questions, hooks) = (&self.questions, &self.feed.hooks);
+        let is_unknown = hooks.is_of_cluster() && !questions.ownership.is_known();
+        if !Said::proves(kind, frame) || questions.is_blinded() || is_unknown || hooks.is_voiding() {
             if arms {
                 self.questions.ask_soon();
             }
@@ -133,7 +137,6 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             }
             self.armed.set(true);
             self.questions.armed(self.protocol);
-            self.feed.hooks.metrics().feed_up.set(1);
             self.tell_up();
         }
     }

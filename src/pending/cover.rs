@@ -10,6 +10,7 @@ use super::upcalls::LinkEvent;
 use crate::cache::{Cover, CoverageId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
 use crate::process::Reports;
+use crate::resp::key_slot;
 use crate::resp::scanner::Kind;
 use crate::upstream::{Pace, Said, backoff};
 
@@ -23,7 +24,7 @@ impl LinkHandler {
     /// Under what a read of `key` on this link would be filled now. Where the upstream tells of no changes of such keys, it is the
     /// coverage of the channels, which is for namespaces only.
     pub fn cover(&self, key: &[u8], namespace: Option<&Namespace>) -> Option<Cover> {
-        if self.arming.unsure.get() || self.is_of_old() {
+        if self.arming.unsure.get() || self.is_of_old() || !self.is_owner(key) {
             return None;
         }
         let how = self.process.wanted_tracking(namespace);
@@ -40,6 +41,18 @@ impl LinkHandler {
         };
         let by_feed = self.cover_by_feed(how);
         by_feed.filter(|cover| !cover.registers || !self.node.registrar.is_refused(key)).or_else(channels)
+    }
+
+    /// Whether the key is the node's own: as requests are sent now, and of a node of a cluster by its own word too. Asked under
+    /// the lock of the key's shard, so what was leased before a loss is there to be voided (see `Owned`).
+    fn is_owner(&self, key: &[u8]) -> bool {
+        let (process, is_cluster) = (&self.process, self.process.cluster.is());
+        if process.is_single() && !is_cluster {
+            return true;
+        }
+        let slot = key_slot(key);
+        let is_sent_here = process.topology().owner_of(slot).is_some_and(|owner| owner.id == self.node.id);
+        is_sent_here && (!is_cluster || self.node.owned.has(slot))
     }
 
     /// Likewise where the upstream tells the feed for the feed's own sake. The feed cannot know where the link leads; so

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::node::NodeId;
+use super::node_id::NodeId;
 
 /// How long the first clients wait until the upstream has said whether it is a cluster that was not named so.
 const UNNAMED: Duration = Duration::from_millis(300);

@@ -132,6 +132,20 @@ impl Registration {
         leases.into_iter().map(move |lease| Self { leases: vec![lease], link, inbox: inbox.clone() })
     }
 
+    /// The same, a part for each of what `of` gives for its keys.
+    pub fn divide(self, of: impl Fn(&[u8]) -> u16) -> Vec<(u16, Self)> {
+        let Self { leases, link, inbox } = self;
+        let mut parts: Vec<(u16, Self)> = Vec::new();
+        for lease in leases {
+            let part = of(lease.name().key);
+            match parts.iter_mut().find(|(known, _)| *known == part) {
+                Some((_, known)) => known.leases.push(lease),
+                None => parts.push((part, Self { leases: vec![lease], link, inbox: inbox.clone() })),
+            }
+        }
+        parts
+    }
+
     /// The upstream tells of the next change of its keys: the worker is told.
     pub fn confirm(mut self) {
         self.leases.iter_mut().for_each(Lease::note_registered);

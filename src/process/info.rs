@@ -28,7 +28,7 @@ pub fn section(process: &Process) -> String {
     line("nearside_entries", &stats.entries);
     line("nearside_bytes", &stats.bytes);
     line("nearside_max_bytes", &process.cache.max_bytes());
-    line("nearside_feed", &if metrics.feed_up.get() == 1 { "up" } else { "down" });
+    line("nearside_feed", &feed(process));
     line("nearside_tracking", &tracking(process));
     line("nearside_tracking_form", &form(process));
     line("nearside_tracked_links", &process.cache.coverages().children());
@@ -54,6 +54,15 @@ pub fn section(process: &Process) -> String {
         }
     }
     out
+}
+
+/// Whether the feeds of all nodes are subscribed, or of some.
+fn feed(process: &Process) -> &'static str {
+    match process.feeds_up() {
+        0 => "down",
+        up if up < process.topology().nodes().len() => "part",
+        _ => "up",
+    }
 }
 
 /// How the upstream tells of changes, in the words of the setting.

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::node_id::NodeId;
+use super::owned::Owned;
 use super::registrar::Registrar;
 use super::reports::{Form, Reports, ReportsCell};
 use super::role::Role;
@@ -17,10 +19,6 @@ use crate::cache::{By, Cache, CoverageId, CoverageSlot, Micros, Reason, ValidUnd
 use crate::io::Address;
 use crate::namespace::Tracking;
 use crate::upstream::{self, Location, ServerId};
-
-/// The number of a node, which no other gets, for as long as the process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub u16);
 
 /// The feed of a node is subscribed: what a data link needs to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +50,8 @@ pub struct Node {
     pub reports: ReportsCell,
     /// Keys that wait to be registered with its feed.
     pub registrar: Registrar,
+    /// Which hash slots are its own, in front of a cluster.
+    pub owned: Owned,
     /// The form that was told last.
     told: Mutex<Option<Form>>,
     /// Whether it is still the server that it was.
@@ -79,6 +79,7 @@ impl Node {
             own_refusal: Mutex::default(),
             reports: ReportsCell::default(),
             registrar: Registrar::default(),
+            owned: Owned::default(),
             told: Mutex::default(),
             role: Role::default(),
             users_watched: AtomicBool::new(false),
@@ -169,7 +170,7 @@ impl Node {
     pub fn note_refusal<W: Waiter>(&self, cache: &Cache<W>) {
         let coverages = cache.coverages();
         if !self.refused.stands(coverages) && coverages.current(&self.feed).is_some() {
-            cache.flush(Reason::Users);
+            cache.flush_of(&self.feed, Reason::Users);
             coverages.current(&self.feed).into_iter().for_each(|id| self.refused.note(id));
         }
     }

@@ -17,11 +17,13 @@ use super::node::Node;
 use super::reports::Form;
 use super::settings::Settings;
 use super::topology::Topology;
-use crate::cache::{By, Cache, IdentId, Micros, Reason};
+use super::voids::Voids;
+use crate::cache::{By, Cache, IdentId, Micros};
 use crate::command::Table;
 use crate::io::Address;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking, TrackingForm};
+use crate::resp::{SlotSet, key_slot};
 
 /// See [`Process::cached_table`].
 pub type CachedTable = arc_swap::Cache<Arc<ArcSwap<Table>>, Arc<Table>>;
@@ -42,6 +44,7 @@ pub struct Process {
     /// What is known of the upstream as a cluster.
     pub cluster: Cluster,
     topology: ArcSwap<Topology>,
+    voids: Arc<Voids>,
     /// The epoch of the present topology.
     epoch: watch::Sender<u64>,
     /// The same, and that there is but one node, for who asks before all requests.
@@ -78,6 +81,7 @@ impl Process {
             turn: RandomState::new().hash_one(0) as usize,
             present: AtomicU64::new(topology.epoch),
             single: AtomicBool::new(topology.is_single()),
+            voids: Arc::default(),
             epoch: watch::Sender::new(topology.epoch),
             topology: ArcSwap::from_pointee(topology),
             origin: Instant::now(),
@@ -105,8 +109,8 @@ impl Process {
 
     /// Puts a topology in the place of the present one. Precondition: one at a time.
     ///
-    /// What was read from whoever had a hash slot before is void when this returns; and by then whoever routes by the present
-    /// topology asks the new one.
+    /// When this returns, whoever routes by the present topology asks the new one, and under what was read from whoever had a
+    /// hash slot before no watermark moves on: it is void soon.
     pub(super) fn set_topology(&self, topology: Topology) {
         let before = self.topology.load_full();
         let topology = Arc::new(topology.behind(&before));
@@ -116,10 +120,19 @@ impl Process {
         self.topology.store(topology.clone());
         self.present.store(topology.epoch, Ordering::SeqCst);
         self.single.store(topology.is_single(), Ordering::SeqCst);
-        if !changed.is_empty() {
-            self.cache.flush(Reason::Tracking);
-        }
+        // From here on nobody is given a lease by the one before. Who left is told first, and so are those who lost: a node
+        // whose own word already took the slots from it has none of their keys any more (see `Owned`). Nor had a server that
+        // stood alone before it was known for a node of a cluster: it is none of the new ones.
         before.nodes().iter().filter(|node| !topology.has(node)).for_each(|node| self.retire(node));
+        if !changed.is_empty() {
+            // Each message comes to the feeds of all nodes, and that of whose the key is counts. One that came to each of two
+            // while the key was the other's has not been counted, so it is not waited for.
+            self.cache.forget_echoes_of(&|key| changed.contains(key_slot(key)));
+            before
+                .nodes()
+                .iter()
+                .for_each(|node| self.void_slots(node, node.owned.lose(&before.of(node, &changed))));
+        }
         self.epoch.send_replace(topology.epoch);
     }
 
@@ -131,6 +144,19 @@ impl Process {
             self.set_topology(moved);
         }
         self.cluster.refresh_soon();
+    }
+
+    /// What was read of these hash slots, which the node has lost, is void soon.
+    pub(super) fn void_slots(&self, node: &Arc<Node>, lost: Option<SlotSet>) {
+        if let Some(lost) = lost {
+            self.metrics.slots_lost.add(lost.len() as u64);
+            self.voids.void(&self.cache, node, &lost, self.now());
+        }
+    }
+
+    /// How many nodes' feeds stand.
+    pub fn feeds_up(&self) -> usize {
+        self.topology.load().nodes().iter().filter(|node| node.is_up()).count()
     }
 
     /// A node is none any more: what was read from it is void.

@@ -77,6 +77,12 @@ impl Topology {
         }
     }
 
+    /// Which of these hash slots are the node's.
+    pub(super) fn of(&self, node: &Node, slots: &SlotSet) -> SlotSet {
+        let theirs = |slot: &u16| self.owner_of(*slot).is_some_and(|owner| owner.id == node.id);
+        (0..SLOTS as u16).filter(|slot| slots.contains(*slot)).filter(theirs).collect()
+    }
+
     /// Whether this very node is among them.
     pub fn has(&self, node: &Node) -> bool {
         self.nodes.iter().any(|known| known.id == node.id)
@@ -103,7 +109,7 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::nowhere;
-    use super::super::node::NodeId;
+    use super::super::node_id::NodeId;
     use super::*;
     use crate::cache::Cache;
     use crate::process::Ticket;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::idents::Ident;
 use super::shared::Process;
 use crate::cache::{Description, IdentId, Micros};
-use crate::resp::Protocol;
+use crate::resp::{Protocol, key_slot};
 
 /// What is known of one key, in lines for a person; for another user than nearside's own, what concerns that one.
 pub fn why(process: &Process, key: &[u8], user: Option<&[u8]>) -> Vec<String> {
@@ -28,6 +28,9 @@ pub fn why(process: &Process, key: &[u8], user: Option<&[u8]>) -> Vec<String> {
         Some(namespace) => format!("namespace: {}", namespace.name),
         None => "namespace: none".into(),
     });
+    if process.cluster.is() {
+        lines.push(whose(process, key));
+    }
     let table = process.table();
     for reply in served {
         let row = table.row(reply.command).map_or("?", |row| &row.name).to_ascii_uppercase();
@@ -58,6 +61,20 @@ pub fn why(process: &Process, key: &[u8], user: Option<&[u8]>) -> Vec<String> {
         });
     }
     lines
+}
+
+/// The node that has the key, in front of a cluster.
+fn whose(process: &Process, key: &[u8]) -> String {
+    let (topology, slot) = (process.topology(), key_slot(key));
+    let Some(node) = topology.owner_of(slot) else { return format!("node: none, hash slot {slot}") };
+    let address = node.address().map_or("?".to_owned(), |address| address.to_string());
+    let name = node.name.as_deref().unwrap_or("?");
+    let proven = match (node.is_up(), node.owned.has(slot)) {
+        (false, _) => ", its feed is down",
+        (true, false) => ", which does not say that the slot is its own and stays so",
+        (true, true) => "",
+    };
+    format!("node: {name} at {address}, hash slot {slot}{proven}")
 }
 
 fn identity(process: &Process, number: IdentId) -> String {

@@ -122,10 +122,17 @@ impl Context {
         Target::of(&self.topology, row.map_or("", |row| &row.name), keys.iter().map(|key| &**key))
     }
 
-    /// Under what conditions a read of a key in this namespace may be served.
-    pub fn bounds(&self, namespace: Option<&Namespace>) -> Bounds {
-        let unreachable = self.process.settings.stale_if_error && !self.link.is_up();
+    /// Under what conditions a read of this key, in this namespace, may be served.
+    #[inline]
+    pub fn bounds(&self, namespace: Option<&Namespace>, key: &[u8]) -> Bounds {
+        let unreachable = self.process.settings.stale_if_error && !self.is_reached(key);
         Bounds { max_staleness: self.process.max_staleness(namespace), unreachable }
+    }
+
+    /// Whether the link to the key's node stands.
+    #[inline(never)]
+    fn is_reached(&self, key: &[u8]) -> bool {
+        self.link_of(key).as_ref().unwrap_or(&self.link).is_up()
     }
 
     /// For a link that the session has for itself.

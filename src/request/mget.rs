@@ -190,7 +190,7 @@ fn lookup(cx: &Context, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket>
     let name = EntryKey { key, ident: cx.ident, command: cx.process.get, args: b"", by: By::MGET };
     let namespace = cx.process.namespaces.find(key);
     let cover = || cx.link.client().cover(key, namespace);
-    cx.process.cache.lookup(&name, cx.now, cx.bounds(namespace), cover, |_| None, serve)
+    cx.process.cache.lookup(&name, cx.now, cx.bounds(namespace, key), cover, |_| None, serve)
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ fn lookup(cx: &Context, command: u16, request: &Request<'_>, slot: Option<u64>) 
     cx.process.cache.lookup(
         &name,
         cx.now,
-        cx.bounds(namespace),
+        cx.bounds(namespace, key),
         || cx.link_of(key).as_ref().unwrap_or(&cx.link).client().cover(key, namespace),
         |behind_write| {
             // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
@@ -109,6 +109,13 @@ fn bypass(cx: &Context, command: u16, request: &Request<'_>) -> Box<Bypass> {
 
 fn fetch(cx: &Context, row: &Row, request: &Request<'_>, raw: Raw<'_>, (to, lease): (ReplySlot, CacheLease)) {
     let (key, link) = (request.arg(1), cx.link_of(request.arg(1)));
+    if lease.link() != link.as_ref().unwrap_or(&cx.link).client().id {
+        // Its link was closed in between, and another has its place: what is read there is not covered.
+        drop(lease);
+        let pending = Pending::Bypass(to, bypass(cx, row.id, request));
+        let _ = send(link.as_ref().unwrap_or(&cx.link), cx.now, |out| raw.write(out), pending);
+        return;
+    }
     if !lease.is_registered() {
         // The client does not wait for that: it is answered past the cache, and the reply is fetched once more.
         let link = link.as_ref().unwrap_or(&cx.link);

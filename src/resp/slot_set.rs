@@ -42,6 +42,18 @@ impl SlotSet {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// Those that are in both.
+    pub fn and(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.0.iter_mut().zip(other.0.iter()).for_each(|(word, other)| *word &= other);
+        both
+    }
+
+    /// Adds those of `other`.
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(word, other)| *word |= other);
+    }
+
     /// Those that are not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         let mut left = self.clone();
@@ -76,6 +88,10 @@ mod tests {
         assert!([1, 62, 65, 16_382].iter().all(|slot| !set.contains(*slot)));
         set.remove(63);
         assert_eq!(set.without(&[0].into_iter().collect()), [64, 16_383].into_iter().collect());
+        assert_eq!(set.and(&[0, 1].into_iter().collect()), [0].into_iter().collect());
+        let mut both = set.clone();
+        both.add(&[1, 64].into_iter().collect());
+        assert_eq!(both, [0, 1, 64, 16_383].into_iter().collect());
         assert!(SlotSet::default().is_empty() && !set.is_empty());
     }
 }

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking, TrackingForm};
 use crate::process::{
     ClusterSettings, FeedUp, Inbox, Message, Node, Password, Process, Registrar, Reports, Settings, Ticket,
-    micros,
+    hear_nothing_of_slots, hear_of_slots, micros,
 };
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Asking, Credentials, Elected, Location, Login, Ours, ServerId};
@@ -224,8 +224,8 @@ impl Hooks for FeedHooks {
     }
 
     fn down(&self) {
-        self.node.feed_up.send_replace(None);
-        if self.process.cluster.is() {
+        let was_up = self.node.feed_up.send_if_modified(|up| up.take().is_some());
+        if was_up && self.process.cluster.is() {
             self.process.cluster.refresh_soon();
         }
     }
@@ -257,11 +257,35 @@ impl Hooks for FeedHooks {
     }
 
     fn server_said(&self, reply: &[u8]) {
-        match memchr::memmem::find(reply, b"redis_mode:cluster").is_some() {
+        // Redis says `redis_mode`, Valkey `server_mode`.
+        match memchr::memmem::find(reply, b"_mode:cluster\r\n").is_some() {
             true if !self.process.cluster.is() => self.process.cluster.notice(&self.node.upstream.address),
             true => {}
             false => self.process.cluster.is_told_of_none(),
         }
+    }
+
+    fn is_of_cluster(&self) -> bool {
+        self.process.cluster.is()
+    }
+
+    fn slots_said(&self, said: Option<(bool, &[u8])>) {
+        match said {
+            Some((is_ok, nodes)) => hear_of_slots(&self.process, &self.node, is_ok, nodes),
+            None => hear_nothing_of_slots(&self.process, &self.node),
+        }
+    }
+
+    fn is_voiding(&self) -> bool {
+        self.node.owned.is_voiding()
+    }
+
+    fn owns(&self, key: &[u8]) -> bool {
+        self.process.is_single() || self.process.topology().owner(key).id == self.node.id
+    }
+
+    fn slots_doubted(&self) {
+        self.process.cluster.refresh_soon();
     }
 
     fn role_changed(&self) {

@@ -79,6 +79,8 @@ pub struct NodeLine {
     pub is_master: bool,
     /// It is known to have failed.
     pub has_failed: bool,
+    /// The node that was asked has not heard of it for a while.
+    pub is_silent: bool,
     /// Nobody can be sure of it yet, or any more: it has no address, or was not met.
     pub is_unsure: bool,
     pub config_epoch: u64,
@@ -129,6 +131,7 @@ impl NodeLine {
             is_myself: has("myself"),
             is_master: has("master"),
             has_failed: has("fail"),
+            is_silent: has("fail?"),
             is_unsure: has("noaddr") || has("handshake"),
             config_epoch,
             slots,
@@ -185,7 +188,7 @@ mod tests {
         );
         assert!(a.is_myself && a.is_master && !a.has_failed && a.config_epoch == 2);
         assert_eq!((&a.slots[..], &a.moving[..]), (&[(5, 7), (9, 9)][..], &[5, 12][..]));
-        assert!(b.has_failed && b.host.is_none() && b.hostname.is_none() && !b.is_myself);
+        assert!(b.has_failed && !b.is_silent && b.host.is_none() && b.hostname.is_none() && !b.is_myself);
         assert!(!c.is_master && c.host.as_deref() == Some("::1") && c.hostname.is_none());
         assert!(d.is_unsure && d.slots == [(8, 8)]);
         assert_eq!(NodeLine::all_of(b"-ERR unknown command\r\n"), None);
