@@ -22,7 +22,8 @@ fn metric(nearside: &Nearside, name: &str) -> i64 {
 fn serves(cluster: &Cluster, nearside: &Nearside) {
     let mut client = nearside.connect();
     for node in cluster.masters() {
-        for key in cluster.keys_of(node, 5) {
+        let slots: usize = node.itself().expect("it answers").slots.iter().map(ExactSizeIterator::len).sum();
+        for key in cluster.keys_of(node, slots.min(5)) {
             assert_eq!(client.text(&format!("SET {key} {key}")), "+OK\r\n", "{key}");
             assert_eq!(node.connect().value(&key).as_deref(), Some(&*key), "it is where it belongs");
             in_time("it is a hit", || {
@@ -95,7 +96,7 @@ fn nodes_that_come_and_go_are_followed() {
     serves(&cluster, &nearside);
     cluster.migrate(slot, new, from);
     cluster.remove_node(new);
-    in_time("it is read where it was", || client.value("users/1").as_deref() == Some("new"));
+    in_time("it is read where it was", || client.value("users/1").as_deref() == Some("users/1"));
     serves(&cluster, &nearside);
 }
 
