@@ -72,7 +72,13 @@ enum Unsent {
 impl Session {
     /// Sends again what is due. Says whether anything was done.
     pub(super) fn send_again(&mut self, table: &Table, task: &mut Task<'_>) -> bool {
-        if !self.cx.queue.has_back() || self.cx.queue.has_sent() {
+        if self.cx.queue.has_sent() {
+            return false;
+        }
+        if !self.cx.queue.has_back() {
+            if self.resending.is_begun() {
+                self.resending = Resending::default();
+            }
             return false;
         }
         let before = self.adopt();
@@ -251,6 +257,7 @@ impl Session {
             self.cx.again = None;
             return;
         }
+        self.resending.asks |= asked.is_some();
         let link = match asked {
             Some(node) => Ok(Some(self.asking_link(node))),
             None => self.cx.link_to(self.cx.target(row, &request)),

@@ -13,7 +13,8 @@ impl Session {
     /// Whether the session has to do something before it may go on.
     #[inline]
     pub(super) fn is_behind(&self) -> bool {
-        self.cx.process.epoch() != self.cx.topology.epoch || self.cx.queue.has_back()
+        let is_old = self.cx.process.epoch() != self.cx.topology.epoch;
+        is_old || self.resending.asks || self.cx.queue.has_back()
     }
 
     /// Goes by the newest topology from now on, if it may; false if nothing is to be sent before.
@@ -25,6 +26,7 @@ impl Session {
         if self.cx.queue.has_back() || self.cx.queue.has_sent() {
             return false;
         }
+        self.resending.asks = false;
         self.adopt();
         true
     }

@@ -13,8 +13,7 @@ use crate::resp::request::Request;
 pub(super) struct Concern {
     /// The hash slot and the hash of each.
     keys: SmallVec<[(u16, u64); 1]>,
-    /// There may be others in their hash slots.
-    whole: bool,
+    /// All there are.
     all: bool,
     /// It reads, and so may be done twice.
     pub(super) reads: bool,
@@ -22,7 +21,7 @@ pub(super) struct Concern {
 
 impl Concern {
     pub(super) fn of(row: Option<&Row>, request: &Request<'_>) -> Self {
-        let mut concern = Self { keys: SmallVec::new(), whole: false, all: false, reads: false };
+        let mut concern = Self { keys: SmallVec::new(), all: false, reads: false };
         let Some(row) = row else { return Self { all: true, ..concern } };
         let set = row.keys(request, |i, _| {
             let key = request.arg(i);
@@ -30,7 +29,8 @@ impl Concern {
             hasher.write(key);
             concern.keys.push((key_slot(key), hasher.finish()));
         });
-        (concern.whole, concern.all) = (set == KeySet::Unknown, set == KeySet::All);
+        // A script of a cluster has to name its keys.
+        concern.all = set == KeySet::All;
         concern.reads = row.access == Access::Read;
         concern
     }
@@ -45,8 +45,6 @@ impl Concern {
 #[derive(Default)]
 pub(super) struct Concerns {
     hashes: HashSet<u64>,
-    slots: HashSet<u16>,
-    whole: HashSet<u16>,
     all: bool,
     any: bool,
 }
@@ -55,23 +53,14 @@ impl Concerns {
     pub(super) fn add(&mut self, of: &Concern) {
         self.any |= of.all || !of.keys.is_empty();
         self.all |= of.all;
-        for (slot, hash) in &of.keys {
-            self.hashes.insert(*hash);
-            self.slots.insert(*slot);
-            if of.whole {
-                self.whole.insert(*slot);
-            }
-        }
+        self.hashes.extend(of.keys.iter().map(|(_, hash)| hash));
     }
 
     /// Whether any of them is about a key of this one.
     pub(super) fn meet(&self, of: &Concern) -> bool {
-        let meets = |slot: &u16, hash: &u64| {
-            self.hashes.contains(hash) || self.whole.contains(slot) || of.whole && self.slots.contains(slot)
-        };
         of.all && self.any
             || self.all && (of.all || !of.keys.is_empty())
-            || of.keys.iter().any(|(slot, hash)| meets(slot, hash))
+            || of.keys.iter().any(|(_, hash)| self.hashes.contains(hash))
     }
 }
 
@@ -95,9 +84,8 @@ mod tests {
             ("SET k 1", "GET l", false),
             ("MSET a 1 b 2", "GET b", true),
             ("MSET {x}a 1 {x}b 2", "GET {x}c", false),
-            // A script may touch what it does not name, but not in another slot.
-            ("EVAL s 1 {x}a", "GET {x}c", true),
-            ("EVAL s 1 {x}a", "GET y", false),
+            ("EVAL s 1 {x}a", "GET {x}a", true),
+            ("EVAL s 1 {x}a", "GET {x}c", false),
             ("FLUSHALL", "GET k", true),
             ("FLUSHALL", "FLUSHALL", true),
             ("FLUSHALL", "PING", false),

@@ -81,6 +81,7 @@ impl Session {
             dedicated.end(&self.cx);
         }
         self.cx.queue.forget_lost_link();
+        self.unsettled |= !self.cx.process.is_single() && self.is_behind();
     }
 
     /// Drops the dedicated connection with all its state.

@@ -12,6 +12,15 @@ pub(super) struct Resending {
     /// Which reply slot's request went first of each hash slot, and the hash slots of which one was taken.
     pub(super) first: HashMap<u16, u64>,
     pub(super) open: HashSet<u16>,
+    /// One has gone to a node that does not own its keys: until it is answered nothing goes to the owner.
+    pub(super) asks: bool,
     /// When each is to go, by how often it went.
     pub(super) due: HashMap<(u64, u32), Instant>,
+}
+
+impl Resending {
+    /// Whether any of it is left from the last time.
+    pub(super) fn is_begun(&self) -> bool {
+        self.asks || !self.first.is_empty() || !self.open.is_empty() || !self.due.is_empty()
+    }
 }

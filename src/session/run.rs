@@ -27,7 +27,7 @@ impl Session {
         self.unsettled = self.cx.link.client().front.is_unsettled(self.cx.now);
         if !self.cx.process.is_single() {
             done |= self.send_again(table, task);
-            self.unsettled |= self.is_behind();
+            self.unsettled |= self.is_shared() && self.is_behind();
         }
         if self.unsettled && !self.settle(false) && self.cx.queue.has_joined() {
             // What was released waits until it is known which way to go.
