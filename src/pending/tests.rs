@@ -1,5 +1,6 @@
 mod cover;
 mod link;
+mod redirected;
 mod replies;
 mod writes;
 

@@ -81,11 +81,12 @@ pub fn mget(cx: &Context, request: &Request<'_>, raw: Raw<'_>) -> (Progress, Opt
         })
     });
     let Some((at, found, held)) = first else { return (Progress::Over { hit: true }, None) };
+    let slot = cx.open_for(&raw).slot;
     let keys = match raw {
         Raw::Own(whole) => whole.slice_ref(request.raw_after(at - 1)),
         Raw::Copy(_) => Bytes::copy_from_slice(request.raw_after(at - 1)),
     };
-    let (left, slot) = (elements + 1 - at, cx.queue.open());
+    let left = elements + 1 - at;
     let mut rest = Unfinished { keys, left, slot, all_hit: true, fetch: Weak::new() };
     window(cx, &mut rest, Some(elements), found, held);
     if rest.left == 0 {

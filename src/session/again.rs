@@ -47,6 +47,9 @@ const KEYS_MOVE: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 const STATE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 const UNREACHABLE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
+/// What is due so soon goes with what is due now.
+const TOGETHER: Duration = Duration::from_millis(2);
+
 /// So long a replica may take to take the place of a node that is gone: by default it is missed after 15 seconds. What could not
 /// be sent waits for that as long as other nodes are there.
 const PROMOTION: Duration = Duration::from_secs(20);
@@ -167,12 +170,13 @@ impl Session {
                 self.give_up(&request, Unsent::Exhausted);
                 continue;
             }
-            let (due, asked) = self.due(request.slot, again);
+            let (due, asked) = self.due(again);
             let moved = |before: &Topology| {
                 let of = |topology: &Topology, slot| topology.owner_of(slot).map(|node| node.id);
                 request.concern.slots().any(|slot| of(before, slot) != of(&self.cx.topology, slot))
             };
             let due = if before.is_some_and(moved) { now } else { due.min(end) };
+            let due = if due <= now + TOGETHER { now } else { due };
             let Resending { first, open, .. } = &mut self.resending;
             let behind = |slot| first.contains_key(&slot) && !open.contains(&slot);
             if due > now || request.concern.slots().any(behind) || held.meet(&request.concern) {
@@ -200,12 +204,10 @@ impl Session {
     }
 
     /// When it is to go, and the node to which an `ASK` leads.
-    fn due(&mut self, slot: u64, again: &Again) -> (Instant, Option<Arc<Node>>) {
-        let turns = again.turns;
-        let known = &mut self.resending.due;
-        // With chance in it, so it is drawn once.
-        let mut after = |between, times| {
-            *known.entry((slot, turns)).or_insert_with(|| again.since + backoff(between, times))
+    fn due(&mut self, again: &Again) -> (Instant, Option<Arc<Node>>) {
+        let (turns, pauses) = (again.turns, &mut self.resending.pauses);
+        let mut after = |between: (Duration, Duration), times| {
+            again.since + *pauses.entry((between.0, times)).or_insert_with(|| backoff(between, times))
         };
         let mut at_once = |between| if turns == 0 { again.since } else { after(between, turns - 1) };
         let (process, topology) = (&self.cx.process, &self.cx.topology);

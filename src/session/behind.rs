@@ -43,11 +43,11 @@ impl Session {
     /// What has no keys goes to a node that is there.
     fn choose_node(&mut self) {
         let (nodes, own) = (self.cx.topology.nodes(), &self.cx.key.node);
-        let up = nodes.iter().find(|node| node.is_up());
-        let stays = self.cx.topology.has(own) && (own.is_up() || up.is_none());
-        if let Some(node) = up.or(nodes.first()).filter(|_| !stays) {
-            self.cx.key = LinkKey { node: node.clone(), ..self.cx.key.clone() };
-            self.cx.link = self.cx.outbound.router.link(&self.cx.key);
+        let is_any_up = nodes.iter().any(|node| node.is_up());
+        if self.cx.topology.has(own) && (own.is_up() || !is_any_up) {
+            return;
         }
+        self.cx.key = LinkKey { node: self.cx.process.first_node(), ..self.cx.key.clone() };
+        self.cx.link = self.cx.outbound.router.link(&self.cx.key);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
+use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// See the [module](self).
 #[derive(Default)]
@@ -14,13 +15,13 @@ pub(super) struct Resending {
     pub(super) open: HashSet<u16>,
     /// One has gone to a node that does not own its keys: until it is answered nothing goes to the owner.
     pub(super) asks: bool,
-    /// When each is to go, by how often it went.
-    pub(super) due: HashMap<(u64, u32), Instant>,
+    /// How long they pause, which has chance in it: those that were refused together go together.
+    pub(super) pauses: HashMap<(Duration, u32), Duration>,
 }
 
 impl Resending {
     /// Whether any of it is left from the last time.
     pub(super) fn is_begun(&self) -> bool {
-        self.asks || !self.first.is_empty() || !self.open.is_empty() || !self.due.is_empty()
+        self.asks || !self.first.is_empty() || !self.open.is_empty() || !self.pauses.is_empty()
     }
 }
