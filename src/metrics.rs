@@ -136,6 +136,11 @@ pub struct Metrics {
     pub topology_looks: Counter,
     pub topology_failures: Counter,
     pub topology_changes: Counter,
+    /// `WATCH`es that were lost with their hash slot.
+    pub watches_lost: Counter,
+    /// Shard channels that went to another node, and those that could not.
+    pub shard_channels_moved: Counter,
+    pub shard_channels_lost: Counter,
     pub topology_told: Seldom,
     pub topology_news: Seldom,
     /// Hash slots that a node was seen to have no more, or to be moving, so that what was read of them is void.

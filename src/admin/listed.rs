@@ -233,6 +233,13 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
             "Hash slots that a node was seen to have no more, or to be moving: what was read of them is void",
             m.slots_lost.get(),
         ),
+        counter("watches_lost", "WATCHes that were lost with their hash slot", m.watches_lost.get()),
+        by(
+            "shard_channels",
+            "Shard channels whose hash slot went to another node, by whether they are heard there",
+            "then",
+            vec![("moved", m.shard_channels_moved.get()), ("lost", m.shard_channels_lost.get())],
+        ),
         counter(
             "spare_links",
             "Links made because another was stuck behind one request",

@@ -86,6 +86,9 @@ impl ReplyHandler for LinkHandler {
         if at.first && at.last {
             self.pushes.note(&chunk);
             self.note_announcement(&chunk);
+            if self.follows(&chunk) {
+                return;
+            }
         }
         match &*self.owner.borrow() {
             Some(owner) if at.first && at.last && message_word(&chunk) == b"tracking-redir-broken" => {
@@ -112,6 +115,10 @@ impl ReplyHandler for LinkHandler {
                 Err(theirs) => pending = theirs,
             }
         }
+        let pending = match self.sift(pending, &chunk, at) {
+            Ok(pending) => pending,
+            Err(more) => return more.map(|pending| InFlight { since, pending }),
+        };
         let more = match pending {
             Pending::Relay(to) => self.relay(to, since, chunk, at).map(Pending::Relay),
             Pending::Bypass(to, mut bypass) => {
@@ -143,10 +150,11 @@ impl ReplyHandler for LinkHandler {
     }
 
     fn lost(&self, request: InFlight, loss: &Loss) {
-        if let Some((to, reply)) = self.instead(&request.pending) {
+        let Some(pending) = self.sift_lost(request.pending, loss) else { return };
+        if let Some((to, reply)) = self.instead(&pending) {
             return to.piece(reply, true);
         }
-        let Some(mut pending) = self.lost_with(request.pending, loss) else { return };
+        let Some(mut pending) = self.lost_with(pending, loss) else { return };
         match &mut pending {
             Pending::Write(write) => self.unanswered_write(write, loss.sent),
             Pending::Said(said) => self.owe(said.keys.drain(..).map(|(key, _)| key).collect()),
@@ -289,12 +297,13 @@ impl LinkHandler {
                     return Some(Pending::Subscribe(to, awaited));
                 }
                 let left = self.pushes.confirmed(awaited, &chunk);
-                to.confirmation(chunk.into_bytes(), left.is_none());
+                to.confirmation(self.pushes.counted(chunk.into_bytes()), left.is_none());
                 left.map(|left| Pending::Subscribe(to, left))
             }
             Pending::Multi(to, transaction) => {
                 if at.first {
-                    transaction.borrow_mut().answer(at.kind == Kind::Error, &self.process);
+                    let refusal = (at.kind == Kind::Error).then(|| Bytes::copy_from_slice(&chunk));
+                    transaction.borrow_mut().answer(refusal, &self.process);
                 }
                 self.relay(to, since, chunk, at).map(|to| Pending::Multi(to, transaction))
             }

@@ -105,6 +105,24 @@ impl Pending {
         }
     }
 
+    /// Whether it is one request of a session, as it came; not one that only reads into the cache.
+    pub(super) fn is_request(&self) -> bool {
+        match self {
+            Pending::Write(write) => write.to.is_some(),
+            Pending::Relay(_) | Pending::Bypass(..) | Pending::Changed(..) | Pending::Leave(..) => true,
+            Pending::Subscribe(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is the `EXEC` of a transaction.
+    pub(super) fn is_exec(&self) -> bool {
+        match self {
+            Pending::Write(write) => write.leaves.as_ref().is_some_and(|leaves| leaves.is_exec()),
+            _ => false,
+        }
+    }
+
     /// Whether it is a question about the link itself: nobody misses the answer when the link is closed.
     pub fn is_of_the_link(&self) -> bool {
         matches!(self, Pending::Ping | Pending::Server(..) | Pending::Arm(_) | Pending::Standing(_))

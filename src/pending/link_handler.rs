@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::arming::Arming;
+use super::astray::{Astray, Keeps};
 use super::front::Front;
 use super::place::Place;
 use super::pushes::Pushes;
@@ -48,6 +49,8 @@ pub struct LinkHandler {
     pub(super) owner: RefCell<Option<Owner>>,
     /// What comes unasked on a dedicated link.
     pub pushes: Pushes,
+    /// What of the session's requests is to be sent elsewhere.
+    pub astray: Astray,
     /// What the upstream calls the connection, if it told.
     pub(super) upstream_id: Cell<Option<i64>>,
     /// What the connection is called upstream, if it was ever given a session's name.
@@ -98,6 +101,7 @@ impl LinkHandler {
             coverage: RefCell::default(),
             owner: RefCell::new(owner),
             pushes: Pushes::new(protocol),
+            astray: Astray::default(),
             upstream_id: Cell::default(),
             name: RefCell::default(),
             up: Cell::default(),
@@ -160,6 +164,7 @@ impl LinkHandler {
     /// It is this session's from now on.
     pub fn own(&self, owner: Owner) {
         self.patient.set(false);
+        self.astray.keeps(Keeps::Nothing);
         self.barred.set(false);
         self.place.change_hands();
         self.owner.replace(Some(owner));

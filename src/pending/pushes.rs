@@ -6,9 +6,12 @@
 
 use std::cell::Cell;
 
-use crate::resp::Protocol;
+use bytes::{Bytes, BytesMut};
+
+use crate::resp::decode::decode;
 use crate::resp::pubsub::{self, confirmation, is_message, message_word};
 use crate::resp::scanner::Kind;
+use crate::resp::{Protocol, encode};
 
 /// The confirmations that a (un)subscription awaits.
 pub struct Awaited {
@@ -49,16 +52,31 @@ pub struct Pushes {
     hears: Cell<Hears>,
     /// Channels, patterns and shard channels.
     subscribed: Cell<[i64; 3]>,
+    /// Shard channels of the same session on other connections.
+    pub elsewhere: Cell<i64>,
 }
 
 impl Pushes {
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol: Cell::new(protocol), hears: Cell::new(Hears::Replies), subscribed: Cell::default() }
+        Self {
+            protocol: Cell::new(protocol),
+            hears: Cell::new(Hears::Replies),
+            subscribed: Cell::default(),
+            elsewhere: Cell::default(),
+        }
     }
 
     /// From now on the connection speaks this.
     pub fn speak(&self, protocol: Protocol) {
         self.protocol.set(protocol);
+    }
+
+    /// What `EXEC` answers here when a watched key has changed.
+    pub fn null_array(&self) -> &'static [u8] {
+        match self.protocol.get() {
+            Protocol::Resp2 => b"*-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        }
     }
 
     /// From now on arrays may be confirmations.
@@ -83,6 +101,40 @@ impl Pushes {
 
     pub fn is_subscribed(&self) -> bool {
         self.subscribed.get() != [0; 3]
+    }
+
+    /// How many shard channels there are.
+    pub fn shard_channels(&self) -> i64 {
+        self.subscribed.get()[2]
+    }
+
+    /// Whether there are channels or patterns.
+    pub fn has_channels(&self) -> bool {
+        self.subscribed.get()[..2] != [0; 2]
+    }
+
+    /// A confirmation as the client is to have it: it counts the shard channels on all connections.
+    pub(super) fn counted(&self, frame: Bytes) -> Bytes {
+        let elsewhere = self.elsewhere.get();
+        if elsewhere == 0 || place(message_word(&frame)) != 2 {
+            return frame;
+        }
+        let (Some(count), Some(at)) = (pubsub::count(&frame), memchr::memrchr(b':', &frame)) else {
+            return frame;
+        };
+        let mut counted = BytesMut::from(&frame[..at]);
+        counted.extend_from_slice(format!(":{}\r\n", count + elsewhere).as_bytes());
+        counted.freeze()
+    }
+
+    /// The message that the server has ended the subscription to a shard channel, of which so many are left.
+    pub fn ended(&self, channel: &[u8], left: i64) -> Bytes {
+        let mut out = BytesMut::new();
+        out.extend_from_slice(if self.restricts() { b"*3\r\n" } else { b">3\r\n" });
+        encode::bulk(&mut out, b"sunsubscribe");
+        encode::bulk(&mut out, channel);
+        encode::integer(&mut out, left);
+        out.freeze()
     }
 
     /// Whether a subscriber may say little here: in RESP2.
@@ -151,6 +203,15 @@ fn place(word: &[u8]) -> usize {
         b's' if word.starts_with(b"ss") || word.starts_with(b"sun") => 2,
         _ => 0,
     }
+}
+
+/// The channel of a message that ends the subscription to a shard channel.
+pub(super) fn ended_channel(frame: &[u8]) -> Option<Bytes> {
+    if message_word(frame) != b"sunsubscribe" {
+        return None;
+    }
+    let message = decode(frame, 1).ok()?;
+    message.as_array()?.get(1)?.as_bytes().map(Bytes::copy_from_slice)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl LinkHandler {
         }
         self.process.metrics.redirects[said.number()].inc();
         self.name_host(&mut said);
-        self.follow(&said);
+        self.learn(&said);
         let is_verbatim = said.is_verbatim(line);
         let refusal = Refusal { said: Some(said), line: Bytes::copy_from_slice(line) };
         match pending {
@@ -120,7 +120,7 @@ impl LinkHandler {
     }
 
     /// What a node has said tells of the cluster.
-    fn follow(&self, said: &Redirection) {
+    pub(super) fn learn(&self, said: &Redirection) {
         let process = &self.process;
         if !process.cluster.is() {
             return process.cluster.notice(&self.node.upstream.address);
@@ -149,7 +149,7 @@ impl LinkHandler {
     }
 
     /// A node that names no host means its own.
-    fn name_host(&self, said: &mut Redirection) {
+    pub(super) fn name_host(&self, said: &mut Redirection) {
         let (Redirection::Moved { to, .. } | Redirection::Ask { to, .. }) = said else { return };
         if let (None, Some(Address::Tcp { host, .. })) = (&to.host, self.node.address().as_deref()) {
             to.host = Some(host.as_str().into());

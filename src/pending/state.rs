@@ -90,6 +90,12 @@ impl State {
         self.flags.get() & WORN == 0
     }
 
+    /// Whether the session speaks there as it did when it came.
+    pub fn is_as_before(&self) -> bool {
+        let became = self.became.borrow();
+        became.db.is_none() && became.protocol.is_none() && became.login.is_none()
+    }
+
     pub fn is_named(&self) -> bool {
         self.became.borrow().name.is_some()
     }
@@ -162,6 +168,10 @@ impl Leaves {
     fn new(state: &Rc<State>, of: Of) -> Box<Self> {
         state.open.set(state.open.get() + 1);
         Box::new(Self { state: state.clone(), of })
+    }
+
+    pub(super) fn is_exec(&self) -> bool {
+        matches!(self.of, Of::Exec(..))
     }
 
     /// A piece of the reply came.

@@ -1,5 +1,7 @@
 //! A transaction: what is queued in it, from its `MULTI` to its `EXEC`.
 
+use bytes::Bytes;
+
 use super::state::Effect;
 use super::write_set::{CacheFence, WriteSet};
 use crate::command::Kind;
@@ -17,6 +19,8 @@ pub struct Transaction {
     effects: Vec<(usize, Effect)>,
     /// The server refused the `MULTI`, so what came behind it was carried out: fenced until all is answered.
     pub refused: Option<CacheFence>,
+    /// In which words.
+    pub refusal: Option<Bytes>,
 }
 
 impl Transaction {
@@ -40,11 +44,12 @@ impl Transaction {
     }
 
     /// The reply to `MULTI` has come; those to what came behind it are not yet delivered.
-    pub fn answer(&mut self, refused: bool, process: &Process) {
+    pub fn answer(&mut self, refusal: Option<Bytes>, process: &Process) {
         self.answered = true;
-        if refused {
+        if refusal.is_some() {
             self.refused = Some(self.write_set.fence(process, process.now()));
         }
+        self.refusal = refusal;
     }
 }
 
@@ -57,7 +62,7 @@ mod tests {
         for refused in [true, false] {
             let process = crate::process::fixture::process(1);
             let mut transaction = Transaction::default();
-            transaction.answer(refused, &process);
+            transaction.answer(refused.then(|| Bytes::from_static(b"-NOPERM\r\n")), &process);
             assert!(transaction.answered && transaction.refused.is_some() == refused);
         }
     }

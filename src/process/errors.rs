@@ -126,3 +126,24 @@ pub fn hello_option(option: &[u8]) -> String {
 
 /// As Redis words it.
 pub const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+
+/// As Redis words it, of what a subscriber says in RESP2.
+pub fn subscribed(name: &str) -> String {
+    format!(
+        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    )
+}
+
+/// As Redis words it, behind a command that was refused.
+pub const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+
+/// No node has taken a transaction.
+pub const NOT_BEGUN: &str =
+    "ERR nearside: no connection to the node of the transaction's keys; nothing was executed";
+
+/// Changes of keys come from many nodes, and a connection of the client's tracks what it reads on one.
+pub const TRACKING_MANY: &str = "ERR nearside: CLIENT TRACKING is not possible in front of a cluster; nearside itself caches what is \
+     read, coherently";
+
+/// Its subscriptions are on connections of their own.
+pub const HELLO_HEARING: &str = "ERR nearside: in front of a cluster a subscriber stays who it is; unsubscribe first, or use another connection";

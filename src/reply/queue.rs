@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::slots::{Inner, Replies, Slot};
+use super::slots::{Inner, NOBODY, Replies, Slot};
 use crate::io::{Outgoing, Stream};
 
 /// See the [module](self).
@@ -173,6 +173,12 @@ impl ReplyQueue {
         if inner.ended {
             return;
         }
+        if inner.is_amid_reply() {
+            // It comes on another connection.
+            inner.late_len += bytes.len();
+            inner.late.push(bytes);
+            return;
+        }
         inner.out.append(bytes);
         inner.wake();
     }
@@ -195,7 +201,12 @@ impl ReplyQueue {
     pub(super) fn piece(&self, number: u64, bytes: Bytes, last: bool) {
         let mut inner = self.0.borrow_mut();
         let len = bytes.len();
-        let Some(slot) = inner.slot(number) else { return };
+        let Some(slot) = inner.slot(number) else {
+            if number == NOBODY && last {
+                inner.wake();
+            }
+            return;
+        };
         slot.begun = true;
         slot.size += len;
         slot.done = last;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::queue::ReplyQueue;
+use super::slots::NOBODY;
 use crate::resp::encode;
 
 /// Where one request's reply goes.
@@ -24,6 +25,11 @@ impl Drop for ReplySlot {
 }
 
 impl ReplySlot {
+    /// The place of a reply that nobody wants: the session is only woken when it has come.
+    pub fn nobody(queue: &Rc<ReplyQueue>) -> Self {
+        Self { queue: queue.clone(), slot: NOBODY }
+    }
+
     /// Adds a piece of the reply; `last` completes it.
     pub fn piece(&self, bytes: Bytes, last: bool) {
         self.queue.piece(self.slot, bytes, last);

@@ -17,6 +17,9 @@ use crate::io::Outgoing;
 /// What a reply is taken to be before any has come, in bytes.
 const UNKNOWN: usize = 16 << 10;
 
+/// No slot has this number.
+pub(super) const NOBODY: u64 = u64::MAX;
+
 /// A fair piece is this part of the limit.
 const PIECE: usize = 64;
 
@@ -43,6 +46,9 @@ pub(super) struct Inner {
     pub(super) slots: VecDeque<Slot>,
     /// Which replies the client wants from the front slot on.
     pub(super) replies: Replies,
+    /// Messages that came in the middle of the front slot's reply, and go behind it.
+    pub(super) late: Vec<Bytes>,
+    pub(super) late_len: usize,
     /// Bytes held in slots.
     pub(super) held: usize,
     pub(super) limit: usize,
@@ -108,6 +114,8 @@ impl Inner {
             first: 0,
             slots: VecDeque::new(),
             replies: Replies::On,
+            late: Vec::new(),
+            late_len: 0,
             held: 0,
             limit,
             joined: HashMap::new(),
@@ -143,6 +151,8 @@ impl Inner {
         self.released.clear();
         self.joined.clear();
         (self.held, self.kept, self.back) = (0, 0, 0);
+        self.late.clear();
+        self.late_len = 0;
         self.limit = usize::MAX;
     }
 
@@ -163,6 +173,11 @@ impl Inner {
     pub(super) fn passes_on(&self) -> bool {
         let decides = |front: &Slot| front.switch.is_some();
         self.replies == Replies::On && !self.slots.front().is_some_and(decides)
+    }
+
+    /// Whether a part of the front slot's reply has gone to the client, and another is to come; not between confirmations.
+    pub(super) fn is_amid_reply(&self) -> bool {
+        self.slots.front().is_some_and(|front| front.begun && !front.done && !front.confirms)
     }
 
     /// A piece of the front slot's reply.
@@ -213,6 +228,10 @@ impl Inner {
             self.back -= usize::from(kept.is_back);
         }
         self.first += 1;
+        if !self.late.is_empty() {
+            self.late_len = 0;
+            self.late.drain(..).for_each(|message| self.out.append(message));
+        }
         if switched.is_none() && self.replies == Replies::On {
             return;
         }
@@ -236,6 +255,6 @@ impl Inner {
 
     /// Whether the client has to take something before a link may bring more.
     pub(super) fn is_crowded(&self) -> bool {
-        self.out.len() > self.limit
+        self.out.len() + self.late_len > self.limit
     }
 }

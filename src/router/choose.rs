@@ -23,12 +23,7 @@ use crate::upstream::Login;
 const RENEWED: Duration = Duration::from_secs(10);
 
 impl Router {
-    /// Of nearside's own login, on the first node.
-    pub fn own_link(&self) -> Link {
-        self.link(&self.default_key(Protocol::Resp2))
-    }
-
-    /// Likewise, to that node.
+    /// Of nearside's own login, to that node.
     pub fn own_link_to(&self, node: &Arc<Node>) -> Link {
         self.link(&LinkKey { node: node.clone(), ..self.default_key(Protocol::Resp2) })
     }

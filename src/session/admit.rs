@@ -3,6 +3,7 @@
 
 use super::gate;
 use super::state::{Mode, Session};
+use super::way::Own;
 use crate::cache::Reason;
 use crate::command::{Access, CacheRule, Kind, Local, Row};
 use crate::resp::request::Request;
@@ -82,6 +83,14 @@ impl Session {
                 (idle() && done).then_some(Action::Local(local))?
             }
             (_, Kind::Tunnel) => idle().then_some(Action::Tunnel)?,
+            (Mode::Dedicated(_), kind) if !self.cx.process.is_single() => {
+                let is_plain = kind == Kind::Plain && !is_heavy(request);
+                match self.admit_own(row, kind, request, is_plain)? {
+                    Own::Alone => Action::Dedicated(kind),
+                    Own::Shared(_) if self.unsettled && !self.settle(is_paused(row)) => return None,
+                    Own::Shared(reason) => self.admit_past(row?, request, reason)?,
+                }
+            }
             (Mode::Dedicated(dedicated), kind) if dedicated.holds_back(kind) && !idle() => return None,
             (Mode::Dedicated(_), kind) => Action::Dedicated(kind),
             (Mode::Shared, kind) if is_heavy(request) && !kind.is_answered_here() => {
@@ -97,6 +106,17 @@ impl Session {
             (Mode::Shared, kind) => idle().then_some(Action::Dedicated(kind))?,
         };
         Some(Admission { row, action })
+    }
+
+    /// What goes on a link that others share though the session has a connection of its own: a read goes past the cache.
+    fn admit_past(&self, row: &Row, request: &Request<'_>, reason: Reason) -> Option<Action> {
+        if !row.takes(request.len()) {
+            return Some(Action::Forward);
+        }
+        Some(match self.admit_plain(row, request)? {
+            Action::Read | Action::Mget => Action::Bypass(reason),
+            action => action,
+        })
     }
 
     fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Action> {

@@ -250,8 +250,10 @@ impl Session {
         self.cx.queue.goes_again(slot);
         self.cx.process.metrics.resent.inc();
         self.cx.again = Some(Resent { slot, asks: asked.is_some() });
+        // Who has a connection of its own reads past the cache.
         if let Action::Read = action
             && asked.is_none()
+            && self.is_shared()
         {
             if read::read_again(&self.cx, table, slot, bytes) {
                 self.turn.count_hit();

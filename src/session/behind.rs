@@ -1,7 +1,7 @@
 //! The topology by which a session routes, and when it takes another.
 //!
-//! Invariants: see [`again`](super::again). A session that has a connection of its own, or is about to be somebody else, stays
-//! with the topology that it has.
+//! Invariants: see [`again`](super::again). A session that is about to be somebody else stays with the topology that it has;
+//! connections of its own go by the newest in any case (see [`errands`](super::errands)).
 
 use std::sync::Arc;
 
@@ -19,8 +19,7 @@ impl Session {
 
     /// Goes by the newest topology from now on, if it may; false if nothing is to be sent before.
     pub(super) fn keep_up(&mut self) -> bool {
-        let shares = self.is_shared() && self.changing.is_none();
-        if !shares || self.cx.process.is_single() || !self.is_behind() {
+        if self.changing.is_some() || self.cx.process.is_single() || !self.is_behind() {
             return true;
         }
         if self.cx.queue.has_back() || self.cx.queue.has_sent() {

@@ -1,6 +1,10 @@
 //! A request with what the command table says of it.
 
-use crate::command::{Kind, Row};
+use bytes::Bytes;
+
+use crate::command::{Kind, Row, Table};
+use crate::process::Process;
+use crate::resp::framer::{Frame, RequestFramer};
 use crate::resp::request::Request;
 
 /// See the [module](self).
@@ -16,5 +20,20 @@ pub struct Command<'r> {
 impl Command<'_> {
     pub fn is(&self, name: &str) -> bool {
         self.row.is_some_and(|row| row.name == name)
+    }
+}
+
+/// Reads a request again that was kept, for what is done with it.
+pub fn again(process: &Process, table: &Table, bytes: &Bytes, then: impl FnOnce(Command<'_>)) {
+    let mut framer = RequestFramer::new(process.settings.limits);
+    if let Ok(Frame::Request(_)) = framer.next(bytes) {
+        let request = framer.request(bytes);
+        let row = table.lookup(&request);
+        let kind = match row {
+            None => Kind::Connection,
+            Some(row) if row.takes(request.len()) => row.kind(&request),
+            Some(_) => Kind::Plain,
+        };
+        then(Command { row, kind, request: &request });
     }
 }

@@ -9,14 +9,20 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context as Task;
 
+use super::errand::Errand;
+use super::moving::Moving;
 use super::phase::Phase;
+use super::pinned::Pinned;
 use super::redirect::Lead;
 use super::tunnel::Said;
 use super::waits::Waits;
 use crate::command::{Kind, Local, Row};
 use crate::pending::{Became, DEBUG, Link, Pending, Pushes, State, Transaction, send};
-use crate::process::Alone;
+use crate::process::{Alone, Node};
+use crate::reply::{ReplyQueue, ReplySlot};
 use crate::request::Context;
 use crate::request::write::announce_later;
 use crate::resp::encode;
@@ -39,12 +45,34 @@ pub struct Dedicated {
     alone: Alone,
     /// Where the session's tracking leads, if that is another session.
     lead: Option<Lead>,
+    /// The place of the reply to what is sent next, where that is sent again.
+    pub(super) again: Option<ReplySlot>,
+    /// In front of a cluster: what may have to be sent again, to another node.
+    pub(super) errand: Option<Box<Errand>>,
+    /// Likewise the open transaction, or the one whose `EXEC` is not answered.
+    pub(super) pinned: Option<Box<Pinned>>,
+    /// Connections for subscriptions, each to another node.
+    pub(super) hears: Vec<Link>,
+    /// Shard channels that are to be heard elsewhere.
+    pub(super) moving: Vec<Moving>,
+    /// The hash slot of what is watched.
+    pub(super) watched: Option<u16>,
 }
 
 impl Dedicated {
     /// Of the session with this context; `aside` if it is for one [`Kind::Aside`] alone, on a connection of that identity.
     pub fn new(cx: &Context, aside: Option<LinkKey>) -> Self {
         let link = cx.outbound.router.dedicated(aside.as_ref().unwrap_or(&cx.key), cx.owner());
+        Self { aside, ..Self::on(cx, link) }
+    }
+
+    /// To this node.
+    pub(super) fn to(cx: &Context, node: Arc<Node>) -> Self {
+        let link = cx.outbound.router.dedicated(&LinkKey { node, ..cx.key.clone() }, cx.owner());
+        Self::on(cx, link)
+    }
+
+    fn on(cx: &Context, link: Link) -> Self {
         Self {
             alone: Alone::new(&cx.client, link.client().upstream_id()),
             lead: None,
@@ -54,12 +82,23 @@ impl Dedicated {
             waits: Waits::default(),
             is_to_monitor: false,
             said: Said::default(),
-            aside,
+            aside: None,
+            again: None,
+            errand: None,
+            pinned: None,
+            hears: Vec::new(),
+            moving: Vec::new(),
+            watched: None,
         }
     }
 
+    /// Where what depends on no other connection is said.
     pub fn link(&self) -> &Link {
-        &self.link
+        match self.phase() {
+            // Where the server knows of it.
+            Phase::Subscriber => self.subscriber(),
+            _ => &self.link,
+        }
     }
 
     pub(super) fn pushes(&self) -> &Pushes {
@@ -72,15 +111,34 @@ impl Dedicated {
             () if self.aside.is_some() => Phase::Aside,
             () if self.transaction.is_some() => Phase::Transaction,
             () if pushes.is_raw() => Phase::Monitor,
-            () if pushes.is_restricted() => Phase::Subscriber,
-            () if pushes.is_subscribed() => Phase::Listener,
+            () if self.any(Pushes::is_restricted) => Phase::Subscriber,
+            () if self.any(Pushes::is_subscribed) => Phase::Listener,
             () => Phase::Plain,
         }
     }
 
-    /// Whether the connection holds state of the session.
+    /// A connection on which the server knows of a subscription.
+    pub(super) fn subscriber(&self) -> &Link {
+        let all = std::iter::once(&self.link).chain(&self.hears);
+        all.into_iter().find(|link| link.client().pushes.is_subscribed()).unwrap_or(&self.link)
+    }
+
+    /// Whether it is so of any of the connections.
+    fn any(&self, is: impl Fn(&Pushes) -> bool) -> bool {
+        is(self.pushes()) || self.hears.iter().any(|link| is(&link.client().pushes))
+    }
+
+    /// Whether any connection holds state of the session.
     pub fn has_state(&self) -> bool {
-        !matches!(self.phase(), Phase::Plain | Phase::Aside) || self.state.holds() || self.alone.is_target()
+        let subscribed = |link: &Link| link.client().pushes.is_subscribed();
+        self.holds_state() || self.hears.iter().any(subscribed) || !self.moving.is_empty()
+    }
+
+    /// Whether the one does that is for all but subscriptions.
+    pub(super) fn holds_state(&self) -> bool {
+        let pushes = self.pushes();
+        let is_told = self.transaction.is_some() || pushes.is_raw() || pushes.is_subscribed();
+        is_told || self.state.holds() || self.alone.is_target()
     }
 
     /// The session's tracking leads there from now on.
@@ -93,17 +151,45 @@ impl Dedicated {
         if self.link.in_flight() == 0 {
             self.drop_refused(cx);
         }
-        !self.has_state() && self.link.in_flight() == 0
+        !self.has_state() && self.is_still()
     }
 
     /// Whether all that was written here is carried out. If not, the session is woken when it is: what comes next may go
     /// another way.
     pub fn is_done(&self) -> bool {
-        self.phase() == Phase::Monitor || self.link.in_flight() == 0
+        self.phase() == Phase::Monitor || self.is_still()
+    }
+
+    /// Whether nothing is in flight here.
+    pub(super) fn is_still(&self) -> bool {
+        self.link.in_flight() == 0 && self.hears.iter().all(|link| link.in_flight() == 0)
+    }
+
+    /// Whether state of the session is lost with its connection.
+    pub fn is_lost(&self, queue: &ReplyQueue) -> bool {
+        let subscribed = |link: &Link| link.client().pushes.is_subscribed() && !link.is_up();
+        if self.hears.iter().any(subscribed) {
+            return true;
+        }
+        // What the session has told nobody of yet is not lost, nor what was not carried out and is sent again.
+        let is_at_hand = self.link.client().astray.is_held()
+            || self.pinned.as_ref().is_some_and(|pinned| pinned.is_at_hand());
+        // Of several connections another may be meant.
+        let is_meant = self.hears.is_empty() || !self.link.is_up();
+        queue.link_is_lost() && is_meant && !is_at_hand && self.holds_state()
+    }
+
+    /// Whether all that was written is on its way; if not, the session is woken.
+    pub(super) fn is_flushed(&self, task: &mut Task<'_>) -> bool {
+        self.link.is_flushed(task) && self.hears.iter().all(|link| link.is_flushed(task))
     }
 
     /// Forgets a transaction that the server has refused: whatever came behind its `MULTI` is done.
     pub(super) fn drop_refused(&mut self, cx: &Context) {
+        if self.pinned.as_ref().is_some_and(|pinned| pinned.is_told()) {
+            // The client takes it for open.
+            return;
+        }
         let refused = |transaction: &Rc<RefCell<Transaction>>| transaction.borrow().refused.is_some();
         if let Some(transaction) = self.transaction.take_if(|transaction| refused(transaction)) {
             self.link.client().bar_login(false);
@@ -125,7 +211,8 @@ impl Dedicated {
     /// Gives the connection to the next session, if it is fit for that.
     pub fn end(self, cx: &Context) {
         if self.pushes().is_clean() && self.state.is_clean() {
-            cx.outbound.router.give_back(self.aside.as_ref().unwrap_or(&cx.key), self.link);
+            let key = LinkKey { node: self.link.client().node.clone(), ..cx.key.clone() };
+            cx.outbound.router.give_back(self.aside.as_ref().unwrap_or(&key), self.link);
         }
     }
 

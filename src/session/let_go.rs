@@ -30,6 +30,12 @@ impl Dedicated {
     /// Lets what waits at the server go: as if its time was over, or with an error if the process stops.
     pub fn let_go(&mut self, cx: &Context, stops: bool) {
         let Some(slot) = self.waits.take(&cx.queue, stops) else { return };
+        if let Some(errand) = &mut self.errand {
+            errand.is_let_go = true;
+            if let Some((held, _)) = errand.waiting.take() {
+                return held.slots.iter().for_each(|slot| slot.whole(&held.refusal.line));
+            }
+        }
         let (outbound, queue, link) = (cx.outbound.clone(), cx.queue.clone(), self.link.clone());
         let how: &[u8] = if stops { b"ERROR" } else { b"TIMEOUT" };
         tokio::task::spawn_local(async move {
@@ -54,8 +60,12 @@ async fn unblock(outbound: &Outbound, link: &Link, queue: &ReplyQueue, slot: u64
             let mut command = BytesMut::new();
             encode::command(&mut command, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), how]);
             let pending = Pending::Write(Box::new(Write::unwanted()));
-            let _ =
-                send(&outbound.router.own_link(), outbound.process.now(), |out| out.copy(&command), pending);
+            let _ = send(
+                &outbound.router.own_link_to(&link.client().node),
+                outbound.process.now(),
+                |out| out.copy(&command),
+                pending,
+            );
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);

@@ -163,7 +163,8 @@ impl Dedicated {
             (Kind::Local(local), effect) => self.local(cx, local, effect, raw),
             (Kind::Blocking, _) => {
                 self.link.client().exempt_from_timeout();
-                self.waits.note(row, request, cx.queue.next());
+                let slot = self.again.as_ref().map_or_else(|| cx.queue.next(), |again| again.slot);
+                self.waits.note(row, request, slot);
                 if row.is_some_and(|row| row.name.starts_with("wait")) {
                     // WAIT is about the connection's own writes, which went over the shared link: a
                     // request on this one moves its mark to where the replication stream is now.

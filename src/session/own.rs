@@ -7,7 +7,7 @@ use super::command::Command;
 use super::dedicated::Dedicated;
 use super::redirect::{self, Lead};
 use super::state::{Mode, Session};
-use crate::command::Kind;
+use crate::command::{Kind, Table};
 use crate::process::Ident;
 use crate::request::Raw;
 use crate::router::LinkKey;
@@ -52,6 +52,9 @@ impl Session {
     }
 
     pub(super) fn on_dedicated(&mut self, command: Command<'_>, raw: Raw<'_>) {
+        if !self.cx.process.is_single() && command.kind != Kind::Aside {
+            return self.on_own(command, raw);
+        }
         match command.kind {
             Kind::Aside => self.go_aside(),
             _ => self.dedicate(),
@@ -67,6 +70,15 @@ impl Session {
         if !self.is_shared() && self.cx.queue.waiting() == 0 {
             self.leave();
         }
+    }
+
+    /// Goes on with what is under way on connections of the session's own, and leaves those that hold nothing. Says whether
+    /// anything was done.
+    #[inline(always)]
+    pub(super) fn go_on_alone(&mut self, table: &Table) -> bool {
+        let done = !self.is_shared() && self.poll_own(table);
+        self.leave_if_idle();
+        done
     }
 
     #[cold]
@@ -108,13 +120,13 @@ impl Session {
         // What waits for another session is not sent yet.
         let sent = self.asking.is_none();
         match &self.mode {
-            Mode::Dedicated(dedicated) => dedicated.link().is_flushed(task) && sent,
+            Mode::Dedicated(dedicated) => dedicated.is_flushed(task) && sent,
             Mode::Shared => sent,
         }
     }
 
     /// Whether the state that the session had upstream is gone.
     pub fn is_lost(&self) -> bool {
-        matches!(&self.mode, Mode::Dedicated(dedicated) if self.cx.queue.link_is_lost() && dedicated.has_state())
+        matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.is_lost(&self.cx.queue))
     }
 }

@@ -23,9 +23,14 @@ impl Dedicated {
     }
 
     pub(super) fn write(&mut self, cx: &Context, mut write_set: WriteSet, raw: Raw<'_>) {
-        let to = cx.open();
+        let to = self.place(cx);
         write_set.db = Some(self.db(cx));
         write::send(write_set, cx, &self.link, to, raw);
+    }
+
+    /// Where the next reply goes: the next place, or that of what is sent again.
+    fn place(&mut self, cx: &Context) -> ReplySlot {
+        self.again.take().unwrap_or_else(|| cx.open())
     }
 
     pub(super) fn relay(&mut self, cx: &Context, raw: Raw<'_>) {
@@ -33,7 +38,7 @@ impl Dedicated {
     }
 
     pub(super) fn send(&mut self, cx: &Context, raw: Raw<'_>, pending: impl FnOnce(ReplySlot) -> Pending) {
-        let to = cx.open();
+        let to = self.place(cx);
         let _ = send(&self.link, cx.now, |out| raw.write(out), pending(to));
     }
 

@@ -44,7 +44,7 @@ impl Session {
             done |= self.note_progress(progress);
         }
         if self.changing.is_none() {
-            self.leave_if_idle();
+            done |= self.go_on_alone(table);
         }
         done
     }

@@ -98,7 +98,8 @@ fn the_server_is_asked_about_a_silent_link_with_a_write_in_flight_and_no_other()
         (true, true, true, false),
     ] {
         with_mute(async |router| {
-            let (own, other) = (router.own_link(), router.link(&of_db(&router, 1)));
+            let (own, other) =
+                (router.own_link_to(&router.process().first_node()), router.link(&of_db(&router, 1)));
             up(&own).await;
             if stands {
                 up(&other).await;
@@ -122,7 +123,7 @@ fn the_server_is_asked_about_a_silent_link_with_a_write_in_flight_and_no_other()
 #[test]
 fn a_link_cannot_be_asked_about_itself() {
     with_mute(async |router| {
-        let own = router.own_link();
+        let own = router.own_link_to(&router.process().first_node());
         up(&own).await;
         ask(&own, true);
         own.client().mark_unresponsive();

@@ -44,7 +44,7 @@ fn of_an_identity_s_links_that_is_known_which_stands() {
 fn nearside_s_own_link_to_a_node_leads_there() {
     let router = router();
     let node = another_node(&router);
-    let [first, there] = [router.own_link(), router.own_link_to(&node)];
+    let [first, there] = [router.own_link_to(&router.process().first_node()), router.own_link_to(&node)];
     assert_eq!((first.client().node.id, there.client().node.id), (NodeId(0), NodeId(1)));
     assert!(router.own_link_to(&node).is(&there) && first.client().own && there.client().own);
 }
@@ -54,7 +54,7 @@ fn a_login_is_asked_for_on_a_link_of_its_user_that_stands_and_answers() {
     with_mute(async |router| {
         let key = of_user(&router, "u", "p");
         let asks = |user, password| router.link_to_ask(&of_user(&router, user, password));
-        up(&router.own_link()).await;
+        up(&router.own_link_to(&router.process().first_node())).await;
         let link = router.link(&key);
         assert!(asks("u", "q").is_none(), "it does not stand");
         up(&link).await;

@@ -1,0 +1,143 @@
+//! What a session has asked for on a connection of its own, in front of a cluster, as long as it may have to be asked again
+//! at another node.
+//!
+//! Invariants: only what a node has refused, or what was not sent, is asked again; so often at most, within
+//! `upstream-timeout`, and with pauses that grow. What has waited at a server since begins to count anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::waits::timeout_of;
+use crate::command::Row;
+use crate::pending::{Held, address};
+use crate::process::{Node, Process};
+use crate::resp::request::Request;
+use crate::resp::{Redirection, encode};
+use crate::upstream::backoff;
+
+/// How often a request is sent again.
+const MOST: u32 = 5;
+
+/// Before it is sent again, unless it is the first time that it is told where: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+
+/// For how long, where replies are waited for as long as they take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The reason why a request is not sent again, as metrics count it.
+const EXHAUSTED: usize = 1;
+
+/// What was taken for so long has waited at the server.
+const WAITED: Duration = Duration::from_secs(1);
+
+/// How often something was sent, and since when.
+pub struct Tries {
+    number: u32,
+    since: Instant,
+    sent: Instant,
+}
+
+/// Where to go next.
+pub struct Way {
+    /// To this node, which is to be told that it is asked for a slot that it only imports; `None` is the owner's.
+    pub asking: Option<Arc<Node>>,
+    pub not_before: Instant,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { number: 0, since: now, sent: now }
+    }
+}
+
+impl Tries {
+    /// It was sent once more.
+    pub fn send(&mut self) {
+        self.sent = Instant::now();
+    }
+
+    /// It was refused: where it goes next; `None` if that was tried often enough. `waits` if it may have waited at the server.
+    pub fn next(&mut self, process: &Process, held: &Held, waits: bool) -> Option<Way> {
+        if waits && held.was_sent && self.sent.elapsed() > WAITED {
+            *self = Self::default();
+        }
+        self.number += 1;
+        let topology = process.topology();
+        let limit = Some(process.settings.upstream.reply_timeout).filter(|limit| !limit.is_zero());
+        // Until a replica may have taken the place of a node that is gone, what cannot be sent to it has not come to nothing.
+        let is_gone = !held.was_sent && topology.nodes().iter().any(|node| node.is_up());
+        if self.number > MOST && !is_gone || self.since.elapsed() > limit.unwrap_or(PATIENCE) {
+            process.metrics.unresent[EXHAUSTED].inc();
+            return None;
+        }
+        process.metrics.resent.inc();
+        let at = |to| topology.node_at(&process.settings.cluster.reached(address(to)?)).cloned();
+        let (asking, is_known) = match &held.refusal.said {
+            Some(Redirection::Moved { slot, to }) => {
+                let owner = topology.owner_of(*slot).map(|node| node.id);
+                (None, owner.is_some() && at(to).map(|node| node.id) == owner)
+            }
+            Some(Redirection::Ask { to, .. }) => {
+                let node = at(to);
+                let is_known = node.is_some();
+                (node, is_known)
+            }
+            _ => (None, false),
+        };
+        let pause = match is_known && self.number == 1 {
+            true => Duration::ZERO,
+            false => backoff(PAUSES, self.number - 1),
+        };
+        Some(Way { asking, not_before: Instant::now() + pause })
+    }
+}
+
+/// One request.
+pub struct Errand {
+    request: Bytes,
+    /// The hash slot of its keys, if that is known.
+    pub slot: Option<u16>,
+    /// When it was first sent.
+    since: Instant,
+    pub tries: Tries,
+    /// What was refused, until it is sent again.
+    pub waiting: Option<(Held, Way)>,
+    /// Nobody wants it to wait any more.
+    pub is_let_go: bool,
+    /// It is a subscription.
+    pub is_hearing: bool,
+}
+
+impl Errand {
+    pub fn new(request: Bytes, slot: Option<u16>) -> Self {
+        Self {
+            request,
+            slot,
+            since: Instant::now(),
+            tries: Tries::default(),
+            waiting: None,
+            is_let_go: false,
+            is_hearing: false,
+        }
+    }
+
+    pub fn request(&self) -> Bytes {
+        self.request.clone()
+    }
+
+    /// The request as it is to be sent now: what waits at a server does so only for what is left of its time.
+    pub fn rest(&self, row: Option<&Row>, request: &Request<'_>) -> Bytes {
+        let Some(timeout) = timeout_of(row, request) else { return self.request() };
+        let Some(left) = timeout.after(self.since.elapsed()) else { return self.request() };
+        let args: Vec<_> = (0..request.len())
+            .map(|i| if i == timeout.at { left.as_bytes() } else { request.arg(i) })
+            .collect();
+        let mut out = BytesMut::new();
+        encode::command(&mut out, &args);
+        out.freeze()
+    }
+}
