@@ -32,6 +32,7 @@ mod own;
 mod own_link;
 mod phase;
 mod pinned;
+mod presented;
 mod redirect;
 mod resending;
 mod roam;

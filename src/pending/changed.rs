@@ -28,8 +28,8 @@ impl Changed {
 
 /// What is changed in a reply, or done after it.
 pub enum Change {
-    /// `INFO` gains our section.
-    Info,
+    /// `INFO` gains our section, if that is wanted, and speaks of no cluster, unless clients are told of one.
+    Info { ours: bool },
     /// `HELLO`: the connection's id is the session's; on a connection of its own it may leave something.
     HelloId(u64, Option<Box<Leaves>>),
     /// `CLIENT SETINFO`: this attribute of the session has this value.
@@ -42,19 +42,65 @@ impl LinkHandler {
     /// The reply is whole: hands it over as it is to be.
     pub fn change(&self, to: &ReplySlot, mut reply: BytesMut, kind: Kind, change: Change) {
         match change {
-            Change::Info if kind != Kind::Error => reply = with_section(&self.process, reply),
+            Change::Info { ours } if kind != Kind::Error => {
+                if self.hides_cluster() {
+                    reply = without_cluster(reply);
+                }
+                if ours {
+                    reply = with_section(&self.process, reply);
+                }
+            }
             Change::Library(client, attribute, value) if kind != Kind::Error => {
                 client.is_made_with(&attribute, value);
             }
             Change::Redirect(client) if kind != Kind::Error => reply = redirected(&client.who(), reply),
-            Change::Info | Change::Library(..) | Change::Redirect(_) => {}
+            Change::Info { .. } | Change::Library(..) | Change::Redirect(_) => {}
             Change::HelloId(id, leaves) => {
                 let whole = At { kind, first: true, last: true };
                 leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes, to));
                 reply = with_number(reply, b"$2\r\nid\r\n:", |_| id as i64);
+                if self.hides_cluster() {
+                    reply = replaced(&reply, MODE, b"$4\r\nmode\r\n$10\r\nstandalone\r\n");
+                }
             }
         }
         to.piece(reply.freeze(), true);
+    }
+
+    /// Whether clients are told of one server, though there is a cluster.
+    fn hides_cluster(&self) -> bool {
+        self.process.cluster.is() && !self.process.settings.cluster.is_shown
+    }
+}
+
+/// In the reply of a node of a cluster to `HELLO`.
+const MODE: &[u8] = b"$4\r\nmode\r\n$7\r\ncluster\r\n";
+
+/// A reply to `INFO` as a server would say it that is in no cluster.
+fn without_cluster(reply: BytesMut) -> BytesMut {
+    let Some(header) = memchr::memchr(b'\n', &reply) else { return reply };
+    let Some(text) = reply[header + 1..].strip_suffix(b"\r\n") else { return reply };
+    let mut text = BytesMut::from(text);
+    for (cluster, standalone) in [
+        (&b"\nredis_mode:cluster\r\n"[..], &b"\nredis_mode:standalone\r\n"[..]),
+        (b"\nserver_mode:cluster\r\n", b"\nserver_mode:standalone\r\n"),
+        (b"\ncluster_enabled:1\r\n", b"\ncluster_enabled:0\r\n"),
+    ] {
+        text = replaced(&text, cluster, standalone);
+    }
+    let mut changed = BytesMut::with_capacity(text.len() + 16);
+    changed.put_u8(reply[0]);
+    changed.put_slice(format!("{}\r\n", text.len()).as_bytes());
+    changed.put_slice(&text);
+    changed.put_slice(b"\r\n");
+    changed
+}
+
+/// With other words in the place of these, if they are there.
+fn replaced(text: &[u8], words: &[u8], others: &[u8]) -> BytesMut {
+    match memmem::find(text, words) {
+        Some(at) => [&text[..at], others, &text[at + words.len()..]].concat().as_slice().into(),
+        None => text.into(),
     }
 }
 
@@ -107,6 +153,22 @@ mod tests {
         let reply = BytesMut::from(&b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:77\r\n"[..]);
         let changed = with_number(reply, b"$2\r\nid\r\n:", |id| id - 72);
         assert_eq!(&changed[..], b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n");
+    }
+
+    #[test]
+    fn info_and_hello_speak_of_no_cluster() {
+        let of = |reply: &str| String::from_utf8(without_cluster(BytesMut::from(reply)).to_vec()).unwrap();
+        let text = |mode: &str, enabled| {
+            format!("# Server\r\nredis_mode:{mode}\r\n# Cluster\r\ncluster_enabled:{enabled}\r\n")
+        };
+        let (before, after) = (text("cluster", 1), text("standalone", 0));
+        for (sign, format) in [("$", ""), ("=", "txt:")] {
+            let reply = |text: &str| format!("{sign}{}\r\n{format}{text}\r\n", format.len() + text.len());
+            assert_eq!(of(&reply(&before)), reply(&after));
+            assert_eq!(of(&reply(&after)), reply(&after));
+        }
+        let hello = [b"*2\r\n", MODE].concat();
+        assert!(replaced(&hello, MODE, b"x").ends_with(b"*2\r\nx"));
     }
 
     #[test]

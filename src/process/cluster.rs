@@ -1,5 +1,6 @@
 //! Whether the upstream is a cluster, and who wants to know more of it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Cluster {
     /// One topology is made at a time.
     pub(super) making: Mutex<()>,
     next: AtomicU16,
+    /// What the one node is called that clients are told of, if they are told of a cluster.
+    shown_as: String,
 }
 
 impl Cluster {
@@ -33,7 +36,12 @@ impl Cluster {
             wanted: Notify::new(),
             making: Mutex::default(),
             next,
+            shown_as: (0..5).map(|i| format!("{:08x}", RandomState::new().hash_one(i) as u32)).collect(),
         }
+    }
+
+    pub fn shown_as(&self) -> &str {
+        &self.shown_as
     }
 
     /// Whether the upstream is known to be one.

@@ -147,3 +147,9 @@ pub const TRACKING_MANY: &str = "ERR nearside: CLIENT TRACKING is not possible i
 
 /// Its subscriptions are on connections of their own.
 pub const HELLO_HEARING: &str = "ERR nearside: in front of a cluster a subscriber stays who it is; unsubscribe first, or use another connection";
+
+/// As Redis words it.
+pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
+
+/// Nearside stands for the cluster, and changes nothing about it.
+pub const TO_THE_NODES: &str = "ERR nearside: this is for the cluster's own nodes; say it to them";

@@ -178,8 +178,9 @@ pub fn info(cx: &Context, request: &Request<'_>, raw: Raw<'_>) {
     }
     let ours =
         request.len() == 1 || [&b"default"[..], b"all", b"everything", b"nearside"].into_iter().any(wants);
-    match ours {
-        true => cx.forward(raw, |to| Pending::Changed(to, Changed::by(Change::Info))),
+    let changes = ours || cx.process.cluster.is() && !cx.process.settings.cluster.is_shown;
+    match changes {
+        true => cx.forward(raw, |to| Pending::Changed(to, Changed::by(Change::Info { ours }))),
         false => cx.forward(raw, Pending::Relay),
     }
 }

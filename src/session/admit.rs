@@ -2,6 +2,7 @@
 //! what is still open.
 
 use super::gate;
+use super::presented;
 use super::state::{Mode, Session};
 use super::way::Own;
 use crate::cache::Reason;
@@ -22,6 +23,8 @@ pub enum Action {
     /// What may not be said before the password.
     Refuse,
     Info,
+    /// What asks about a cluster.
+    Presented,
     Read,
     Mget,
     /// A read whose reply is not to be cached, though it could be.
@@ -77,6 +80,13 @@ impl Session {
             Mode::Shared if kind == Kind::Tunnel && muted => Kind::Connection,
             Mode::Shared => kind,
         };
+        if valid
+            && self.cx.process.cluster.is()
+            && row.is_some_and(presented::is_answered)
+            && self.is_free_to_say()
+        {
+            return Some(Admission { row, action: Action::Presented });
+        }
         let action = match (&mut self.mode, kind) {
             (Mode::Dedicated(dedicated), Kind::Local(local)) if dedicated.answers_here(local) => {
                 let done = local != Local::Reset || dedicated.is_done();
@@ -106,6 +116,14 @@ impl Session {
             (Mode::Shared, kind) => idle().then_some(Action::Dedicated(kind))?,
         };
         Some(Admission { row, action })
+    }
+
+    /// Whether the session may say what it likes, and is answered at once.
+    fn is_free_to_say(&self) -> bool {
+        match &self.mode {
+            Mode::Shared => true,
+            Mode::Dedicated(dedicated) => dedicated.phase().is_free(),
+        }
     }
 
     /// What goes on a link that others share though the session has a connection of its own: a read goes past the cache.

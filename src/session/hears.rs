@@ -17,7 +17,7 @@ use super::command::{Command, again};
 use super::dedicated::Dedicated;
 use super::errand::{Errand, Tries};
 use super::moving::Moving;
-use super::roam::{give_up, nobody, wake_at};
+use super::roam::{give_up, nobody, node_of_slot, wake_at};
 use super::state::{Mode, Session};
 use crate::command::Table;
 use crate::pending::{Awaited, Held, Keeps, Link, Pending, send};
@@ -233,10 +233,7 @@ impl Dedicated {
     }
 
     fn ask_to_hear(&mut self, cx: &Context, moving: &mut Moving) {
-        let topology = cx.process.topology();
-        let node = topology.owner_of(moving.slot).cloned().unwrap_or_else(|| cx.process.first_node());
-        drop(topology);
-        let link = self.hearing(cx, &node);
+        let link = self.hearing(cx, &node_of_slot(&cx.process, moving.slot));
         if link.in_flight() > 0 {
             // It is asked when that is answered.
             return;

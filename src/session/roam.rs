@@ -10,13 +10,19 @@ use super::dedicated::Dedicated;
 use super::state::{Mode, Session};
 use crate::command::{Kind, Local, Row};
 use crate::pending::Held;
-use crate::process::{Node, errors};
+use crate::process::{Node, Process, errors};
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::request::{Context, keys_of};
 use crate::resp::request::Request;
 use crate::resp::{Redirection, key_slot};
 
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// The node whose a hash slot is now; if it is nobody's, one that says so.
+pub(super) fn node_of_slot(process: &Process, slot: u16) -> Arc<Node> {
+    let topology = process.topology();
+    topology.owner_of(slot).cloned().unwrap_or_else(|| process.first_node())
+}
 
 /// The hash slot of the request's first key.
 pub(super) fn slot_of(row: Option<&Row>, request: &Request<'_>) -> Option<u16> {
@@ -64,10 +70,9 @@ impl Dedicated {
 }
 
 impl Session {
-    /// The node whose a hash slot is now; if it is nobody's, one that says so.
+    /// See [`node_of_slot`].
     pub(super) fn node_of(&self, slot: u16) -> Arc<Node> {
-        let topology = self.cx.process.topology();
-        topology.owner_of(slot).cloned().unwrap_or_else(|| self.cx.process.first_node())
+        node_of_slot(&self.cx.process, slot)
     }
 
     /// What was refused is sent again, unless it was so often.

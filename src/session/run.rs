@@ -8,6 +8,7 @@ use super::about;
 use super::admit::{Action, Admission};
 use super::command::Command;
 use super::gate;
+use super::presented;
 use super::state::{Mode, Session};
 use super::tunnel::Wanted;
 use crate::command::{Access, Row, Table};
@@ -136,6 +137,11 @@ impl Session {
                 }
             }
             Action::Refuse => self.cx.queue.reply(&errors::line(&gate::refusal(row, request))),
+            Action::Presented => {
+                if let Some(row) = row {
+                    presented::answer(&self.cx, row, request, raw);
+                }
+            }
             Action::Info => about::info(&self.cx, request, raw),
             Action::Local(local) => {
                 self.cx.client.note(self.cx.now, row.map(|row| row.id));
