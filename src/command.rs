@@ -14,6 +14,7 @@
 mod keys;
 mod name;
 mod overlay;
+mod policy;
 mod row;
 mod rows;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod word;
 
 pub use keys::{KeySet, KeyUse};
 pub use overlay::ServerCommand;
+pub use policy::{Asks, Gives, Policy};
 pub use row::{Access, CacheRule, Fields, Kind, Local, Row};
 pub use table::Table;
 pub use tells::{Say, Tells};

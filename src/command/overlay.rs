@@ -5,6 +5,7 @@
 //! a write of unknown keys unless its flags say better.
 
 use super::keys::{KeyUse, Keys, Part};
+use super::policy::Policy;
 use super::row::{Access, Cached, Fields, Kind, KindRule, Row, Shape};
 use super::table::{MAX_NAME, Table};
 use super::tells::Tells;
@@ -121,6 +122,7 @@ fn flatten(info: &[ServerCommand]) -> Vec<(String, &ServerCommand)> {
 fn correct(row: &mut Row, server: &ServerCommand) {
     let flags = Flags::of(server);
     row.arity = arity(server);
+    row.policy = row.policy.corrected(&server.tips);
     if flags.write && row.access != Access::Write {
         row.access = Access::Write;
         row.keys = flags.keys(server);
@@ -162,6 +164,7 @@ fn unknown(id: u16, name: String, server: &ServerCommand) -> Row {
         tells: Tells::Open,
         keys: flags.keys(server),
         shape: Shape::Command,
+        policy: Policy::DEFAULT.corrected(&server.tips),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One command's row, and the words in which it is said.
 
 use super::keys::{KeySet, KeyUse, Keys, Part};
+use super::policy::Policy;
 use super::streams;
 use super::tells::Tells;
 use super::word::is;
@@ -151,6 +152,8 @@ pub struct Row {
     pub(super) tells: Tells,
     pub(super) keys: Keys,
     pub(super) shape: Shape,
+    /// Which nodes of a cluster it concerns.
+    pub policy: Policy,
 }
 
 impl Row {

@@ -39,6 +39,7 @@ pub(super) fn all() -> Vec<Row> {
         tells: spec.tells,
         keys: spec.keys,
         shape: Shape::Command,
+        policy: spec.policy,
     };
     (0..).zip(families.concat().iter()).map(row).collect()
 }

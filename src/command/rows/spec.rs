@@ -3,8 +3,11 @@
 pub(super) use super::super::row::{Cached, Fields, Kind, KindRule};
 pub(super) use super::super::tells::Tells;
 
+pub(super) use super::super::policy::{Asks, Gives};
+
 use super::super::keys::KeyUse::{Delete, Read, Update};
 use super::super::keys::{KeyUse, Keys, Part};
+use super::super::policy::Policy;
 use super::super::row::Access;
 
 /// A row before it has its number.
@@ -18,6 +21,7 @@ pub(super) struct Spec {
     pub(super) cached: Cached,
     pub(super) fields: Fields,
     pub(super) tells: Tells,
+    pub(super) policy: Policy,
 }
 
 /// Touches no keys.
@@ -38,7 +42,17 @@ pub(super) const fn write(name: &'static str, arity: i32) -> Spec {
 impl Spec {
     const fn new(name: &'static str, arity: i32, access: Access, keys: Keys) -> Self {
         let (kind, cached) = (KindRule::Always(Kind::Plain), Cached::Never);
-        Self { name, arity, access, keys, kind, cached, fields: Fields::None, tells: Tells::Open }
+        Self {
+            name,
+            arity,
+            access,
+            keys,
+            kind,
+            cached,
+            fields: Fields::None,
+            tells: Tells::Open,
+            policy: Policy::DEFAULT,
+        }
     }
 
     pub(super) const fn keys(self, keys: Keys) -> Self {
@@ -60,6 +74,25 @@ impl Spec {
 
     pub(super) const fn cached(self, cached: Cached) -> Self {
         Self { cached, ..self }
+    }
+
+    /// In a cluster it concerns all nodes, and what they reply comes to that.
+    pub(super) const fn all(self, gives: Gives) -> Self {
+        self.asks(Asks::All, gives)
+    }
+
+    /// In a cluster it may be cut by the hash slots of its keys.
+    pub(super) const fn split(self, gives: Gives) -> Self {
+        self.asks(Asks::MultiShard, gives)
+    }
+
+    pub(super) const fn asks(self, asks: Asks, gives: Gives) -> Self {
+        Self { policy: Policy { asks, gives }, ..self }
+    }
+
+    /// In a cluster it goes to one node, whatever the server says.
+    pub(super) const fn one(self) -> Self {
+        self.asks(Asks::One, Gives::Default)
     }
 
     /// A cached read of a hash, and the fields that it tells of.
