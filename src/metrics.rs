@@ -160,6 +160,8 @@ pub struct Metrics {
     pub names_told: Seldom,
     /// Spare links that were made because the first was stuck.
     pub spare_links: Counter,
+    pub scripts_loaded: Counter,
+    pub scans_begun_anew: Counter,
     pub upstream_connects: Counter,
     /// Sessions that became a plain tunnel.
     pub tunnels: Counter,

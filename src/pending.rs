@@ -32,6 +32,7 @@ mod said;
 mod sift;
 mod standing;
 mod state;
+mod told;
 mod transaction;
 mod upcalls;
 mod write;

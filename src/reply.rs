@@ -5,6 +5,7 @@
 
 mod again;
 mod kept;
+mod parts;
 mod queue;
 mod room;
 mod slot;

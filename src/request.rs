@@ -5,20 +5,34 @@
 //! - Nothing here waits, and nothing is kept: what is to be known when the reply comes is sent along
 //!   (see [`pending`](crate::pending)).
 
+mod combine;
 mod context;
+pub mod fan_out;
 mod fetch;
+mod finish;
+mod gathers;
+mod links;
 pub mod mget;
 mod outbound;
+mod parts;
 mod raw;
 pub mod read;
 mod refill;
 mod refresh;
 mod registered;
+pub mod scan;
+mod scripts;
+pub mod split;
 pub mod write;
 
+pub use combine::How;
 pub use context::{Context, CrossSlot, Resent, keys_of};
 pub use fetch::write_request;
+pub use finish::finish;
+pub use gathers::Gathers;
 pub use outbound::Outbound;
+pub use parts::Way;
 pub use raw::Raw;
 pub use refresh::refresh;
 pub use registered::registered;
+pub use scripts::{note_scripts, preload};

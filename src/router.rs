@@ -23,7 +23,7 @@ mod trying;
 
 pub use key::LinkKey;
 pub use links::Router;
-pub use target::Target;
+pub use target::{Keys, Target};
 
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,7 @@ mod presented;
 mod redirect;
 mod resending;
 mod roam;
+mod routed;
 mod run;
 mod state;
 mod transact;

@@ -67,7 +67,9 @@ fn each_key_is_written_and_read_where_it_belongs() {
         eventually("a foreign write is seen", || client.value(&keys[0]).as_deref() == Some("new"));
     }
     let (a, b) = (&keys[0][0], &keys[1][0]);
-    for wrong in [format!("MSET {a} 1 {b} 2"), format!("MGET {a} {b}"), format!("RENAME {a} {b}")] {
+    assert_eq!(nearside.connect().text(&format!("MSET {a} 1 {b} 2")), "+OK\r\n");
+    assert_eq!(nearside.connect().text(&format!("MGET {a} {b}")), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+    for wrong in [format!("MSETNX {a} 1 {b} 2"), format!("RENAME {a} {b}")] {
         let said = nearside.connect().text(&wrong);
         assert!(said.starts_with("-CROSSSLOT "), "{wrong}: {said}");
     }

@@ -245,6 +245,16 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
             "Links made because another was stuck behind one request",
             m.spare_links.get(),
         ),
+        counter(
+            "scripts_loaded",
+            "Scripts told to a cluster's node in front of an EVALSHA",
+            m.scripts_loaded.get(),
+        ),
+        counter(
+            "scans_begun_anew",
+            "Scans over a cluster's nodes that began anew, since nobody knew how far they had come",
+            m.scans_begun_anew.get(),
+        ),
         counter("upstream_connects", "Connections made", m.upstream_connects.get()),
         counter("tunnels", "Clients that became a plain tunnel: SYNC, PSYNC, SCRIPT DEBUG", m.tunnels.get()),
         counter("upstream_disconnects", "Connections lost or closed", m.upstream_disconnects.get()),

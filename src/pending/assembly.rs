@@ -63,17 +63,17 @@ pub struct Window {
 }
 
 impl Window {
-    /// Hands the elements over in order: small ones together, large ones as they are.
-    pub fn deliver(&self, missing: &[Missing], fetched: &Bytes) {
+    /// Hands the elements over in order, with those that were missing: small ones together, large ones as they are.
+    pub fn deliver(&self, missing: impl IntoIterator<Item = Bytes>) {
         let mut out = BytesMut::new();
         if let Some(elements) = self.elements {
             encode::array(&mut out, elements);
         }
-        let mut missing = missing.iter();
+        let mut missing = missing.into_iter();
         for part in &self.parts {
             let bytes = match part {
                 Part::Held(range) => self.held.slice(range.clone()),
-                Part::Missing => fetched.slice(missing.next().map_or(0..0, |missing| missing.reply.clone())),
+                Part::Missing => missing.next().unwrap_or_default(),
             };
             if bytes.len() < LARGE {
                 out.put_slice(&bytes);
@@ -85,6 +85,14 @@ impl Window {
             self.to.piece(bytes, false);
         }
         self.to.piece(out.freeze(), self.last);
+    }
+
+    /// What was missing is not to be had: this error is the reply, unless elements of earlier windows are the client's already.
+    pub fn refuse(&self, error: Bytes) {
+        match self.elements {
+            Some(_) => self.to.piece(error, true),
+            None => self.to.error(errors::LATE),
+        }
     }
 }
 
@@ -214,12 +222,8 @@ impl MgetAssembly {
         let Some(window) = self.window else { return };
         let fetched = self.fetched.freeze();
         if !window.parts.is_empty() {
-            return window.deliver(&self.missing, &fetched);
+            return window.deliver(self.missing.iter().map(|missing| fetched.slice(missing.reply.clone())));
         }
-        match window.elements {
-            Some(_) => window.to.piece(fetched, true),
-            // Elements of earlier windows are the client's already.
-            None => window.to.error(errors::LATE),
-        }
+        window.refuse(fetched);
     }
 }

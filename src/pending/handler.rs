@@ -110,6 +110,9 @@ impl ReplyHandler for LinkHandler {
         let InFlight { since, mut pending } = request;
         if at.first && at.kind == Kind::Error {
             self.note_refusal(&chunk);
+            if chunk.starts_with(b"-NOSCRIPT") {
+                self.told.forget();
+            }
             match self.redirected(pending, &chunk, at) {
                 Ok(more) => return more.map(|pending| InFlight { since, pending }),
                 Err(theirs) => pending = theirs,
@@ -326,6 +329,13 @@ impl LinkHandler {
                     self.name.replace(None);
                 }
                 None
+            }
+            Pending::Script(script) => {
+                // A user who may not is not asked to say it again.
+                if at.kind == Kind::Error && !chunk.starts_with(b"-NOPERM") {
+                    self.told.forget_one(&script);
+                }
+                (!at.last).then_some(Pending::Script(script))
             }
             Pending::Answers(answers) => (!answers.take(&chunk, at)).then_some(Pending::Answers(answers)),
             _ => None,

@@ -18,7 +18,7 @@ use super::state::Leaves;
 use super::transaction::Transaction;
 use super::write::Write;
 use crate::cache::{Ahead, CoverageId, EntryKeyBuf, LinkId, Micros};
-use crate::process::Ticket;
+use crate::process::{Digest, Ticket};
 use crate::reply::ReplySlot;
 use crate::upstream::ServerId;
 
@@ -58,6 +58,8 @@ pub enum Pending {
     Login(Rc<Asked>),
     /// `CLIENT SETNAME`, of our own accord.
     Name,
+    /// `SCRIPT LOAD`, of our own accord.
+    Script(Digest),
     /// Replies that the session itself wants.
     Answers(Rc<Answers>),
     /// Which server the link is on; the feed is on this one.
@@ -84,12 +86,8 @@ impl Pending {
                 write.to.take()
             }
             Pending::Login(_) => None,
-            Pending::Asking
-            | Pending::Said(_)
-            | Pending::Ping
-            | Pending::Audit(_)
-            | Pending::Name
-            | Pending::Answers(_) => None,
+            Pending::Asking | Pending::Said(_) | Pending::Ping | Pending::Audit(_) => None,
+            Pending::Name | Pending::Script(_) | Pending::Answers(_) => None,
             Pending::Server(..) | Pending::Arm(_) | Pending::Standing(_) => None,
         }
     }

@@ -13,9 +13,10 @@ use super::astray::{Astray, Keeps};
 use super::front::Front;
 use super::place::Place;
 use super::pushes::Pushes;
+use super::told::Told;
 use super::upcalls::{LinkEvent, Upcalls};
 use crate::cache::{CoverageSlot, LinkId, Micros};
-use crate::process::{Client, Node, Process};
+use crate::process::{Client, Digest, Node, Process};
 use crate::reply::ReplyQueue;
 use crate::resp::Protocol;
 use crate::upstream::Pings;
@@ -80,6 +81,8 @@ pub struct LinkHandler {
     /// A write that cannot fail by its arguments was refused: until one is not, what is announced waits for the reply.
     pub careful: Cell<bool>,
     pub(super) arming: Arming,
+    /// Scripts that its server was told of.
+    pub(super) told: Told,
     /// Whether what is at the front of a shared link is stuck.
     pub front: Front,
     /// It logs in as nearside itself.
@@ -117,11 +120,17 @@ impl LinkHandler {
             blind: Cell::default(),
             careful: Cell::default(),
             arming: Arming::default(),
+            told: Told::default(),
             front: Front::default(),
             own: false,
             barred: Cell::default(),
             estranged: Cell::default(),
         }
+    }
+
+    /// Notes that the server is told of a script; false if it was already.
+    pub fn tell_script(&self, script: Digest) -> bool {
+        self.told.add(script, self.process.scripts.era())
     }
 
     /// Whoever is above, as long as that is there.
@@ -217,6 +226,7 @@ impl LinkHandler {
         self.silent.set(false);
         self.doubted.set(0);
         self.arming.forget();
+        self.told.forget();
         self.front.become_ready(false);
     }
 

@@ -46,6 +46,8 @@ pub struct WriteSet {
     /// The database, if it is another than that of the session's identity.
     pub db: Option<u32>,
     pub leaves: Option<Box<Leaves>>,
+    /// The fence, if it was taken before.
+    fenced: Option<CacheFence>,
 }
 
 impl WriteSet {
@@ -136,11 +138,16 @@ impl WriteSet {
         process.cache.fence(self.keys.iter().map(|key| &**key), Reason::Write, now)
     }
 
+    /// Takes the fence before it is sent.
+    pub fn fence_now(&mut self, process: &Process, now: Micros) {
+        self.fenced = Some(self.fence(process, now));
+    }
+
     /// The fence; or the keys that are to be invalidated by the reply.
-    pub fn hold(&self, process: &Process, now: Micros) -> (Option<CacheFence>, Vec<Box<[u8]>>) {
+    pub fn hold(&mut self, process: &Process, now: Micros) -> (Option<CacheFence>, Vec<Box<[u8]>>) {
         match self.waits {
             true => (None, self.keys.clone()),
-            false => (Some(self.fence(process, now)), Vec::new()),
+            false => (Some(self.fenced.take().unwrap_or_else(|| self.fence(process, now))), Vec::new()),
         }
     }
 }

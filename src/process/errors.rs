@@ -26,10 +26,66 @@ pub fn lost(address: &Location, loss: &Loss) -> String {
         return NOAUTH.into();
     }
     let fate = match loss.sent {
-        true => "the reply was lost; the command may have been executed",
+        true => FATE_UNKNOWN,
         false => "the command was not sent",
     };
     format!("ERR nearside: upstream {address}: {}; {fate}", loss.cause)
+}
+
+/// How an error ends whose command may have been executed.
+const FATE_UNKNOWN: &str = "the reply was lost; the command may have been executed";
+
+/// Whether the command that was answered with this error may have been executed. Upstream servers say so by no error.
+pub fn may_be_done(reply: &[u8]) -> bool {
+    reply.strip_suffix(b"\r\n").is_some_and(|line| line.ends_with(FATE_UNKNOWN.as_bytes()))
+}
+
+/// What nodes have answered does not fit together.
+pub const MISFITS: &str = "ERR nearside: the replies of the cluster's nodes do not fit together";
+
+/// More was answered than is held.
+pub fn too_large(limit: usize) -> String {
+    format!(
+        "ERR nearside: the replies of the cluster's nodes are too large to be put together (four times client-output-limit, \
+         {limit} bytes)"
+    )
+}
+
+pub const TOO_MANY_OWN: &str = "ERR nearside: too many connections are in use by requests that have one of their own to \
+     every node of the cluster (max-links); try again";
+
+/// As Redis words it.
+pub const BAD_CURSOR: &str = "ERR invalid cursor";
+
+/// A scan has no end.
+pub const SCAN_GIVEN_UP: &str =
+    "ERR nearside: the scan was given up, because hash slots move faster than it comes on; begin it anew";
+
+/// The text of an error line.
+fn text_of(reply: &[u8]) -> String {
+    String::from_utf8_lossy(reply).trim_end().trim_start_matches('-').to_owned()
+}
+
+/// One node answered with this error, and others did not.
+pub fn failed_at(reply: &[u8], node: &str) -> String {
+    let text = text_of(reply);
+    match text.contains(node) {
+        true => text,
+        false => format!("{text} (nearside: so said {node}, and other nodes did not)"),
+    }
+}
+
+/// A part of a request failed so; of the others some were carried out.
+pub fn done_in_part(
+    reply: &[u8],
+    done: &Option<String>,
+    unsure: &Option<String>,
+    undone: &Option<String>,
+) -> String {
+    let told = |what: &str, names: &Option<String>| names.as_ref().map(|names| format!("{what}: {names}"));
+    let parts = [told("done", done), told("perhaps done", unsure), told("not done", undone)];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    format!("ERR nearside: carried out in part; {}; the first error: {}", parts.join("; "), text_of(reply))
 }
 
 /// A step of changing the connection's identity failed: the upstream's own words if it has any.

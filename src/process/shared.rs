@@ -15,6 +15,8 @@ use super::idents::Idents;
 use super::inbox::Ticket;
 use super::node::Node;
 use super::reports::Form;
+use super::scans::Scans;
+use super::scripts::Scripts;
 use super::settings::Settings;
 use super::topology::Topology;
 use super::voids::Voids;
@@ -43,6 +45,10 @@ pub struct Process {
     pub get: u16,
     /// What is known of the upstream as a cluster.
     pub cluster: Cluster,
+    /// How far each `SCAN` over its nodes has come.
+    pub scans: Scans,
+    /// Scripts that its nodes may have to be told.
+    pub scripts: Scripts,
     topology: ArcSwap<Topology>,
     voids: Arc<Voids>,
     /// The epoch of the present topology.
@@ -76,6 +82,8 @@ impl Process {
             namespaces,
             metrics,
             idents: Idents::default(),
+            scans: Scans::default(),
+            scripts: Scripts::default(),
             clients: Clients::default(),
             get,
             turn: RandomState::new().hash_one(0) as usize,

@@ -214,6 +214,9 @@ impl ReplyQueue {
         if last {
             inner.note_size(size);
         }
+        if inner.outer.is_some() {
+            return inner.part(number, bytes, last);
+        }
         if number != inner.first || decides {
             let Some(slot) = inner.slot(number) else { return };
             slot.pieces.push(bytes);
@@ -241,6 +244,10 @@ impl ReplyQueue {
         let mut inner = self.0.borrow_mut();
         if inner.slot(number).is_none_or(|slot| slot.done) {
             return true;
+        }
+        if inner.outer.is_some() {
+            inner.cut_part(number);
+            return false;
         }
         if inner.begun(number) {
             inner.broken = true;

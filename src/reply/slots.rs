@@ -29,6 +29,13 @@ pub(super) struct Hold {
     pub(super) written: u64,
 }
 
+/// Who waits for the parts of a reply, and for how many.
+pub(super) struct Outer {
+    pub(super) wake: Box<dyn Fn()>,
+    /// Parts that are not there.
+    pub(super) left: usize,
+}
+
 /// Which replies a client wants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Replies {
@@ -78,6 +85,8 @@ pub(super) struct Inner {
     pub(super) back: usize,
     /// A request was lost that may have been executed.
     pub(super) is_doubtful: bool,
+    /// Who waits for this, if it holds parts.
+    pub(super) outer: Option<Outer>,
 }
 
 /// One request that is not answered yet.
@@ -132,6 +141,7 @@ impl Inner {
             kept: 0,
             back: 0,
             is_doubtful: false,
+            outer: None,
         }
     }
 
@@ -246,6 +256,9 @@ impl Inner {
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
+        }
+        if let Some(outer) = &self.outer {
+            (outer.wake)();
         }
     }
 

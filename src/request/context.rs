@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::combine::How;
+use super::gathers::Gathers;
 use super::outbound::Outbound;
 use super::raw::Raw;
 use crate::cache::{Bounds, IdentId, Micros};
-use crate::command::Row;
+use crate::command::{Asks, Row};
 use crate::io::Outgoing;
 use crate::namespace::Namespace;
 use crate::pending::{Link, Owner, Pending, send};
 use crate::process::{Present, Process, Topology};
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::request::Request;
-use crate::router::{LinkKey, Target};
+use crate::router::{Keys, LinkKey, Target};
 
 /// What requests of one session are made with. The session alone changes it.
 pub struct Context {
@@ -28,6 +30,8 @@ pub struct Context {
     /// By what its requests are routed. It takes over the process' newer one only when nothing that it has sent is
     /// unanswered, so two of its requests for one key are never at two nodes at the same time.
     pub topology: Arc<Topology>,
+    /// What is under way in parts.
+    pub gathers: Gathers,
     /// As whom it speaks, and to which node what has no keys goes.
     pub key: LinkKey,
     /// The identity's number in the cache.
@@ -91,15 +95,14 @@ impl Context {
         let _ = send(&self.link, self.now, write, pending);
     }
 
-    /// The link to this target; `None` is the session's own. There is none to several nodes at once; what concerns all
-    /// of them goes to the first.
+    /// The link to this target; `None` is the session's own. There is none to several nodes at once.
     #[inline]
     pub fn link_to(&self, target: Target) -> Result<Option<Link>, CrossSlot> {
         match target {
-            Target::Any | Target::All => Ok(None),
+            Target::Any => Ok(None),
             Target::Node(node) if node.id == self.key.node.id => Ok(None),
             Target::Node(node) => Ok(Some(self.outbound.router.link(&LinkKey { node, ..self.key.clone() }))),
-            Target::Split | Target::CrossSlot => Err(CrossSlot),
+            Target::Split | Target::All | Target::Scan | Target::CrossSlot => Err(CrossSlot),
         }
     }
 
@@ -118,8 +121,15 @@ impl Context {
         if self.topology.is_single() {
             return Target::Any;
         }
-        let keys = keys_of(row, request);
-        Target::of(&self.topology, row.map_or("", |row| &row.name), keys.iter().map(|key| &**key))
+        let Some(row) = row.filter(|row| row.takes(request.len())) else { return Target::Any };
+        let splits = row.policy.asks == Asks::MultiShard && self.process.settings.cluster.splits;
+        let mut keys = Keys::new(&self.topology, splits);
+        let _ = row.keys(request, |i, _| keys.add(request.arg(i)));
+        keys.target().unwrap_or_else(|| match row.policy.asks {
+            Asks::All if How::of(row.policy, &row.name).is_some() => Target::All,
+            Asks::Special if row.name == "scan" => Target::Scan,
+            _ => Target::Any,
+        })
     }
 
     /// Under what conditions a read of this key, in this namespace, may be served.

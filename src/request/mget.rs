@@ -1,17 +1,22 @@
-//! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`.
+//! `MGET`, put together key by key: only what is missing is fetched, with one `MGET`, or one for each hash slot of a cluster.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::context::Context;
 use super::fetch::register;
+use super::gathers::{Gather, Part as SentPart, Plan};
+use super::links::Links;
 use super::raw::Raw;
 use crate::cache::{By, EntryKey, Lookup, Micros};
 use crate::pending::{CacheLease, Fetch, Link, MgetAssembly, Missing, Part, Pending, Window, send};
 use crate::process::Ticket;
-use crate::resp::encode;
+use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::request::Request;
+use crate::resp::{encode, key_slot};
 
 /// Missing keys that are fetched at a time.
 const MAX_FILLS: usize = 1024;
@@ -63,7 +68,7 @@ impl<'a> Iterator for Keys<'a> {
 
 /// Answers an `MGET` from the cache, or fetches what is missing. What is left of it then waits for [`go_on`].
 pub fn mget(cx: &Context, request: &Request<'_>, raw: Raw<'_>) -> (Progress, Option<Box<Unfinished>>) {
-    let elements = request.len() - 1;
+    let (elements, links) = (request.len() - 1, RefCell::new(Links::new(cx)));
     // As long as all are there, they go straight to where the client's replies are gathered.
     let first = cx.queue.reply_unless(|out| {
         encode::array(out, elements);
@@ -72,7 +77,7 @@ pub fn mget(cx: &Context, request: &Request<'_>, raw: Raw<'_>) -> (Progress, Opt
             if out.len() - start > BYTES || i > LOOKUPS {
                 return Some((i, None, BytesMut::from(&out[start..])));
             }
-            match lookup(cx, request.arg(i), |reply| {
+            match lookup(cx, &links, request.arg(i), |reply| {
                 out.extend_from_slice(reply);
             }) {
                 Lookup::Hit => None,
@@ -128,12 +133,13 @@ fn window(
     let mut parts = vec![Part::Held(0..held.len())];
     let (mut missing, mut unregistered) = (Vec::new(), Vec::new());
     let all = rest.keys.clone();
-    let (mut keys, mut looked) = (Keys(&all), 0);
+    let (mut keys, mut looked, links) = (Keys(&all), 0, RefCell::new(Links::new(cx)));
     while looked < LOOKUPS && held.len() <= BYTES && missing.len() < MAX_FILLS && rest.left > 0 {
         let Some(key) = keys.next() else { break };
         (rest.left, looked) = (rest.left - 1, looked + 1);
         let start = held.len();
-        let found = found.take().unwrap_or_else(|| lookup(cx, key, |reply| held.extend_from_slice(reply)));
+        let found =
+            found.take().unwrap_or_else(|| lookup(cx, &links, key, |reply| held.extend_from_slice(reply)));
         match found {
             Lookup::Hit => match parts.last_mut() {
                 Some(Part::Held(range)) => range.end = held.len(),
@@ -153,16 +159,74 @@ fn window(
     let (to, last, held) = (cx.slot(rest.slot), rest.left == 0, held.freeze());
     let mut window = Window { to, elements, last, held, parts, fetch: None };
     if missing.is_empty() {
-        return window.deliver(&[], &Bytes::new());
+        return window.deliver([]);
     }
     rest.all_hit = false;
     let fetch = Rc::new(Fetch(cx.queue.clone()));
     rest.fetch = Rc::downgrade(&fetch);
     window.fetch = Some(fetch);
-    fetch_missing(&cx.link, cx.now, Some(window), missing);
-    if !unregistered.is_empty() {
-        register(&cx.outbound.inbox, &cx.link, unregistered);
+    let mut links = links.into_inner();
+    match cx.topology.is_single() {
+        true => fetch_missing(&cx.link, cx.now, Some(window), missing),
+        false => fetch_by_slot(cx, &mut links, window, missing),
     }
+    for (link, leases) in by_link(&mut links, unregistered) {
+        register(&cx.outbound.inbox, &link, leases);
+    }
+}
+
+/// Leases, by the links on which their keys are read.
+fn by_link(links: &mut Links<'_>, leases: Vec<CacheLease>) -> Vec<(Link, Vec<CacheLease>)> {
+    let mut of: Vec<(Link, Vec<CacheLease>)> = Vec::new();
+    for lease in leases {
+        let link = links.of(lease.name().key);
+        match of.iter_mut().find(|(known, _)| known.is(&link)) {
+            Some((_, theirs)) => theirs.push(lease),
+            None => of.push((link, vec![lease])),
+        }
+    }
+    of
+}
+
+/// What is missing, by hash slots in the order in which they come: a server takes no others in one command. Beside each its
+/// place.
+fn by_slot(missing: Vec<Missing>) -> Vec<(Vec<u32>, Vec<Missing>)> {
+    let (mut slots, mut groups) = (HashMap::<u16, usize>::new(), Vec::<(Vec<u32>, Vec<Missing>)>::new());
+    for (place, missing) in missing.into_iter().enumerate() {
+        let at = *slots.entry(key_slot(&missing.key)).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push(Default::default());
+        }
+        groups[at].0.push(place as u32);
+        groups[at].1.push(missing);
+    }
+    groups
+}
+
+/// Fetches a window's missing keys from the nodes of a cluster.
+fn fetch_by_slot(cx: &Context, links: &mut Links<'_>, window: Window, missing: Vec<Missing>) {
+    let (slot, (places, groups)) =
+        (window.to.slot, by_slot(missing).into_iter().unzip::<_, _, Vec<_>, Vec<_>>());
+    let queue = ReplyQueue::of_parts(groups.len(), cx.queue.clone());
+    let mut parts = Vec::with_capacity(groups.len());
+    for (i, missing) in groups.into_iter().enumerate() {
+        let Some(first) = missing.first() else { continue };
+        let (node, link) = (cx.topology.owner(&first.key).clone(), links.of(&first.key));
+        let mut request = BytesMut::new();
+        encode_mget(&mut request, &missing);
+        parts.push(SentPart { node, request: request.freeze() });
+        let (to, elements) = (ReplySlot { queue: queue.clone(), slot: i as u64 }, Some(missing.len()));
+        let (held, asked) = (Bytes::new(), missing.iter().map(|_| Part::Missing).collect());
+        let part = Window { to, elements, last: true, held, parts: asked, fetch: None };
+        fetch_missing(&link, cx.now, Some(part), missing);
+    }
+    let plan = Plan::Window { window, places };
+    cx.gathers.add(Gather { slot, queue, parts, plan, own: Vec::new(), waits: false });
+}
+
+fn encode_mget(out: &mut BytesMut, missing: &[Missing]) {
+    out.put_slice(format!("*{}\r\n$4\r\nMGET\r\n", missing.len() + 1).as_bytes());
+    missing.iter().for_each(|missing| encode::bulk(out, &missing.key));
 }
 
 /// Reads what is leased, elements of `MGET`, into the cache, though no client waits for it.
@@ -171,15 +235,18 @@ pub fn fetch_unasked(link: &Link, leases: Vec<CacheLease>, now: Micros) {
         let key = lease.name().key.into();
         Missing { key, past: false, lease: Some(lease), reply: 0..0 }
     };
-    fetch_missing(link, now, None, leases.into_iter().map(missing).collect());
+    let missing: Vec<_> = leases.into_iter().map(missing).collect();
+    if link.client().process.is_single() {
+        return fetch_missing(link, now, None, missing);
+    }
+    by_slot(missing).into_iter().for_each(|(_, missing)| fetch_missing(link, now, None, missing));
 }
 
 /// Sends the `MGET`, and asks how long that is good which is to be kept.
 fn fetch_missing(link: &Link, now: Micros, window: Option<Window>, missing: Vec<Missing>) {
     debug_assert!(missing.iter().filter_map(|missing| missing.lease.as_ref()).all(CacheLease::is_registered));
     let mut out = BytesMut::new();
-    out.put_slice(format!("*{}\r\n$4\r\nMGET\r\n", missing.len() + 1).as_bytes());
-    missing.iter().for_each(|missing| encode::bulk(&mut out, &missing.key));
+    encode_mget(&mut out, &missing);
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
@@ -187,10 +254,10 @@ fn fetch_missing(link: &Link, now: Micros, window: Option<Window>, missing: Vec<
     send(link, now, |to| to.append(out.freeze()), Pending::MgetAssembly(Box::new(assembly)));
 }
 
-fn lookup(cx: &Context, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket> {
+fn lookup(cx: &Context, links: &RefCell<Links<'_>>, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket> {
     let name = EntryKey { key, ident: cx.ident, command: cx.process.get, args: b"", by: By::MGET };
     let namespace = cx.process.namespaces.find(key);
-    let cover = || cx.link.client().cover(key, namespace);
+    let cover = || links.borrow_mut().of(key).client().cover(key, namespace);
     cx.process.cache.lookup(&name, cx.now, cx.bounds(namespace, key), cover, |_| None, serve)
 }
 

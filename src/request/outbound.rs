@@ -3,7 +3,7 @@
 //! Invariants: what was written, or may have been, and could not be said is made up for by a `delete` once the upstream is
 //! there again: that makes everybody read anew. What is owed is bounded; beyond that the oldest is given up, and counted.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct Outbound {
     pub router: Rc<Router>,
     /// Where those leave word that the worker's sessions wait for.
     pub inbox: Arc<Inbox>,
+    /// Connections that requests in parts have for themselves, at present.
+    pub own_parts: Rc<Cell<usize>>,
     /// Keys of which a `delete` is to be announced when the upstream is there again.
     owed: RefCell<VecDeque<Key>>,
 }
@@ -36,7 +38,7 @@ impl Outbound {
     pub fn new(process: Arc<Process>, inbox: Arc<Inbox>) -> Rc<Self> {
         Rc::new_cyclic(|this: &Weak<Self>| {
             let router = Rc::new(Router::new(process.clone(), this.clone()));
-            Self { process, router, inbox, owed: RefCell::default() }
+            Self { process, router, inbox, own_parts: Rc::default(), owed: RefCell::default() }
         })
     }
 }

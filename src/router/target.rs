@@ -11,37 +11,47 @@ use crate::resp::key_slot;
 pub enum Target {
     /// It has no keys, and any node can answer it.
     Any,
-    /// All its keys are this node's.
+    /// All its keys are of one hash slot, which is this node's.
     Node(Arc<Node>),
-    /// Its keys are of several slots, and it can be put together from parts.
+    /// Its keys are of several hash slots, and it can be put together from parts.
     Split,
     /// It concerns all nodes.
     All,
-    /// Its keys are of several slots, and it cannot be divided.
+    /// It concerns all nodes, one after the other.
+    Scan,
+    /// Its keys are of several hash slots, and it cannot be divided.
     CrossSlot,
 }
 
-/// Commands that do to each of their keys what they would do to it alone.
-const SPLIT: [&str; 6] = ["mget", "mset", "del", "unlink", "exists", "touch"];
+/// The keys of a request, as far as they decide where it goes.
+pub struct Keys<'t> {
+    topology: &'t Topology,
+    splits: bool,
+    first: Option<u16>,
+    crosses: bool,
+}
 
-/// Commands without keys that speak of all keys.
-const ALL: [&str; 6] = ["flushall", "flushdb", "dbsize", "keys", "scan", "randomkey"];
+impl<'t> Keys<'t> {
+    /// Of one that `splits`, or that does not.
+    pub fn new(topology: &'t Topology, splits: bool) -> Self {
+        Self { topology, splits, first: None, crosses: false }
+    }
 
-impl Target {
-    /// Of the command of this name with these keys.
-    pub fn of<'k>(topology: &Topology, name: &str, keys: impl IntoIterator<Item = &'k [u8]>) -> Self {
-        if topology.is_single() {
-            return Target::Any;
-        }
-        let mut keys = keys.into_iter();
-        let Some(first) = keys.next() else {
-            return if ALL.contains(&name) { Target::All } else { Target::Any };
-        };
-        let slot = key_slot(first);
-        match keys.all(|key| key_slot(key) == slot) {
-            true => Target::Node(topology.owner(first).clone()),
-            false if SPLIT.contains(&name) => Target::Split,
-            false => Target::CrossSlot,
-        }
+    pub fn add(&mut self, key: &[u8]) {
+        let slot = key_slot(key);
+        self.crosses |= *self.first.get_or_insert(slot) != slot;
+    }
+
+    /// `None` if it has none.
+    pub fn target(&self) -> Option<Target> {
+        let slot = self.first?;
+        Some(match (self.crosses, self.splits) {
+            (true, true) => Target::Split,
+            (true, false) => Target::CrossSlot,
+            // Whoever is asked for a slot that nobody has says so.
+            (false, _) => {
+                Target::Node(self.topology.owner_of(slot).unwrap_or(&self.topology.nodes()[0]).clone())
+            }
+        })
     }
 }

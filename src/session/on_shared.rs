@@ -37,8 +37,6 @@ impl Session {
                 write::send(write_set, cx, link, to, raw);
             }
             Action::Bypass(reason) => bypass(reason, raw),
-            // What is put together is what the session's own node has.
-            Action::Mget if other.is_some() => bypass(Reason::Uncacheable, raw),
             Action::Mget => {
                 let (progress, unfinished) = mget::mget(cx, request, raw);
                 self.unfinished = unfinished;

@@ -106,6 +106,7 @@ impl Session {
     /// be answered.
     pub fn ends_with_client(&self) -> bool {
         matches!(&self.mode, Mode::Dedicated(dedicated) if dedicated.may_never_end(&self.cx.queue))
+            || self.cx.gathers.may_never_end()
     }
 
     /// Lets go what waits at the server: as if its time was over, or with an error if the process stops.

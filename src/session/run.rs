@@ -13,7 +13,7 @@ use super::state::{Mode, Session};
 use super::tunnel::Wanted;
 use crate::command::{Access, Row, Table};
 use crate::process::errors;
-use crate::request::{CrossSlot, Raw, mget, read};
+use crate::request::{Raw, finish, mget, read};
 use crate::resp::request::Request;
 
 impl Session {
@@ -39,6 +39,9 @@ impl Session {
                 self.turn.count_hit();
             }
             done = true;
+        }
+        if !self.cx.gathers.is_empty() {
+            done |= finish(&self.cx);
         }
         if self.unfinished.is_some() {
             let progress = mget::go_on(&self.cx, &mut self.unfinished);
@@ -127,10 +130,7 @@ impl Session {
                 }
             }
             Action::Forward | Action::Mget | Action::Bypass(_) | Action::Write => {
-                match self.cx.link_to(self.cx.target(row, request)) {
-                    Ok(link) => self.send_to(link.as_ref(), Admission { row, action }, request, raw),
-                    Err(CrossSlot) => self.cx.queue.reply(&errors::line(errors::CROSS_SLOT)),
-                }
+                self.send_shared(Admission { row, action }, request, raw);
                 if !self.cx.topology.is_single() {
                     // It could not be sent.
                     self.unsettled |= self.cx.queue.has_back();
@@ -147,7 +147,12 @@ impl Session {
                 self.cx.client.note(self.cx.now, row.map(|row| row.id));
                 self.answer_here(local, request, raw);
             }
-            Action::Dedicated(kind) => self.send_dedicated(Command { row, kind, request }, raw),
+            Action::Dedicated(kind) => {
+                let command = Command { row, kind, request };
+                if !self.sends_parts_aside(command, &raw) {
+                    self.send_dedicated(command, raw);
+                }
+            }
             Action::Tunnel => {
                 let said = match &self.mode {
                     Mode::Dedicated(dedicated) => dedicated.said(),

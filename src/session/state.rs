@@ -19,7 +19,7 @@ use crate::pending::Link;
 use crate::process::{Present, Who};
 use crate::reply::ReplyQueue;
 use crate::request::mget::Unfinished;
-use crate::request::{Context, Outbound};
+use crate::request::{Context, Gathers, Outbound};
 use crate::resp::Protocol;
 
 /// Where a session's requests go.
@@ -68,6 +68,7 @@ impl Session {
                 queue,
                 client,
                 name: Vec::new(),
+                gathers: Gathers::default(),
                 key,
                 again: None,
             },

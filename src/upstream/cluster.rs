@@ -88,6 +88,8 @@ pub struct NodeLine {
     pub slots: Vec<(u16, u16)>,
     /// Slots that leave it, or come to it, now; a node tells that of itself alone.
     pub moving: Vec<u16>,
+    /// Those that leave it, and the node to which.
+    pub leaving: Vec<(u16, String)>,
 }
 
 impl NodeLine {
@@ -105,11 +107,13 @@ impl NodeLine {
         // master, ping sent, pong received
         let config_epoch = words.nth(3)?.parse().ok()?;
         let _link = words.next()?;
-        let (mut slots, mut moving) = (Vec::new(), Vec::new());
+        let (mut slots, mut moving, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
         for word in words {
             match word.strip_prefix('[') {
                 Some(moved) => {
-                    moving.extend(moved.split('-').next().and_then(|slot| slot.parse::<u16>().ok()))
+                    moving.extend(moved.split('-').next().and_then(|slot| slot.parse::<u16>().ok()));
+                    let left = moved.strip_suffix(']').and_then(|moved| moved.split_once("->-"));
+                    leaving.extend(left.and_then(|(slot, to)| Some((slot.parse().ok()?, to.to_owned()))));
                 }
                 None => {
                     let (first, last) = word.split_once('-').unwrap_or((word, word));
@@ -136,6 +140,7 @@ impl NodeLine {
             config_epoch,
             slots,
             moving,
+            leaving,
         })
     }
 }
@@ -189,6 +194,7 @@ mod tests {
         assert!(a.is_myself && a.is_master && !a.has_failed && a.config_epoch == 2);
         assert_eq!((&a.slots[..], &a.moving[..]), (&[(5, 7), (9, 9)][..], &[5, 12][..]));
         assert!(b.has_failed && !b.is_silent && b.host.is_none() && b.hostname.is_none() && !b.is_myself);
+        assert_eq!((&a.leaving[..], &b.leaving[..]), (&[(5, "b2".to_owned())][..], &[][..]));
         assert!(!c.is_master && c.host.as_deref() == Some("::1") && c.hostname.is_none());
         assert!(d.is_unsure && d.slots == [(8, 8)]);
         assert_eq!(NodeLine::all_of(b"-ERR unknown command\r\n"), None);
