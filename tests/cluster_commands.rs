@@ -281,7 +281,9 @@ fn functions_and_scripts_are_on_every_node_also_on_one_that_comes_later() {
 #[test]
 fn one_lost_node_costs_its_own_keys_and_the_error_says_which() {
     let cluster = Cluster::with(3, 0, &["--cluster-require-full-coverage", "no"]);
-    let nearside = Nearside::cluster(&cluster);
+    // What could not be sent is tried again for so long.
+    let nearside =
+        Nearside::cluster_with(&cluster, |config| config.upstream_timeout = Some(Duration::from_millis(500)));
     let mut client = nearside.connect();
     let keys: Vec<_> = (0..3).map(|node| cluster.keys_of(cluster.node(node), 1).remove(0)).collect();
     let [a, b, c] = &keys[..] else { panic!() };
@@ -518,4 +520,58 @@ fn one_who_waits_for_ever_and_goes_away_leaves_no_connections() {
     });
     drop(client);
     in_time("they are closed", || links() <= before);
+}
+
+/// Slots move all the while, there and back, each with its keys.
+fn keep_moving(cluster: &Cluster, slots: &[u16], until: &std::sync::atomic::AtomicBool) -> usize {
+    let mut moved = 0;
+    while !until.load(std::sync::atomic::Ordering::Relaxed) {
+        for slot in slots {
+            let from = cluster.owner_of_slot(*slot).unwrap().place;
+            cluster.migrate(*slot, from, (from + 1) % 3);
+            moved += 1;
+        }
+    }
+    moved
+}
+
+#[test]
+fn requests_in_parts_see_nothing_of_slots_that_move() {
+    let both = Both::start();
+    let (nearside, cluster) = (&both.nearside, &both.cluster);
+    let keys: Vec<_> = (0..3).flat_map(|node| cluster.keys_of(cluster.node(node), 6)).collect();
+    let slots: Vec<_> = keys.iter().step_by(2).map(|key| key_slot(key.as_bytes())).collect();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| keep_moving(cluster, &slots, &over));
+        let mut client = nearside.connect();
+        let mut reader = nearside.connect();
+        let names = keys.join(" ");
+        let said = |round: usize| {
+            format!("*{}\r\n{}", keys.len(), format!("$4\r\n{round:04}\r\n").repeat(keys.len()))
+        };
+        for round in 0..300 {
+            let mset: Vec<_> = keys.iter().map(|key| format!("{key} {round:04}")).collect();
+            let lines = [
+                format!("MSET {}", mset.join(" ")),
+                format!("MGET {names}"),
+                format!("EXISTS {names}"),
+                format!("DEL {names}"),
+                format!("MGET {names}"),
+                format!("MSET {}", mset.join(" ")),
+            ];
+            let replies = client.pipeline(&lines);
+            let gone = format!("*{}\r\n{}", keys.len(), "$-1\r\n".repeat(keys.len()));
+            let number = format!(":{}\r\n", keys.len());
+            let expected = ["+OK\r\n", &said(round), &number, &number, &gone, "+OK\r\n"];
+            assert_eq!(replies, expected, "round {round}");
+            // Another session, from the cache or not.
+            assert_eq!(reader.text(&format!("MGET {names}")), said(round), "round {round}");
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(mover.join().unwrap() > 20);
+    });
+    let metrics = nearside.get("/metrics").1;
+    let resent = metrics.lines().find_map(|line| line.strip_prefix("nearside_resent_requests_total "));
+    assert!(resent.is_some_and(|number| number.parse::<f64>().unwrap() > 0.0), "{metrics}");
 }

@@ -34,7 +34,7 @@ impl ReplyQueue {
         }
         let len = request.len();
         let Some(slot) = inner.slot(slot).filter(|slot| slot.kept.is_none()) else { return };
-        slot.kept = Some(Box::new(Kept { request, again: None, is_back: false }));
+        slot.kept = Some(Box::new(Kept { request, rest: None, again: None, is_back: false }));
         inner.kept += len;
     }
 
@@ -44,16 +44,24 @@ impl ReplyQueue {
     /// Errors: it cannot be, because its request is not kept, part of its reply was passed on, or another request of this
     /// session was lost with the same connection, and may yet be executed.
     pub fn put_back(&self, number: u64, refusal: Refusal) -> Result<(), Refusal> {
+        match self.has_begun(number) {
+            true => Err(refusal),
+            false => self.put_back_rest(number, None, refusal),
+        }
+    }
+
+    /// Likewise, where only `rest` of the request is to be sent again, and what was passed on of the reply stays.
+    pub fn put_back_rest(&self, number: u64, rest: Option<Bytes>, refusal: Refusal) -> Result<(), Refusal> {
         let mut inner = self.0.borrow_mut();
         let unsure = inner.is_doubtful && refusal.said.is_none();
         let Some(slot) = inner.slot(number).filter(|slot| !slot.done) else { return Ok(()) };
-        let (begun, now) = (slot.begun, Instant::now());
-        let Some(kept) = slot.kept.as_mut().filter(|kept| !begun && !unsure && !kept.is_back) else {
+        let now = Instant::now();
+        let Some(kept) = slot.kept.as_mut().filter(|kept| !unsure && !kept.is_back) else {
             return Err(refusal);
         };
         let (turns, first) = kept.again.as_ref().map_or((0, now), |again| (again.turns, again.first));
         kept.again = Some(Again { refusal, turns, first, since: now });
-        kept.is_back = true;
+        (kept.rest, kept.is_back) = (rest, true);
         inner.back += 1;
         inner.wake();
         Ok(())
@@ -64,6 +72,7 @@ impl ReplyQueue {
     pub fn is_in_doubt(&self, slot: u64) {
         let mut inner = self.0.borrow_mut();
         inner.is_doubtful |= inner.slot(slot).is_some_and(|slot| slot.kept.is_some());
+        inner.outer.iter().for_each(|outer| outer.waits.is_in_doubt());
     }
 
     /// Whether any is to be sent again.
@@ -79,7 +88,8 @@ impl ReplyQueue {
         let standing = numbered.filter_map(|(number, slot)| {
             let kept = slot.kept.as_ref().filter(|kept| kept.is_back || slot.done)?;
             let again = kept.again.clone().filter(|_| kept.is_back);
-            Some(Standing { slot: number, request: kept.request.clone(), again })
+            let request = kept.rest.clone().filter(|_| kept.is_back).unwrap_or_else(|| kept.request.clone());
+            Some(Standing { slot: number, request, again })
         });
         standing.collect()
     }
@@ -91,7 +101,7 @@ impl ReplyQueue {
         let (kept, now) = (slot.kept.as_mut()?, Instant::now());
         let turns = kept.again.as_ref().map_or(0, |again| again.turns);
         kept.again = Some(Again { refusal, turns, first: now, since: now });
-        kept.is_back = true;
+        (kept.rest, kept.is_back) = (None, true);
         let again = kept.again.clone();
         let pieces = std::mem::take(&mut slot.pieces);
         (slot.done, slot.begun, slot.size) = (false, false, 0);

@@ -32,6 +32,8 @@ pub struct Again {
 /// The request of a slot, in front of a cluster.
 pub(super) struct Kept {
     pub(super) request: Bytes,
+    /// What is left of it to be sent again, if that is not all.
+    pub(super) rest: Option<Bytes>,
     /// Once it was put back.
     pub(super) again: Option<Again>,
     /// It is on no link, and is to go there again.

@@ -7,19 +7,23 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::kept::Refusal;
 use super::queue::ReplyQueue;
-use super::slots::{Inner, Outer, Replies, Slot};
+use super::slot::ReplySlot;
+use super::slots::{Outer, Replies, Slot, Waits};
 
 /// How many times the client's limit may be held of parts: as much as it may leave untaken.
 const HELD: usize = 4;
 
 impl ReplyQueue {
-    /// With so many slots, from 0 on. `outer` is woken when all are there, or when too much is held.
-    pub fn of_parts(parts: usize, outer: Rc<ReplyQueue>) -> Rc<Self> {
+    /// With so many slots, from 0 on. `outer`, where the reply goes in this slot, is woken when no part is on any link, or when
+    /// too much is held.
+    pub fn of_parts(parts: usize, outer: &Rc<ReplyQueue>, slot: u64) -> Rc<Self> {
         let limit = outer.0.borrow().limit.saturating_mul(HELD);
         let this = Self::new(limit);
         let mut inner = this.0.borrow_mut();
-        inner.outer = Some(Outer { wake: Box::new(move || outer.wake()), left: parts });
+        let waits = Box::new(ReplySlot { queue: outer.clone(), slot });
+        inner.outer = Some(Outer { waits, left: parts });
         inner.slots.resize_with(parts, Slot::default);
         // Nothing is passed on.
         inner.replies = Replies::Off;
@@ -27,9 +31,10 @@ impl ReplyQueue {
         Rc::new(this)
     }
 
-    /// How many parts are not there.
-    pub fn parts_left(&self) -> usize {
-        self.0.borrow().outer.as_ref().map_or(0, |outer| outer.left)
+    /// How many parts are on links.
+    pub fn parts_away(&self) -> usize {
+        let inner = self.0.borrow();
+        inner.outer.as_ref().map_or(0, |outer| outer.left - inner.back)
     }
 
     /// More is held than may be, or a part was lost with whoever was to bring it.
@@ -38,14 +43,11 @@ impl ReplyQueue {
         inner.broken || inner.is_full()
     }
 
-    /// The part is to come once more.
-    pub fn expect_part(&self, part: usize) {
-        let mut inner = self.0.borrow_mut();
-        let Some(slot) = inner.slots.get_mut(part).filter(|slot| slot.done) else { return };
-        *slot = Slot::default();
-        if let Some(outer) = &mut inner.outer {
-            outer.left += 1;
-        }
+    /// Why a part is to be sent again, if it is.
+    pub fn refusal_of(&self, part: usize) -> Option<Refusal> {
+        let inner = self.0.borrow();
+        let kept = inner.slots.get(part)?.kept.as_ref().filter(|kept| kept.is_back)?;
+        kept.again.as_ref().map(|again| again.refusal.clone())
     }
 
     /// Takes a part that is there.
@@ -62,27 +64,13 @@ impl ReplyQueue {
     }
 }
 
-impl Inner {
-    /// A piece of a part came.
-    pub(super) fn part(&mut self, number: u64, bytes: Bytes, last: bool) {
-        let Some(slot) = self.slot(number) else { return };
-        let len = bytes.len();
-        slot.pieces.push(bytes);
-        self.held += len;
-        let crowded = self.is_full();
-        let Some(outer) = &mut self.outer else { return };
-        outer.left -= usize::from(last);
-        if outer.left == 0 || crowded {
-            (outer.wake)();
-        }
+impl Waits for ReplySlot {
+    fn wake(&self) {
+        self.queue.wake();
     }
 
-    /// What has come of a part will not go on: an error takes its place.
-    pub(super) fn cut_part(&mut self, number: u64) {
-        let Some(slot) = self.slot(number) else { return };
-        slot.begun = false;
-        let pieces = std::mem::take(&mut slot.pieces);
-        self.held -= pieces.iter().map(Bytes::len).sum::<usize>();
+    fn is_in_doubt(&self) {
+        self.queue.is_in_doubt(self.slot);
     }
 }
 
@@ -91,21 +79,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_part_that_is_put_back_is_not_away_and_its_doubt_is_that_of_all() {
+        let outer = Rc::new(ReplyQueue::new(100));
+        let slot = outer.open();
+        outer.keep(slot, Bytes::from_static(b"all"));
+        let parts = ReplyQueue::of_parts(2, &outer, slot);
+        let refusal = || Refusal { said: None, line: Bytes::from_static(b"-ERR\r\n") };
+        parts.keep(1, Bytes::from_static(b"part"));
+        parts.put_back(1, refusal()).unwrap();
+        assert_eq!((parts.parts_away(), parts.has_back()), (1, true));
+        parts.whole(0, b"+OK\r\n");
+        assert_eq!(parts.parts_away(), 0);
+        assert!(parts.refusal_of(0).is_none() && parts.refusal_of(1).is_some());
+        outer.put_back_rest(slot, Some(Bytes::from_static(b"rest")), refusal()).unwrap();
+        assert_eq!(outer.standing()[0].request, "rest");
+        outer.goes_again(slot);
+        parts.is_in_doubt(1);
+        assert!(outer.put_back(slot, refusal()).is_err(), "it may come behind what was lost");
+    }
+
+    #[test]
     fn parts_stay_until_all_are_there_and_one_that_was_cut_off_is_an_error() {
         let outer = Rc::new(ReplyQueue::new(100));
-        let parts = ReplyQueue::of_parts(3, outer);
+        let parts = ReplyQueue::of_parts(3, &outer, 0);
         parts.piece(1, Bytes::from_static(b"$4\r\nab"), false);
         parts.whole(0, b"+OK\r\n");
         parts.piece(1, Bytes::from_static(b"cd\r\n"), true);
-        assert_eq!(parts.parts_left(), 1);
+        assert_eq!(parts.parts_away(), 1);
         parts.piece(2, Bytes::from_static(b"$4\r\nab"), false);
         assert!(!parts.break_off(2), "an error can still be said");
         parts.whole(2, b"-ERR lost\r\n");
-        assert_eq!((parts.parts_left(), parts.said()), (0, String::new()));
+        assert_eq!((parts.parts_away(), parts.said()), (0, String::new()));
         let taken = [0, 1, 2].map(|part| parts.take_part(part));
         assert_eq!(taken, [&b"+OK\r\n"[..], b"$4\r\nabcd\r\n", b"-ERR lost\r\n"]);
         assert!(!parts.is_full());
-        parts.piece(0, Bytes::from(vec![0; 400]), false);
+        parts.piece(0, Bytes::from(vec![0; 401]), false);
         assert!(parts.is_full(), "four times the limit");
     }
 }

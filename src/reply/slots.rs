@@ -29,9 +29,16 @@ pub(super) struct Hold {
     pub(super) written: u64,
 }
 
-/// Who waits for the parts of a reply, and for how many.
+/// Who waits for the parts of a reply.
+pub(super) trait Waits {
+    fn wake(&self);
+    /// A part may have been executed, and its reply is lost.
+    fn is_in_doubt(&self);
+}
+
+/// Likewise, and for how many.
 pub(super) struct Outer {
-    pub(super) wake: Box<dyn Fn()>,
+    pub(super) waits: Box<dyn Waits>,
     /// Parts that are not there.
     pub(super) left: usize,
 }
@@ -258,7 +265,7 @@ impl Inner {
             waker.wake_by_ref();
         }
         if let Some(outer) = &self.outer {
-            (outer.wake)();
+            outer.waits.wake();
         }
     }
 
@@ -269,5 +276,30 @@ impl Inner {
     /// Whether the client has to take something before a link may bring more.
     pub(super) fn is_crowded(&self) -> bool {
         self.out.len() + self.late_len > self.limit
+    }
+}
+
+/// Of a queue of parts.
+impl Inner {
+    /// A piece of a part came.
+    pub(super) fn part(&mut self, number: u64, bytes: Bytes, last: bool) {
+        let Some(slot) = self.slot(number) else { return };
+        let len = bytes.len();
+        slot.pieces.push(bytes);
+        self.held += len;
+        let (crowded, back) = (self.is_full(), self.back);
+        let Some(outer) = &mut self.outer else { return };
+        outer.left -= usize::from(last);
+        if outer.left == back || crowded {
+            outer.waits.wake();
+        }
+    }
+
+    /// What has come of a part will not go on: an error takes its place.
+    pub(super) fn cut_part(&mut self, number: u64) {
+        let Some(slot) = self.slot(number) else { return };
+        slot.begun = false;
+        let pieces = std::mem::take(&mut slot.pieces);
+        self.held -= pieces.iter().map(Bytes::len).sum::<usize>();
     }
 }

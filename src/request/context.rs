@@ -13,10 +13,11 @@ use crate::cache::{Bounds, IdentId, Micros};
 use crate::command::{Asks, Row};
 use crate::io::Outgoing;
 use crate::namespace::Namespace;
-use crate::pending::{Link, Owner, Pending, send};
-use crate::process::{Present, Process, Topology};
+use crate::pending::{Link, Owner, Pending, address, send};
+use crate::process::{Node, Present, Process, Topology};
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::request::Request;
+use crate::resp::{Redirection, encode};
 use crate::router::{Keys, LinkKey, Target};
 
 /// What requests of one session are made with. The session alone changes it.
@@ -104,6 +105,21 @@ impl Context {
             Target::Node(node) => Ok(Some(self.outbound.router.link(&LinkKey { node, ..self.key.clone() }))),
             Target::Split | Target::All | Target::Scan | Target::CrossSlot => Err(CrossSlot),
         }
+    }
+
+    /// The node that an `ASK` leads to, if that is known.
+    pub fn asked(&self, said: &Redirection) -> Option<Arc<Node>> {
+        let Redirection::Ask { to, .. } = said else { return None };
+        let to = self.process.settings.cluster.reached(address(to)?);
+        self.topology.node_at(&to).cloned()
+    }
+
+    /// The link to that node, on which the next request may be for what it does not own yet.
+    pub fn asking_link(&self, node: Arc<Node>) -> Link {
+        let link = self.outbound.router.link(&LinkKey { node, ..self.key.clone() });
+        let asking = |tail: &mut bytes::BytesMut| encode::command(tail, &[b"ASKING"]);
+        send(&link, self.now, |out| out.with(asking), Pending::Asking);
+        link
     }
 
     /// The link to the node of this key; `None` is the session's own.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::combine::How;
 use super::context::Context;
 use super::gathers::{Part, Plan};
@@ -14,11 +12,8 @@ use crate::process::Node;
 /// Sends the request to all nodes. Says in which slot its reply will be, and whether that may have written keys which nobody
 /// can name.
 pub fn fan_out(cx: &Context, how: How, raw: Raw<'_>, way: Way) -> (u64, bool) {
-    let request = match raw {
-        Raw::Copy(bytes) => Bytes::copy_from_slice(bytes),
-        Raw::Own(bytes) => bytes,
-    };
+    let request = raw.to_bytes();
     let part = |node: &Arc<Node>| Part { node: node.clone(), request: request.clone() };
     let parts = cx.topology.nodes().iter().map(part).collect();
-    send(cx, parts, Plan::Combine { how, by_keys: false }, way)
+    send(cx, &Raw::Own(request.clone()), parts, Plan::Combine { how, by_keys: false }, way)
 }

@@ -8,31 +8,50 @@ use bytes::Bytes;
 use super::combine::{How, is_error};
 use super::context::Context;
 use super::gathers::{Gather, Part, Plan};
+use super::parts;
 use super::scan;
+use super::split;
 use crate::command::Access;
 use crate::pending::Window;
 use crate::process::errors;
+use crate::reply::Refusal;
+use crate::resp::Redirection;
 use crate::resp::framer::{Frame, RequestFramer};
 use crate::resp::scanner::elements;
 
-/// Hands over what is there. Says whether anything was.
+/// Hands over what is there, and puts back what is to be sent again. Says whether anything was done.
 pub fn finish(cx: &Context) -> bool {
-    let mut any = false;
-    while let Some(gather) = cx.gathers.take_over() {
-        any = true;
-        one(cx, gather);
-    }
+    let over = cx.gathers.take_over();
+    let any = !over.is_empty();
+    over.into_iter().for_each(|gather| one(cx, gather));
     any
 }
 
-fn one(cx: &Context, gather: Gather) {
+fn one(cx: &Context, mut gather: Gather) {
+    let back = gather.back();
+    if gather.queue.parts_failed() {
+        // More came than is held, or what was to bring it is gone. What still comes is thrown away.
+        gather.queue.close();
+        return cx.slot(gather.slot).error(&errors::too_large(cx.process.settings.output_limit));
+    }
+    if !back.is_empty() {
+        // What is by the way of the cluster's changing first: that of which it is not known how long it takes.
+        let takes_long = |(_, refusal): &&(usize, Refusal)| {
+            !matches!(refusal.said, Some(Redirection::Moved { .. } | Redirection::Ask { .. }))
+        };
+        let refusal = back.iter().find(takes_long).or(back.first()).map(|(_, refusal)| refusal.clone());
+        let parts = back.iter().map(|(part, _)| &gather.parts[*part].request);
+        let rest = split::joined(parts, matches!(gather.plan, Plan::Combine { by_keys: false, .. }));
+        if let Some(refusal) = refusal
+            && cx.queue.put_back_rest(gather.slot, rest, refusal).is_ok()
+        {
+            gather.is_back = true;
+            return cx.gathers.add(gather);
+        }
+        parts::refuse(&gather);
+    }
     let Gather { slot, queue, parts, plan, own, .. } = gather;
     let to = cx.slot(slot);
-    if queue.parts_left() > 0 {
-        // More came than is held, or what was to bring it is gone. What still comes is thrown away.
-        queue.close();
-        return to.error(&errors::too_large(cx.process.settings.output_limit));
-    }
     own.iter().for_each(|own| cx.outbound.router.give_back(&own.key, own.link.clone()));
     drop(own);
     let replies: Vec<_> = (0..parts.len()).map(|part| queue.take_part(part)).collect();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::combine::How;
 use crate::pending::{Link, Window};
 use crate::process::{Node, Scanning};
-use crate::reply::{ReplyQueue, ReplySlot};
+use crate::reply::{Refusal, ReplyQueue, ReplySlot};
 use crate::router::LinkKey;
 
 /// One request of a gather.
@@ -45,6 +45,8 @@ pub struct Gather {
     pub own: Vec<Own>,
     /// It may wait at the servers as long as it likes.
     pub waits: bool,
+    /// It waits to be sent again.
+    pub is_back: bool,
 }
 
 /// A connection that a gather has for itself; so many there are of one worker.
@@ -74,7 +76,13 @@ impl Gather {
     }
 
     fn is_over(&self) -> bool {
-        self.queue.parts_left() == 0 || self.queue.parts_failed()
+        !self.is_back && self.queue.parts_away() == 0 || self.queue.parts_failed()
+    }
+
+    /// The parts that are to be sent again, and why.
+    pub fn back(&self) -> Vec<(usize, Refusal)> {
+        let refusal = |part| Some((part, self.queue.refusal_of(part)?));
+        (0..self.parts.len()).filter_map(refusal).collect()
     }
 }
 
@@ -103,10 +111,20 @@ impl Gathers {
         self.0.borrow().iter().any(|gather| gather.waits)
     }
 
-    /// Takes one whose parts are all there, or will not all be.
-    pub fn take_over(&self) -> Option<Gather> {
+    /// Takes those of whose parts none is on a link, or will not all be there.
+    pub fn take_over(&self) -> Vec<Gather> {
+        self.0.borrow_mut().extract_if(.., |gather| gather.is_over()).collect()
+    }
+
+    /// Whether that can be said of the newest.
+    pub fn newest_is_over(&self) -> bool {
+        self.0.borrow().last().is_some_and(Gather::is_over)
+    }
+
+    /// Takes the one of this slot, if it waits to be sent again.
+    pub fn take_back(&self, slot: u64) -> Option<Gather> {
         let mut gathers = self.0.borrow_mut();
-        let at = gathers.iter().position(Gather::is_over)?;
-        Some(gathers.remove(at))
+        let at = gathers.iter().position(|gather| gather.slot == slot && gather.is_back)?;
+        Some(gathers.swap_remove(at))
     }
 }

@@ -207,21 +207,23 @@ fn by_slot(missing: Vec<Missing>) -> Vec<(Vec<u32>, Vec<Missing>)> {
 fn fetch_by_slot(cx: &Context, links: &mut Links<'_>, window: Window, missing: Vec<Missing>) {
     let (slot, (places, groups)) =
         (window.to.slot, by_slot(missing).into_iter().unzip::<_, _, Vec<_>, Vec<_>>());
-    let queue = ReplyQueue::of_parts(groups.len(), cx.queue.clone());
+    let queue = ReplyQueue::of_parts(groups.len(), &cx.queue, slot);
     let mut parts = Vec::with_capacity(groups.len());
     for (i, missing) in groups.into_iter().enumerate() {
         let Some(first) = missing.first() else { continue };
         let (node, link) = (cx.topology.owner(&first.key).clone(), links.of(&first.key));
         let mut request = BytesMut::new();
         encode_mget(&mut request, &missing);
-        parts.push(SentPart { node, request: request.freeze() });
+        let request = request.freeze();
+        queue.keep(i as u64, request.clone());
+        parts.push(SentPart { node, request });
         let (to, elements) = (ReplySlot { queue: queue.clone(), slot: i as u64 }, Some(missing.len()));
         let (held, asked) = (Bytes::new(), missing.iter().map(|_| Part::Missing).collect());
         let part = Window { to, elements, last: true, held, parts: asked, fetch: None };
         fetch_missing(&link, cx.now, Some(part), missing);
     }
     let plan = Plan::Window { window, places };
-    cx.gathers.add(Gather { slot, queue, parts, plan, own: Vec::new(), waits: false });
+    cx.gathers.add(Gather { slot, queue, parts, plan, own: Vec::new(), waits: false, is_back: false });
 }
 
 fn encode_mget(out: &mut BytesMut, missing: &[Missing]) {

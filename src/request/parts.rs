@@ -16,7 +16,7 @@ use super::write;
 use crate::command::{Access, CacheRule, Row, Table};
 use crate::pending::{Bypass, Link, Pending, WriteSet, send as send_on};
 use crate::process::{Ident, Node, errors};
-use crate::reply::{ReplyQueue, ReplySlot};
+use crate::reply::{Refusal, ReplyQueue, ReplySlot};
 use crate::resp::framer::{Frame, RequestFramer};
 use crate::resp::request::Request;
 use crate::router::LinkKey;
@@ -41,37 +41,56 @@ enum Ready {
     Other(Box<dyn FnOnce(ReplySlot) -> Pending>),
 }
 
-/// Sends the parts. Says in which slot the reply will be, and whether they may write keys that nobody can name.
-pub fn send(cx: &Context, parts: Vec<Part>, plan: Plan, way: Way) -> (u64, bool) {
+/// Sends the parts of a request. Says in which slot the reply will be, and whether they may write keys that nobody can name.
+pub fn send(cx: &Context, whole: &Raw<'_>, parts: Vec<Part>, plan: Plan, way: Way) -> (u64, bool) {
     let number = parts.len() + cx.outbound.own_parts.get();
     if way != Way::Shared && number > cx.process.settings.max_links {
         let slot = cx.queue.next();
         cx.queue.reply(&errors::line(errors::TOO_MANY_OWN));
         return (slot, false);
     }
-    let slot = cx.queue.open();
-    send_into(cx, slot, parts, plan, way)
-}
-
-/// Likewise, into a slot that is open.
-pub fn send_into(cx: &Context, slot: u64, parts: Vec<Part>, plan: Plan, way: Way) -> (u64, bool) {
-    let queue = ReplyQueue::of_parts(parts.len(), cx.queue.clone());
-    let mut gather = Gather { slot, queue, parts, plan, own: Vec::new(), waits: way == Way::Waiting };
-    let (table, mut framer) = (cx.process.table(), RequestFramer::new(cx.process.settings.limits));
-    let mut ready = |part: &Part| ready(cx, &table, &mut framer, &part.request);
-    let all: Vec<_> = gather.parts.iter().map(&mut ready).collect();
-    let (mut links, mut barrier) = (Links::new(cx), false);
-    for (i, ready) in all.into_iter().enumerate() {
-        let (node, request) = (gather.parts[i].node.clone(), gather.parts[i].request.clone());
+    // Only what goes on shared links can be sent again; and a page is asked for by its client.
+    let keeps = way == Way::Shared && !matches!(plan, Plan::Scan(_));
+    let slot = if keeps { cx.open_for(whole).slot } else { cx.queue.open() };
+    let queue = ReplyQueue::of_parts(parts.len(), &cx.queue, slot);
+    let all = 0..parts.len();
+    let mut gather =
+        Gather { slot, queue, parts, plan, own: Vec::new(), waits: way == Way::Waiting, is_back: false };
+    if keeps {
+        let requests = gather.parts.iter().map(|part| part.request.clone());
+        (0..).zip(requests).for_each(|(part, request)| gather.queue.keep(part, request));
+    }
+    let mut links = Links::new(cx);
+    let barrier = send_these(cx, &mut gather, all, |gather, part| {
+        let node = gather.parts[part].node.clone();
         let link = match way {
             Way::Shared => links.to(&node),
-            way => own_link(cx, &mut gather, &node, way),
+            way => own_link(cx, gather, &node, way),
         };
         if way == Way::Waiting {
             // As in `Dedicated`: what is waited for was written on other links.
             send_on(&link, cx.now, |out| out.copy(PING), Pending::Ping);
         }
-        let to = gather.to(i);
+        link
+    });
+    cx.gathers.add(gather);
+    (slot, barrier)
+}
+
+/// Sends these parts, each on the link that `link` gives just before.
+fn send_these(
+    cx: &Context,
+    gather: &mut Gather,
+    parts: impl Iterator<Item = usize> + Clone,
+    mut link: impl FnMut(&mut Gather, usize) -> Link,
+) -> bool {
+    let (table, mut framer) = (cx.process.table(), RequestFramer::new(cx.process.settings.limits));
+    let mut ready = |part: usize| ready(cx, &table, &mut framer, &gather.parts[part].request);
+    let all: Vec<_> = parts.clone().map(&mut ready).collect();
+    let mut barrier = false;
+    for (part, ready) in parts.zip(all) {
+        let (request, to) = (gather.parts[part].request.clone(), gather.to(part));
+        let link = link(gather, part);
         match ready {
             Ready::Write(set) => {
                 barrier |= set.is_barrier();
@@ -82,8 +101,66 @@ pub fn send_into(cx: &Context, slot: u64, parts: Vec<Part>, plan: Plan, way: Way
             }
         }
     }
+    barrier
+}
+
+/// Sends again what is left of the request in this slot. `None` if that did not go out in parts.
+pub fn send_again(cx: &Context, slot: u64) -> Option<()> {
+    let mut gather = cx.gathers.take_back(slot)?;
+    gather.is_back = false;
+    cx.queue.goes_again(slot);
+    let back = gather.back();
+    follow(cx, &mut gather, &back);
+    back.iter().for_each(|(part, _)| gather.queue.goes_again(*part as u64));
+    let mut links = Links::new(cx);
+    let parts: Vec<_> = back.iter().map(|(part, _)| *part).collect();
+    send_these(cx, &mut gather, parts.into_iter(), |gather, part| {
+        let refusal = back.iter().find(|(of, _)| *of == part).and_then(|(_, refusal)| refusal.said.as_ref());
+        match refusal.and_then(|said| cx.asked(said)) {
+            Some(node) => cx.asking_link(node),
+            None => links.to(&gather.parts[part].node),
+        }
+    });
     cx.gathers.add(gather);
-    (slot, barrier)
+    Some(())
+}
+
+/// Parts that are to be sent again go to who has their keys now. Of a node that is none any more, another that was not
+/// asked takes the place.
+fn follow(cx: &Context, gather: &mut Gather, back: &[(usize, Refusal)]) {
+    let (table, mut framer) = (cx.process.table(), RequestFramer::new(cx.process.settings.limits));
+    for (part, _) in back {
+        let request = gather.parts[*part].request.clone();
+        let Ok(Frame::Request(_)) = framer.next(&request) else { continue };
+        let request = framer.request(&request);
+        let node = match keys_of(table.lookup(&request), &request).first() {
+            Some(key) => Some(cx.topology.owner(key)),
+            None if cx.topology.has(&gather.parts[*part].node) => None,
+            None => {
+                let is_asked = |node: &Node| gather.parts.iter().any(|part| part.node.id == node.id);
+                cx.topology.nodes().iter().find(|node| !is_asked(node))
+            }
+        };
+        if let Some(node) = node {
+            gather.parts[*part].node = node.clone();
+        }
+    }
+}
+
+/// What is left of the request in this slot is not sent again. `None` if that did not go out in parts.
+pub fn give_up(cx: &Context, slot: u64) -> Option<()> {
+    let mut gather = cx.gathers.take_back(slot)?;
+    gather.is_back = false;
+    cx.queue.goes_again(slot);
+    refuse(&gather);
+    cx.gathers.add(gather);
+    cx.queue.wake();
+    Some(())
+}
+
+/// What the parts that are to be sent again were refused with is their reply.
+pub fn refuse(gather: &Gather) {
+    gather.back().iter().for_each(|(part, refusal)| gather.to(*part).refuse(refusal));
 }
 
 fn ready(cx: &Context, table: &Table, framer: &mut RequestFramer, bytes: &Bytes) -> Ready {

@@ -8,6 +8,7 @@ use super::combine::is_error;
 use super::context::Context;
 use super::gathers::{Part, Plan};
 use super::parts::{Way, send};
+use super::raw::Raw;
 use crate::process::{Behind, Look, Scanning, errors};
 use crate::reply::ReplySlot;
 use crate::resp::encode;
@@ -34,7 +35,7 @@ pub fn scan(cx: &Context, request: &Request<'_>, way: Way) {
     let before = (scanning.cursor == 0).then(|| look.clone());
     let requests = before.into_iter().chain([page.freeze(), look]);
     let parts = requests.map(|request| Part { node: node.clone(), request }).collect();
-    send(cx, parts, Plan::Scan(Box::new(scanning)), way);
+    send(cx, &Raw::Copy(request.raw()), parts, Plan::Scan(Box::new(scanning)), way);
 }
 
 /// The page and the looks are there.

@@ -13,6 +13,7 @@ use super::combine::How;
 use super::context::Context;
 use super::gathers::{Part, Plan};
 use super::parts::{Way, send};
+use super::raw::Raw;
 use crate::command::{Gives, Row};
 use crate::process::{Node, errors};
 use crate::resp::request::Request;
@@ -20,7 +21,7 @@ use crate::resp::{encode, key_slot};
 
 /// Sends a request in parts. Says in which slot its reply will be, and whether that may have written keys which nobody can
 /// name.
-pub fn split(cx: &Context, row: &Row, request: &Request<'_>, way: Way) -> Option<(u64, bool)> {
+pub fn split(cx: &Context, row: &Row, request: &Request<'_>, raw: &Raw<'_>, way: Way) -> Option<(u64, bool)> {
     let Some(cuts) = cut(row, request) else {
         cx.queue.reply(&errors::line(&errors::wrong_arity(&row.name)));
         return None;
@@ -33,7 +34,7 @@ pub fn split(cx: &Context, row: &Row, request: &Request<'_>, way: Way) -> Option
         Gives::Default => How::Placed(places),
         _ => How::of(row.policy, &row.name).unwrap_or(How::AllSucceeded),
     };
-    Some(send(cx, parts, Plan::Combine { how, by_keys: true }, way))
+    Some(send(cx, raw, parts, Plan::Combine { how, by_keys: true }, way))
 }
 
 fn owner(cx: &Context, slot: u16) -> Arc<Node> {
@@ -81,6 +82,29 @@ fn cut(row: &Row, request: &Request<'_>) -> Option<Vec<Cut>> {
     Some(order.into_iter().map(one).collect())
 }
 
+/// One request with the arguments of all of these, which are parts of one; of those that are all `alike`, one.
+pub fn joined<'p>(parts: impl Iterator<Item = &'p Bytes> + Clone, alike: bool) -> Option<Bytes> {
+    if alike {
+        return parts.last().cloned();
+    }
+    let after = |line: &'p Bytes| memchr::memchr(b'\n', line).map(|end| (end + 1, line));
+    let count = |(end, line): (usize, &'p Bytes)| {
+        let digits = line.get(1..end - 2)?;
+        Some(digits.iter().fold(0, |count, digit| count * 10 + usize::from(digit - b'0')))
+    };
+    let all = parts.clone().map(|part| count(after(part)?)).collect::<Option<Vec<_>>>()?;
+    let mut out = BytesMut::new();
+    encode::array(&mut out, all.iter().sum::<usize>() + 1 - all.len());
+    for (i, part) in parts.enumerate() {
+        let (start, part) = after(part)?;
+        // The name is said once.
+        let name = memchr::memchr(b'\n', &part[start..])?;
+        let name = start + name + 1 + part[start + name + 1..].iter().position(|byte| *byte == b'\n')? + 1;
+        out.extend_from_slice(&part[if i == 0 { start } else { name }..]);
+    }
+    Some(out.freeze())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +130,10 @@ mod tests {
     fn a_request_is_cut_by_hash_slot_and_no_key_is_lost() {
         assert_eq!(cuts("MGET {a}1 b {a}2 b").unwrap(), ["MGET {a}1 {a}2 [0, 2]", "MGET b b [1, 3]"]);
         assert_eq!(cuts("mset a 1 {b} 2 a 3").unwrap(), ["mset a 1 a 3 [0, 2]", "mset {b} 2 [1]"]);
+        let parts = ["*2\r\n$3\r\nDEL\r\n$1\r\na\r\n", "*3\r\n$3\r\nDEL\r\n$1\r\nb\r\n$1\r\nc\r\n"];
+        let parts = parts.map(|part| Bytes::from_static(part.as_bytes()));
+        let joined = joined(parts.iter(), false).unwrap();
+        assert_eq!(&joined[..], b"*4\r\n$3\r\nDEL\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
         assert_eq!(cuts("MSET a 1 b"), None, "a value is missing");
         assert_eq!(cuts("JSON.MGET a b $.x").unwrap(), ["JSON.MGET a $.x [0]", "JSON.MGET b $.x [1]"]);
     }

@@ -28,14 +28,12 @@ use super::resending::Resending;
 use super::state::Session;
 use crate::cache::Reason;
 use crate::command::{Kind, Table};
-use crate::pending::{Link, Pending, address, send};
-use crate::process::{Node, Topology, errors};
+use crate::pending::address;
+use crate::process::{Node, Topology};
 use crate::reply::{Again, Refusal, Standing};
-use crate::request::{CrossSlot, Raw, Resent, read};
+use crate::request::{Raw, Resent, give_up_parts, read, send_parts_again};
 use crate::resp::Redirection;
-use crate::resp::encode;
 use crate::resp::framer::{Frame, RequestFramer};
-use crate::router::LinkKey;
 use crate::upstream::backoff;
 
 /// How often a request is sent again, at most.
@@ -238,6 +236,15 @@ impl Session {
         framer: &mut RequestFramer,
     ) {
         let (slot, bytes) = (again.slot, &again.bytes);
+        self.cx.again = Some(Resent { slot, asks: true });
+        let in_parts = send_parts_again(&self.cx, slot).is_some();
+        self.cx.again = None;
+        if in_parts {
+            // Of its parts some may be asked of another node than the owner.
+            self.resending.asks = true;
+            self.cx.process.metrics.resent.inc();
+            return;
+        }
         let Ok(Frame::Request(_)) = framer.next(bytes) else { return };
         let request = framer.request(bytes);
         let row = table.lookup(&request);
@@ -262,30 +269,21 @@ impl Session {
             return;
         }
         self.resending.asks |= asked.is_some();
-        let link = match asked {
-            Some(node) => Ok(Some(self.asking_link(node))),
-            None => self.cx.link_to(self.cx.target(row, &request)),
-        };
         let action = match action {
             Action::Read => Action::Bypass(Reason::NoCoverage),
             Action::Mget => Action::Bypass(Reason::Uncacheable),
             action => action,
         };
         let raw = Raw::Own(bytes.clone());
-        match (action, link) {
+        match (action, asked) {
             (Action::Info, _) => about::info(&self.cx, &request, raw),
-            (action, Ok(link)) => self.send_to(link.as_ref(), Admission { row, action }, &request, raw),
-            (_, Err(CrossSlot)) => self.cx.slot(slot).whole(&errors::line(errors::CROSS_SLOT)),
+            (action, Some(node)) => {
+                let link = self.cx.asking_link(node);
+                self.send_to(Some(&link), Admission { row, action }, &request, raw);
+            }
+            (action, None) => self.send_shared(Admission { row, action }, &request, raw),
         }
         self.cx.again = None;
-    }
-
-    /// The link to that node, on which the next request may be for what it does not own yet.
-    fn asking_link(&self, node: Arc<Node>) -> Link {
-        let link = self.cx.outbound.router.link(&LinkKey { node, ..self.cx.key.clone() });
-        let asking = |tail: &mut bytes::BytesMut| encode::command(tail, &[b"ASKING"]);
-        send(&link, self.cx.now, |out| out.with(asking), Pending::Asking);
-        link
     }
 
     /// Its client gets the last refusal.
@@ -307,7 +305,9 @@ impl Session {
                 "a request that the cluster did not execute is not sent again"
             );
         }
-        self.cx.slot(request.slot).refuse(&again.refusal);
+        if give_up_parts(&self.cx, request.slot).is_none() {
+            self.cx.slot(request.slot).refuse(&again.refusal);
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Session {
     fn send_parts(&mut self, target: Target, row: &Row, request: &Request<'_>, raw: Raw<'_>, way: Way) {
         let cx = &self.cx;
         let sent = match target {
-            Target::Split => split(cx, row, request, way),
+            Target::Split => split(cx, row, request, &raw, way),
             Target::Scan => {
                 scan(cx, request, way);
                 None

@@ -26,7 +26,8 @@ impl Session {
         }
         let mut done = self.poll_changing(task) | self.poll_asking(table);
         self.unsettled = self.cx.link.client().front.is_unsettled(self.cx.now);
-        if !self.cx.process.is_single() {
+        if !self.cx.process.is_single() || !self.cx.gathers.is_empty() {
+            done |= finish(&self.cx);
             done |= self.send_again(table, task);
             self.unsettled |= self.is_shared() && self.is_behind();
         }
@@ -39,9 +40,6 @@ impl Session {
                 self.turn.count_hit();
             }
             done = true;
-        }
-        if !self.cx.gathers.is_empty() {
-            done |= finish(&self.cx);
         }
         if self.unfinished.is_some() {
             let progress = mget::go_on(&self.cx, &mut self.unfinished);
@@ -133,6 +131,9 @@ impl Session {
                 self.send_shared(Admission { row, action }, request, raw);
                 if !self.cx.topology.is_single() {
                     // It could not be sent.
+                    if self.cx.gathers.newest_is_over() {
+                        finish(&self.cx);
+                    }
                     self.unsettled |= self.cx.queue.has_back();
                 }
             }
