@@ -4,9 +4,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use nearside::config::{Config, OnUpdate, Tracking, TrackingForm};
+use nearside::config::{Config, Mapped, OnUpdate, Tracking, TrackingForm};
 use nearside::resp::key_slot;
 use support::cluster::{Cluster, Failover, in_time};
+use support::relay::Relay;
 use support::{Nearside, eventually};
 
 /// What the tests' nearside promises, and how long after that it is still no fault of its own on a busy machine.
@@ -211,6 +212,46 @@ fn a_master_that_is_cut_off_is_not_believed() {
     cluster.restore_bus(0);
     cluster.wait_ready();
     converges(&nearside, &key, Some(&round.to_string()));
+}
+
+/// Cut off together with it, nearside hears only what the old master believes.
+#[test]
+fn a_master_alone_proves_nothing() {
+    let cluster = Cluster::start(3, 0);
+    let relays: Vec<_> = (0..3).map(|place| Relay::to(cluster.node(place).address())).collect();
+    let nearside = Nearside::cluster_with(&cluster, |config| {
+        bounded(config);
+        let announced = (0..3).map(|place| cluster.node(place).address());
+        let map = announced
+            .zip(&relays)
+            .map(|(from, to)| Mapped::parse(&format!("{from}={}", to.address)).unwrap());
+        config.cluster_address_map = map.collect();
+    });
+    let key = keys_of(&cluster, 0, 1).remove(0);
+    hit(&nearside, &key);
+    let cut = |places: &[usize], cut: bool| {
+        for place in places {
+            relays[*place].refuse(cut);
+            if cut {
+                relays[*place].cut();
+            }
+        }
+    };
+    cut(&[2], true);
+    let cut_at = Instant::now();
+    while cut_at.elapsed() < BOUND * 3 {
+        assert_eq!(hits(&nearside, std::slice::from_ref(&key)), 1, "two of three are most");
+    }
+    cut(&[1], true);
+    in_time("its own word is not enough", || hits(&nearside, std::slice::from_ref(&key)) == 0);
+    let alone_at = Instant::now();
+    while alone_at.elapsed() < BOUND * 3 {
+        assert_eq!(hits(&nearside, std::slice::from_ref(&key)), 0);
+    }
+    assert!(cluster.node(0).state_is_ok(), "it is well, by its own account");
+    assert!(nearside.connect().text(&format!("SET {key} v")).starts_with("+OK"), "it is served");
+    cut(&[1], false);
+    assert!(hit(&nearside, &key).contains('v'));
 }
 
 /// Its keys are hits, and what others write is seen.

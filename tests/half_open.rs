@@ -255,6 +255,12 @@ impl Hooks for Alone {
 
     fn slots_said(&self, _said: Option<(bool, &[u8])>) {}
 
+    fn prove(&self, _at: Micros) {}
+
+    fn provable(&self, at: Micros) -> Micros {
+        at
+    }
+
     fn is_voiding(&self) -> bool {
         false
     }

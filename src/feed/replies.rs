@@ -122,6 +122,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         };
         if !arms {
             match looks {
+                true if hooks.is_of_cluster() => hooks.prove(proven),
                 true => coverages.advance(slot, proven),
                 false => coverages.hear(slot, proven),
             }
@@ -131,7 +132,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             return;
         }
         self.feed.cache.forget_echoes();
-        if coverages.arm(slot, None, sent).is_some() {
+        if coverages.arm(slot, None, hooks.provable(sent)).is_some() {
             if let Some(untold) = self.feed.hooks.metrics().feed_up_told.now() {
                 info!(upstream = %self.feed.settings.address, untold, "the feed is subscribed");
             }

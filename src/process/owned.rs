@@ -10,13 +10,14 @@
 //!   ([`Owned::is_voiding`]), so no watermark moves on over an entry that the loss concerns.
 //! - What others say against a node stands until they say otherwise, or the node's own epoch is as new as what they told.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::node_id::NodeId;
+use crate::cache::Micros;
 use crate::resp::SlotSet;
 
 /// See the [module](self).
@@ -27,6 +28,8 @@ pub struct Owned {
     said: Mutex<Said>,
     /// Losses of which the keys are not all void yet.
     voiding: AtomicU32,
+    /// When what it said last was asked, at the earliest; 0 if it has said nothing.
+    proven: AtomicU64,
 }
 
 /// What was said of it.
@@ -37,6 +40,8 @@ struct Said {
     epoch: u64,
     /// What others say that it has no more, and with which epoch at least.
     against: HashMap<NodeId, (SlotSet, u64)>,
+    /// Who does not know it for a master that is well.
+    doubters: HashSet<NodeId>,
 }
 
 /// What a node has said of itself.
@@ -115,6 +120,25 @@ impl Owned {
         let left = self.slots.load().as_ref().map(|slots| slots.without(&lost)).unwrap_or_default();
         said.against.insert(by, (lost, epoch));
         self.become_owner_of(left)
+    }
+
+    /// It has spoken for itself, up to then.
+    pub(super) fn prove(&self, at: Micros) {
+        self.proven.fetch_max(at, Ordering::SeqCst);
+    }
+
+    pub(super) fn proven(&self) -> Micros {
+        self.proven.load(Ordering::SeqCst)
+    }
+
+    /// Whether another knows it for a master that is well.
+    pub(super) fn doubt(&self, by: NodeId, doubts: bool) {
+        let doubters = &mut self.said.lock().doubters;
+        let _ = if doubts { doubters.insert(by) } else { doubters.remove(&by) };
+    }
+
+    pub(super) fn doubters(&self) -> HashSet<NodeId> {
+        self.said.lock().doubters.clone()
     }
 
     /// Whether others contradict it.

@@ -54,9 +54,8 @@ pub fn hear_of_slots(process: &Process, node: &Arc<Node>, is_ok: bool, nodes: &[
         None => Account { slots: SlotSet::default(), keeps: false, epoch: 0 },
     });
     process.void_slots(node, lost);
-    if own.is_some() {
-        contradict(process, node, &lines);
-    }
+    // One that is no master of this cluster has no say in it.
+    contradict(process, node, if own.is_some_and(|own| own.is_master) { &lines } else { &[] });
 }
 
 /// The node's feed may not ask, or was answered by what is no answer: nothing is known to be its own.
@@ -80,7 +79,8 @@ fn hears_most(lines: &[NodeLine]) -> bool {
     heard > masters().count() / 2
 }
 
-/// What `by` says of the others: that a hash slot is another's than the topology says, who has it since a newer epoch.
+/// What `by` says of the others: whom it knows for masters that are well; and that a hash slot is another's than the topology
+/// says, who has it since a newer epoch.
 fn contradict(process: &Process, by: &Node, lines: &[NodeLine]) {
     let topology = process.topology();
     let others = || topology.nodes().iter().filter(|node| node.id != by.id);
@@ -101,6 +101,9 @@ fn contradict(process: &Process, by: &Node, lines: &[NodeLine]) {
     for node in others() {
         let (slots, epoch) = lost.remove(&node.id).unwrap_or_default();
         process.void_slots(node, node.owned.contradict(by.id, slots, epoch));
+        let is_well = |line: &NodeLine| line.is_master && !line.has_failed && !line.slots.is_empty();
+        let knows = lines.iter().any(|line| node.name.as_deref() == Some(&*line.id) && is_well(line));
+        node.owned.doubt(by.id, !knows);
     }
 }
 

@@ -19,12 +19,24 @@ pub struct Topology {
     nodes: Box<[Arc<Node>]>,
     /// For each hash slot, the place of its node among `nodes`; none of a single node, which has all keys.
     slots: Option<Box<[u16]>>,
+    /// For each node whether it has hash slots.
+    have_slots: Box<[bool]>,
+}
+
+fn have_slots(nodes: &[Arc<Node>], slots: &[u16]) -> Box<[bool]> {
+    let mut have = vec![false; nodes.len()];
+    slots.iter().for_each(|place| {
+        if let Some(have) = have.get_mut(usize::from(*place)) {
+            *have = true;
+        }
+    });
+    have.into()
 }
 
 impl Topology {
     /// One server, which has all keys.
     pub fn single(node: Arc<Node>) -> Self {
-        Self { epoch: 0, nodes: Box::new([node]), slots: None }
+        Self { epoch: 0, nodes: Box::new([node]), slots: None, have_slots: Box::new([true]) }
     }
 
     /// Several: `owner` tells for each hash slot the place of its node among `nodes`, or none of one that nobody has. `None` if
@@ -33,7 +45,10 @@ impl Topology {
         let slots: Box<[u16]> = (0..SLOTS as u16).map(|slot| owner(slot).unwrap_or(NOBODY)).collect();
         let known = |place: &u16| usize::from(*place) < nodes.len() || *place == NOBODY;
         let valid = !nodes.is_empty() && slots.iter().all(known);
-        valid.then(|| Self { epoch: 0, nodes: nodes.into(), slots: Some(slots) })
+        valid.then(|| {
+            let have_slots = have_slots(&nodes, &slots);
+            Self { epoch: 0, nodes: nodes.into(), slots: Some(slots), have_slots }
+        })
     }
 
     /// This, with one hash slot given to another of its nodes. `None` if it is no such node, or has the slot already.
@@ -42,7 +57,8 @@ impl Topology {
         let (mut slots, place) = (self.slots.clone()?, u16::try_from(place).ok()?);
         let before = slots.get_mut(usize::from(slot)).filter(|before| **before != place)?;
         *before = place;
-        Some(Self { epoch: self.epoch, nodes: self.nodes.clone(), slots: Some(slots) })
+        let have_slots = have_slots(&self.nodes, &slots);
+        Some(Self { epoch: self.epoch, nodes: self.nodes.clone(), slots: Some(slots), have_slots })
     }
 
     /// This, in the place of that one.
@@ -53,6 +69,11 @@ impl Topology {
     /// All nodes, those without hash slots too.
     pub fn nodes(&self) -> &[Arc<Node>] {
         &self.nodes
+    }
+
+    /// Those that have hash slots.
+    pub fn with_slots(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.iter().zip(&self.have_slots).filter(|(_, have)| **have).map(|(node, _)| node)
     }
 
     /// Whether there is but one, which has all keys.
@@ -129,6 +150,9 @@ mod tests {
         let after = before.moved(7, &nodes[1]).unwrap();
         assert_eq!(after.owner(key.as_bytes()).id, NodeId(1));
         assert_eq!(after.changed_since(&before), [7].into_iter().collect());
+        assert_eq!(after.with_slots().count(), 2);
+        let of_one = Topology::sharded(nodes.clone(), |_| Some(1)).unwrap();
+        assert!(of_one.with_slots().map(|node| node.id).eq([NodeId(1)]));
         assert!(!after.is_as(&before) && after.moved(7, &nodes[1]).is_none());
         assert!(after.moved(7, &node(9)).is_none() && !after.has(&node(9)) && after.has(&nodes[0]));
         let single = Topology::single(nodes[0].clone());

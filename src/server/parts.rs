@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Rules, Tracking, TrackingForm};
 use crate::process::{
     ClusterSettings, FeedUp, Inbox, Message, Node, Password, Process, Registrar, Reports, Settings, Ticket,
-    hear_nothing_of_slots, hear_of_slots, micros,
+    hear_nothing_of_slots, hear_of_slots, micros, provable, prove,
 };
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Asking, Credentials, Elected, Location, Login, Ours, ServerId};
@@ -274,6 +274,14 @@ impl Hooks for FeedHooks {
             Some((is_ok, nodes)) => hear_of_slots(&self.process, &self.node, is_ok, nodes),
             None => hear_nothing_of_slots(&self.process, &self.node),
         }
+    }
+
+    fn prove(&self, at: Micros) {
+        prove(&self.process, &self.node, at);
+    }
+
+    fn provable(&self, at: Micros) -> Micros {
+        provable(&self.process, &self.node, at)
     }
 
     fn is_voiding(&self) -> bool {
