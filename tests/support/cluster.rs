@@ -18,7 +18,6 @@ use rustix::process::Signal;
 use super::bus::Bus;
 use super::sentinel::{Certified, behind};
 use super::{Conn, Nearside, Redis, free_port};
-pub use changes::{Failover, Reset};
 use view::Member;
 
 /// How long anything may take that a cluster does by itself, on a machine that has much else to do.
@@ -155,6 +154,24 @@ impl Node {
         super::sentinel::signal(self.pid(), Signal::CONT);
         self.becomes(State::Up);
     }
+}
+
+/// How a replica is told to take its master's place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failover {
+    /// Its master agrees: nothing is lost.
+    Graceful,
+    /// Without its master, which may be gone.
+    Force,
+    /// Without anybody's consent.
+    Takeover,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reset {
+    Soft,
+    /// With another id.
+    Hard,
 }
 
 /// See the module.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::history::{By, Micros, NEVER, Read, Version};
 use super::model::{Kind, op};
 use super::random::Random;
-use super::world::{DBS, Dialled, EVE, IDENTS, Ident, Key, To, World, call, packet};
+use super::world::{Dialled, EVE, IDENTS, Ident, Key, To, World, call, packet};
 use crate::support::Conn;
 
 /// How long a writer that does not know what became of its write waits until it looks: what was still on the
@@ -20,14 +20,14 @@ pub fn write(world: &World, me: usize, writers: usize, seed: u64) -> Vec<(usize,
     let mut random = Random::new(seed);
     let mut dialled = Dialled::new(world);
     let mut reads = Vec::new();
-    let mine: Vec<usize> = (0..world.keys.len()).filter(|i| i / DBS.len() % writers == me).collect();
+    let mine: Vec<usize> = (0..world.keys.len()).filter(|i| i / world.dbs % writers == me).collect();
     let mut next: Vec<u64> = vec![1; world.keys.len()];
     let mut not_before: Vec<Micros> = vec![0; world.keys.len()];
     // How many versions there were when it was last known for certain what the key holds.
     let mut certain: Vec<usize> = vec![1; world.keys.len()];
     while !world.is_stopped() {
         std::thread::sleep(world.pace.mul_f64(0.5 + random.below(100) as f64 / 100.0));
-        let _gate = world.gate.read().unwrap();
+        let _all = world.gate.read().unwrap();
         if random.one_in(10) {
             count(world, me, &mut dialled, &mut random);
         }
@@ -39,6 +39,7 @@ pub fn write(world: &World, me: usize, writers: usize, seed: u64) -> Vec<(usize,
         if world.now() < not_before[at] {
             continue;
         }
+        let Ok(_gate) = key.gate.try_lock() else { continue };
         let n = 2 * next[at] + u64::from(key.db);
         next[at] += 1;
         let sidecar = random.below(world.sidecars.len() as u64) as u8;
@@ -66,7 +67,7 @@ pub fn write(world: &World, me: usize, writers: usize, seed: u64) -> Vec<(usize,
         let invoke = world.now();
         let content = op.content;
         key.log.lock().unwrap().push(Version { content, invoke, complete: NEVER, by });
-        let replies = dialled.send(to, &packet(&commands), commands.len());
+        let replies = dialled.send(to, &commands);
         let complete = world.now();
         let wrote = commands.len() - usize::from(behind);
         let ok = replies.as_ref().is_some_and(|replies| {
@@ -122,7 +123,7 @@ fn ident_for(db: u32, random: &mut Random) -> u8 {
 fn resolve(world: &World, key: &Key, version: usize, expires: Option<u64>, random: &mut Random) {
     std::thread::sleep(RESOLVE.mul_f64(1.0 + random.below(10) as f64 / 10.0));
     loop {
-        if world.lost.load(Relaxed) || world.is_stopped() {
+        if world.lost.load(Relaxed) || key.lost.load(Relaxed) || world.is_stopped() {
             return;
         }
         let held = world.direct(key.db).and_then(|mut conn| {
@@ -159,7 +160,7 @@ fn count(world: &World, me: usize, dialled: &mut Dialled<'_>, random: &mut Rando
     };
     counter.attempted.fetch_add(1, Relaxed);
     let command = vec![vec!["INCR".to_string(), counter.name.clone()]];
-    let replies = dialled.send(to, &packet(&command), 1);
+    let replies = dialled.send(to, &command);
     if replies.is_some_and(|replies| replies[0][0] == b':') {
         counter.acknowledged.fetch_add(1, Relaxed);
     }
@@ -173,8 +174,8 @@ fn count_if_unchanged(world: &World, writers: usize, dialled: &mut Dialled<'_>, 
         false => To::Sidecar(random.below(world.sidecars.len() as u64) as u8, 0),
     };
     let command = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
-    let watch = packet(&[command(&["WATCH", &counter.name]), command(&["GET", &counter.name])]);
-    let Some(replies) = dialled.send(to, &watch, 2) else { return };
+    let watch = [command(&["WATCH", &counter.name]), command(&["GET", &counter.name])];
+    let Some(replies) = dialled.send(to, &watch) else { return };
     if replies[0] != b"+OK\r\n" {
         return;
     }
@@ -184,14 +185,14 @@ fn count_if_unchanged(world: &World, writers: usize, dialled: &mut Dialled<'_>, 
         _ => None,
     };
     let Some(held) = held else {
-        dialled.send(to, &packet(&[command(&["UNWATCH"])]), 1);
+        dialled.send(to, &[command(&["UNWATCH"])]);
         return;
     };
     std::thread::sleep(Duration::from_micros(random.below(3000)));
     counter.attempted.fetch_add(1, Relaxed);
     let next = (held + 1).to_string();
     let write = [command(&["MULTI"]), command(&["SET", &counter.name, &next]), command(&["EXEC"])];
-    let replies = dialled.send(to, &packet(&write), 3);
+    let replies = dialled.send(to, &write);
     if replies.is_some_and(|replies| replies[2].starts_with(b"*1\r\n+OK")) {
         counter.acknowledged.fetch_add(1, Relaxed);
     }
@@ -209,7 +210,7 @@ fn read(
     let key = &world.keys[at];
     let command = key.kind.asks()[ask as usize].command(&key.name);
     let invoke = world.now();
-    let reply = dialled.send(To::Sidecar(sidecar, ident), &packet(&[command]), 1);
+    let reply = dialled.send(To::Sidecar(sidecar, ident), &[command]);
     let complete = world.now();
     let Some(reply) = reply.map(|mut replies| replies.remove(0)) else { return false };
     if reply[0] == b'-' {
@@ -269,7 +270,7 @@ fn mget(
     let names = keys.iter().map(|i| world.keys[*i].name.clone());
     let command = ["MGET".to_string()].into_iter().chain(names).collect();
     let invoke = world.now();
-    let reply = dialled.send(To::Sidecar(sidecar, ident), &packet(&[command]), 1);
+    let reply = dialled.send(To::Sidecar(sidecar, ident), &[command]);
     let complete = world.now();
     let Some(reply) = reply.map(|mut replies| replies.remove(0)) else { return };
     let Some(elements) = elements(&reply) else { return };
@@ -304,7 +305,7 @@ fn transaction(
     let commands =
         [vec!["MULTI".to_string()], key.kind.asks()[0].command(&key.name), vec!["EXEC".to_string()]];
     let invoke = world.now();
-    let replies = dialled.send(To::Sidecar(sidecar, ident), &packet(&commands), 3);
+    let replies = dialled.send(To::Sidecar(sidecar, ident), &commands);
     let complete = world.now();
     let Some(reply) = replies.and_then(|mut replies| replies.pop()) else { return };
     if let Some(reply) = reply.strip_prefix(b"*1\r\n") {
@@ -324,7 +325,7 @@ fn eve(world: &World, dialled: &mut Dialled<'_>, sidecar: u8, random: &mut Rando
     let key = random.pick(&secret);
     let command = random.pick(key.kind.asks()).command(&key.name);
     let said = format!("{command:?}");
-    let Some(replies) = dialled.send(To::Sidecar(sidecar, EVE), &packet(&[command]), 1) else { return };
+    let Some(replies) = dialled.send(To::Sidecar(sidecar, EVE), &[command]) else { return };
     if replies[0][0] != b'-' {
         let text = format!("eve asked {said} and got {:?}", String::from_utf8_lossy(&replies[0]));
         world.leaks.lock().unwrap().push(text);
@@ -354,7 +355,7 @@ pub fn converge(world: &World) -> (u64, Vec<String>) {
                 // Twice: the second time it is a hit.
                 for _ in 0..2 {
                     let to = To::Sidecar(sidecar, ident as u8);
-                    let replies = (0..20).find_map(|_| dialled.send(to, &packet(&commands), commands.len()));
+                    let replies = (0..20).find_map(|_| dialled.send(to, &commands));
                     for (i, command) in commands.iter().enumerate() {
                         asked += 1;
                         let said = replies.as_ref().map(|replies| replies[i].clone()).unwrap_or_default();

@@ -68,6 +68,8 @@ pub enum Broken {
     Monotonic,
     HonestWrites,
     Identity,
+    /// An error, where the upstream could have served.
+    Unserved,
     /// One client's misuse harmed others, or a fault made a storm.
     Bounded,
 }
@@ -83,6 +85,7 @@ impl Broken {
             Broken::Monotonic => "P5 monotonic",
             Broken::HonestWrites => "P6 honest writes",
             Broken::Identity => "P7 identity",
+            Broken::Unserved => "unserved",
             Broken::Bounded => "P8 bounded",
         }
     }

@@ -7,6 +7,7 @@
 mod clients;
 mod faults;
 mod history;
+mod judging;
 mod lag;
 mod misuse;
 mod model;
@@ -21,7 +22,8 @@ mod world;
 use std::time::{Duration, Instant};
 
 use history::Broken;
-use scenario::{HEADER, MIX, Report, SCENARIOS, play};
+use judging::{HEADER, Report};
+use scenario::{MIX, SCENARIOS, play};
 
 const FIXED_SEED: u64 = 20_240_229;
 

@@ -277,6 +277,10 @@ pub struct Allowed {
     pub expiry: bool,
     /// One in so many writes is a script that does not declare what it writes; none if 0.
     pub undeclared: u64,
+    /// One that declares no key at all may be among them: not in a cluster, where keys say whose it is.
+    pub keyless: bool,
+    /// One in so many writes is a removal.
+    pub removals: u64,
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -286,11 +290,11 @@ fn words(line: &str) -> Vec<String> {
 /// Some write that leaves `n` in `key`, or nothing; `held` is what it holds for certain.
 pub fn op(kind: Kind, key: &str, n: u64, held: Option<u64>, allowed: Allowed, random: &mut Random) -> Op {
     let held = held.filter(|_| allowed.relative);
-    if random.one_in(12) {
+    if random.one_in(allowed.removals) {
         return delete(kind, key, held, random);
     }
     if allowed.undeclared > 0 && random.one_in(allowed.undeclared) {
-        return undeclared(kind, key, n, random);
+        return undeclared(kind, key, n, allowed.keyless, random);
     }
     let tmp = format!("{key}.tmp");
     let (px, t) = (20 + random.below(60), text(n));
@@ -377,7 +381,7 @@ const UNDECLARED: &str = "local key = ARGV[1] .. ARGV[2] redis.call('DEL', key) 
 /// What `SCRIPT LOAD` answers to it.
 const UNDECLARED_SHA: &str = "75e99d7e1be46dbd8b4520091a26c0a2eb83ae10";
 
-fn undeclared(kind: Kind, key: &str, n: u64, random: &mut Random) -> Op {
+fn undeclared(kind: Kind, key: &str, n: u64, keyless: bool, random: &mut Random) -> Op {
     let what = match kind {
         Kind::Text => format!("SET {}", text(n)),
         Kind::Number => format!("SET {n}"),
@@ -388,21 +392,22 @@ fn undeclared(kind: Kind, key: &str, n: u64, random: &mut Random) -> Op {
         Kind::Stream => format!("XADD {n}-1 f {n}"),
     };
     let (head, tail) = key.split_at(key.len() / 2);
-    let call = |start: &[&str]| {
-        let start = start.iter().map(|word| word.to_string());
-        start.chain([head.into(), tail.into()]).chain(words(&what)).collect::<Vec<String>>()
-    };
     let declared = format!("{key}.tmp");
-    let eval = call(&["EVAL", UNDECLARED, "0"]);
+    let call = |start: &[&str], declares: bool| {
+        let keys: &[&str] = if declares { &["1", &declared] } else { &["0"] };
+        let start = [start, keys, &[head, tail]].concat().into_iter().map(str::to_string);
+        start.chain(words(&what)).collect::<Vec<String>>()
+    };
+    let eval = call(&["EVAL", UNDECLARED], !keyless);
     let load = ["SCRIPT", "LOAD", UNDECLARED].map(str::to_string).to_vec();
     let library =
         format!("#!lua name=torture\nredis.register_function('put', function(KEYS, ARGV) {UNDECLARED} end)");
     let function = ["FUNCTION", "LOAD", "REPLACE", &library].map(str::to_string).to_vec();
     let commands = match random.below(8) {
         0 => vec![words("MULTI"), eval, words("EXEC")],
-        1 => vec![load, call(&["EVALSHA", UNDECLARED_SHA, "0"])],
-        2 => vec![function, call(&["FCALL", "put", "0"])],
-        3 | 4 => vec![call(&["EVAL", UNDECLARED, "1", &declared])],
+        1 => vec![load, call(&["EVALSHA", UNDECLARED_SHA], !keyless)],
+        2 => vec![function, call(&["FCALL", "put"], !keyless)],
+        3 | 4 => vec![call(&["EVAL", UNDECLARED], true)],
         _ => vec![eval],
     };
     Op { commands, content: Some(n), expires: None }
@@ -431,66 +436,4 @@ fn delete(kind: Kind, key: &str, held: Option<u64>, random: &mut Random) -> Op {
 }
 
 #[cfg(test)]
-mod tests {
-    use nearside::command::{CacheRule, Table};
-    use nearside::resp::framer::{Frame, Limits, RequestFramer};
-
-    use super::*;
-    use crate::support::{Redis, request};
-
-    /// What is cached is asked for: a new row of the table needs a question here.
-    #[test]
-    fn every_cached_command_is_asked() {
-        let asks = KINDS.into_iter().flat_map(Kind::asks);
-        let asked: Vec<_> =
-            asks.map(|ask| ask.words.split(' ').next().unwrap().to_ascii_lowercase()).collect();
-        let table = Table::builtin();
-        let mut missing = Vec::new();
-        for row in (0..).map_while(|number| table.row(number)) {
-            let words = row.arity.unsigned_abs().max(2) as usize;
-            let args: Vec<&[u8]> =
-                (0..words).map(|i| if i == 0 { row.name.as_bytes() } else { b"k" }).collect();
-            let (raw, mut framer) = (request(&args), RequestFramer::new(Limits::default()));
-            assert!(matches!(framer.next(&raw), Ok(Frame::Request(_))));
-            let cached = row.cache(&framer.request(&raw)) == CacheRule::Single;
-            // Not known to the server of these tests.
-            let module = row.name.starts_with("json.") || row.name == "digest";
-            if cached && !module && !asked.contains(&row.name.to_string()) {
-                missing.push(row.name.clone());
-            }
-        }
-        assert!(missing.is_empty(), "{missing:?}");
-    }
-
-    /// Every answer that is foretold is the server's, after every write, in both protocols.
-    #[test]
-    fn the_server_answers_as_foretold() {
-        let redis = Redis::start();
-        let (mut two, mut three) = (redis.connect(), redis.connect());
-        three.cmd("HELLO 3");
-        let mut random = Random::new(7);
-        let allowed = Allowed { relative: true, expiry: false, undeclared: 5 };
-        for kind in KINDS {
-            let (mut held, key) = (None, format!("{kind:?}"));
-            for n in 1..300 {
-                let op = op(kind, &key, 2 * n, held, allowed, &mut random);
-                for command in &op.commands {
-                    let args: Vec<&[u8]> = command.iter().map(|arg| arg.as_bytes()).collect();
-                    two.send(&request(&args));
-                    let reply = two.reply();
-                    assert_ne!(reply[0], b'-', "{command:?}: {}", String::from_utf8_lossy(&reply));
-                }
-                held = op.content;
-                for ask in kind.asks() {
-                    let command = ask.command(&key);
-                    let args: Vec<&[u8]> = command.iter().map(|arg| arg.as_bytes()).collect();
-                    for (conn, resp3) in [(&mut two, false), (&mut three, true)] {
-                        let said = String::from_utf8(conn.args(&args)).unwrap();
-                        let expected = String::from_utf8(ask.expect(held, resp3)).unwrap();
-                        assert_eq!(said, expected, "{command:?} after {:?}, RESP3 {resp3}", op.commands);
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

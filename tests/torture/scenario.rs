@@ -1,29 +1,22 @@
 //! What is done to the server and the connections while the clients are at work, and what came of it.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use nearside::config::{Config, Namespace, OnUpdate, Tracking};
 
 use super::clients;
 use super::faults::*;
-use super::history::{Bounds, Broken, Read, Verdict, Violation, check};
+use super::history::Verdict;
+use super::judging::{MAX_STALENESS, Report, Run, becomes_ready, conclude, judge};
 use super::misuse::*;
 use super::model::Allowed;
 use super::random::Random;
-use super::table::spread;
 use super::toy::{self, Flaw};
 use super::world::{Setup, USERS, World, call};
 use crate::support::chaos::Chaos;
 use crate::support::filter::{Filter, Rule, no_redirect, only_broadcast};
 use crate::support::{Nearside, Redis};
-
-pub const MAX_STALENESS: Duration = Duration::from_millis(300);
-
-/// A reply that waits in a socket for its reader.
-const SLACK: Duration = Duration::from_millis(100);
 
 const SIDECARS: usize = 3;
 const WRITERS: usize = 4;
@@ -58,7 +51,8 @@ pub struct Scenario {
     pace: u64,
 }
 
-const ALL: Allowed = Allowed { relative: true, expiry: true, undeclared: 12 };
+pub const ALL: Allowed =
+    Allowed { relative: true, expiry: true, undeclared: 12, keyless: true, removals: 12 };
 
 const fn scenario(name: &'static str, faults: &'static [Fault]) -> Scenario {
     Scenario {
@@ -80,7 +74,7 @@ const fn scenario(name: &'static str, faults: &'static [Fault]) -> Scenario {
 /// server sees, no undeclared keys, and no write that is cut off from its announcement.
 const CHANNELS: Scenario = Scenario {
     change: |config| config.tracking = Tracking::Off,
-    allowed: Allowed { relative: true, expiry: true, undeclared: 0 },
+    allowed: Allowed { undeclared: 0, ..ALL },
     foreign: 0,
     namespaces_only: true,
     ..scenario("channels only", &[calm, delay_feed, kill_feed, cut_feed, half_open_feed])
@@ -217,53 +211,6 @@ pub const MIX: Scenario = scenario(
     ],
 );
 
-/// What came of a scenario.
-pub struct Report {
-    pub name: &'static str,
-    pub verdict: Verdict,
-    pub errors: u64,
-    pub converged: u64,
-    pub hits: f64,
-    pub seconds: f64,
-}
-
-impl Report {
-    pub fn passed(&self) -> bool {
-        self.verdict.violations.is_empty() && self.hits >= 0.05
-    }
-}
-
-pub const HEADER: &str = "scenario                              reads  writes errors  checks  hits  back  \
-     | stale after a write: other sidecar p50/p99/max ms (n) | foreign | same sidecar | violations";
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = &self.verdict;
-        write!(
-            f,
-            "{:<36} {:>7} {:>6} {:>6} {:>7} {:>4.0}% {:>5}",
-            self.name,
-            verdict.reads,
-            verdict.writes,
-            self.errors,
-            self.converged,
-            self.hits * 100.0,
-            verdict.across_questions
-        )?;
-        let staleness = &verdict.staleness;
-        for seen in [&staleness.other, &staleness.foreign, &staleness.same] {
-            write!(f, " | {}", spread(seen))?;
-        }
-        let mut kinds: Vec<Broken> = verdict.violations.iter().map(|violation| violation.broken).collect();
-        kinds.sort_unstable();
-        write!(f, " | {} in {:.1} s", kinds.len(), self.seconds)?;
-        for group in kinds.chunk_by(|a, b| a == b) {
-            write!(f, ", {}: {}", group[0].name(), group.len())?;
-        }
-        Ok(())
-    }
-}
-
 /// Runs one scenario for about so long.
 pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
     let begun = Instant::now();
@@ -294,6 +241,8 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
         foreign: scenario.foreign,
         namespaces_only: scenario.namespaces_only,
         pace: Duration::from_millis(scenario.pace),
+        cluster: false,
+        errorless: false,
     };
     let addresses = sidecars.iter().map(|sidecar| sidecar.address).collect();
     let world = Arc::new(World::new(addresses, redis.address(), &setup));
@@ -305,40 +254,8 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
             fault(&mut stage);
         }
     });
-    let issued = reads.len();
-    let hits: i64 = sidecars.iter().map(|sidecar| sidecar.stat("hits")).sum();
-    let unready = sidecars.iter().filter(|sidecar| !becomes_ready(sidecar)).count();
-    std::thread::sleep(MAX_STALENESS + SLACK);
-    let (converged, mut verdict) = judge(&world, reads);
-    if unready > 0 {
-        let story = format!("{unready} sidecars cache nothing, though the upstream is there again");
-        verdict.violations.push(Violation { broken: Broken::Convergence, story });
-    }
-    Report {
-        name: scenario.name,
-        verdict,
-        errors: world.errors.load(Relaxed),
-        converged,
-        hits: hits as f64 / issued.max(1) as f64,
-        seconds: begun.elapsed().as_secs_f64(),
-    }
-}
-
-/// Whether what is read again is soon a hit again.
-fn becomes_ready(sidecar: &Nearside) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < deadline {
-        let hits = sidecar.stat("hits");
-        let mut conn = sidecar.connect();
-        for _ in 0..2 {
-            call(&mut conn, &["GET", "users/ready"]);
-        }
-        if sidecar.stat("hits") > hits {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    false
+    let ready = |sidecar: &Nearside| becomes_ready(sidecar, &["users/ready"]);
+    conclude(Run { name: scenario.name, begun, world: &world, sidecars: &sidecars, ready: &ready }, reads)
 }
 
 /// Lets the clients loose on flawed caches.
@@ -352,44 +269,13 @@ pub fn play_toy(flaw: Flaw, lasting: Duration, seed: u64) -> Verdict {
         foreign: 33,
         namespaces_only: false,
         pace: Duration::from_millis(5),
+        cluster: false,
+        errorless: false,
     };
     let toys = (0..2).map(|_| toy::start(redis.address(), flaw)).collect();
     let world = Arc::new(World::new(toys, redis.address(), &setup));
     let reads = clients::run(&world, WRITERS, READERS, seed, || std::thread::sleep(lasting));
-    std::thread::sleep(MAX_STALENESS + SLACK);
     judge(&world, reads).1
-}
-
-/// Asks everything once more, and judges it all.
-fn judge(world: &World, reads: Vec<(usize, Read)>) -> (u64, Verdict) {
-    let (converged, wrong) = clients::converge(world);
-    let bounds = Bounds { max_staleness: MAX_STALENESS.as_micros() as u64, slack: SLACK.as_micros() as u64 };
-    let mut verdict = check(&world.histories(reads), bounds, &|from, to| world.noise(from, to));
-    let mut add = |broken, stories: Vec<String>| {
-        verdict.violations.extend(stories.into_iter().map(|story| Violation { broken, story }));
-    };
-    add(Broken::Convergence, wrong);
-    add(Broken::Identity, std::mem::take(&mut world.leaks.lock().unwrap()));
-    add(Broken::HonestWrites, miscounted(world));
-    add(Broken::HonestWrites, std::mem::take(&mut world.hangs.lock().unwrap()));
-    add(Broken::HonestWrites, std::mem::take(&mut world.lost_updates.lock().unwrap()));
-    add(Broken::Bounded, std::mem::take(&mut world.misused.lock().unwrap()));
-    (converged, verdict)
-}
-
-/// Counters that do not stand between what was acknowledged and what was attempted.
-fn miscounted(world: &World) -> Vec<String> {
-    let Some(mut conn) = world.direct(0) else { return vec!["the server does not answer".into()] };
-    let mut wrong = Vec::new();
-    for counter in &world.counters {
-        let (least, most) = (counter.acknowledged.load(Relaxed), counter.attempted.load(Relaxed));
-        let value = conn.value(&counter.name).and_then(|value| value.parse().ok()).unwrap_or(0);
-        let least = if world.vanishes { 0 } else { least };
-        if !(least..=most).contains(&value) {
-            wrong.push(format!("{} is {value}: {least} acknowledged, {most} attempted", counter.name));
-        }
-    }
-    wrong
 }
 
 pub fn make_users(server: &Redis) {

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use super::history::{Staleness, percentile};
-use super::scenario::Report;
+use super::judging::Report;
 
 struct Row {
     scenario: &'static str,
     seeds: Vec<u64>,
     operations: u64,
+    refused: u64,
     violations: usize,
     staleness: Staleness,
 }
@@ -25,6 +26,7 @@ impl Table {
                 scenario: report.name,
                 seeds: Vec::new(),
                 operations: 0,
+                refused: 0,
                 violations: 0,
                 staleness,
             });
@@ -33,6 +35,7 @@ impl Table {
         let row = &mut self.0[i];
         row.seeds.push(seed);
         row.operations += verdict.reads + verdict.writes + report.converged;
+        row.refused += report.refused;
         row.violations += verdict.violations.len();
         row.staleness.extend(&verdict.staleness);
     }
@@ -48,6 +51,7 @@ impl Table {
             scenario: "all",
             seeds,
             operations: self.0.iter().map(|row| row.operations).sum(),
+            refused: self.0.iter().map(|row| row.refused).sum(),
             violations: self.0.iter().map(|row| row.violations).sum(),
             staleness,
         }
@@ -58,19 +62,27 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "stale after a write, p50/p99/max in ms (number): by another sidecar, by others, by the same"
+            "errors: to clients of sidecars; stale after a write, p50/p99/max in ms (number): by another sidecar, by others, by the same"
         )?;
         writeln!(
             f,
-            "| {:<34} | {:<21} | {:>10} | {:>10} | {:<30} | {:<30} | {:<22} |",
-            "scenario", "seeds", "operations", "violations", "other sidecar", "foreign", "same sidecar"
+            "| {:<34} | {:<21} | {:>10} | {:>7} | {:>10} | {:<30} | {:<30} | {:<22} |",
+            "scenario",
+            "seeds",
+            "operations",
+            "errors",
+            "violations",
+            "other sidecar",
+            "foreign",
+            "same sidecar"
         )?;
         writeln!(
             f,
-            "|{}|{}|{}|{}|{}|{}|{}|",
+            "|{}|{}|{}|{}|{}|{}|{}|{}|",
             "-".repeat(36),
             "-".repeat(23),
             "-".repeat(12),
+            "-".repeat(9),
             "-".repeat(12),
             "-".repeat(32),
             "-".repeat(32),
@@ -84,8 +96,8 @@ impl fmt::Display for Table {
             };
             write!(
                 f,
-                "| {:<34} | {seeds:<21} | {:>10} | {:>10} |",
-                row.scenario, row.operations, row.violations
+                "| {:<34} | {seeds:<21} | {:>10} | {:>7} | {:>10} |",
+                row.scenario, row.operations, row.refused, row.violations
             )?;
             let Staleness { other, foreign, same } = &row.staleness;
             writeln!(f, " {:<30} | {:<30} | {:<22} |", spread(other), spread(foreign), spread(same))?;
@@ -118,6 +130,7 @@ mod tests {
                 ..Verdict::default()
             },
             errors: 0,
+            refused: 2,
             converged: 10,
             hits: 0.5,
             seconds: 1.0,
@@ -131,9 +144,9 @@ mod tests {
         let words = |name| row(name).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(
             words("calm"),
-            "| calm | 7..8 (2) | 322 | 0 | 2.00/3.00/3.00 (3) | 0.00/0.00/0.00 (0) | 0.00/0.00/0.00 (0) |"
+            "| calm | 7..8 (2) | 322 | 4 | 0 | 2.00/3.00/3.00 (3) | 0.00/0.00/0.00 (0) | 0.00/0.00/0.00 (0) |"
         );
-        assert!(words("cut").starts_with("| cut | 7 | 16 | 0 |"), "{text}");
-        assert!(words("all").starts_with("| all | 7..8 (2) | 338 | 0 | 2.00/3.00/3.00 (3) |"), "{text}");
+        assert!(words("cut").starts_with("| cut | 7 | 16 | 2 | 0 |"), "{text}");
+        assert!(words("all").starts_with("| all | 7..8 (2) | 338 | 6 | 0 | 2.00/3.00/3.00 (3) |"), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use super::history::{By, KeyHistory, Micros, Read, Version};
 use super::model::{Allowed, KINDS, Kind};
 use crate::support::{Conn, request};
 
-/// Databases of the keys.
+/// Databases of the keys; of a cluster, the first alone.
 pub const DBS: [u32; 2] = [0, 1];
 
 /// Who a session is.
@@ -46,6 +46,10 @@ pub struct Key {
     pub db: u32,
     pub kind: Kind,
     pub log: Mutex<Vec<Version>>,
+    /// Held while it is written; who changes what it holds by other means holds it, too.
+    pub gate: Mutex<()>,
+    /// As [`World::lost`], of this key alone.
+    pub lost: AtomicBool,
 }
 
 /// A key whose every increment counts.
@@ -55,6 +59,20 @@ pub struct Counter {
     pub acknowledged: AtomicU64,
 }
 
+impl Key {
+    /// Between these times, and by no write of a client's, it came to hold this.
+    pub fn overturn(&self, invoke: Micros, complete: Micros, content: Option<u64>) {
+        self.log.lock().unwrap().push(Version { content, invoke, complete, by: By::Foreign });
+    }
+}
+
+impl Counter {
+    /// What was acknowledged so far may be lost.
+    pub fn overturn(&self) {
+        self.acknowledged.store(0, Relaxed);
+    }
+}
+
 /// What the scenario is about to do to the server, so that writers do not misjudge it.
 pub struct World {
     origin: Instant,
@@ -62,6 +80,8 @@ pub struct World {
     /// The server that counts now.
     pub server: Mutex<SocketAddr>,
     pub keys: Vec<Key>,
+    /// How many databases they are in.
+    pub dbs: usize,
     /// One for each writer, and one for all of them together.
     pub counters: Vec<Counter>,
     pub allowed: Allowed,
@@ -74,7 +94,12 @@ pub struct World {
     pub lost: AtomicBool,
     stop: AtomicBool,
     noise: Mutex<Vec<(Micros, Micros)>>,
+    /// Writes that were not acknowledged.
     pub errors: AtomicU64,
+    /// Requests through sidecars that were answered by an error, or not at all.
+    pub refused: AtomicU64,
+    /// Those among them that concern one key alone, where there must be none.
+    pub unserved: Option<Mutex<Vec<String>>>,
     pub acknowledged: AtomicU64,
     pub leaks: Mutex<Vec<String>>,
     /// Requests that were never answered.
@@ -94,18 +119,30 @@ pub struct Setup {
     pub foreign: u64,
     pub namespaces_only: bool,
     pub pace: Duration,
+    /// The keys are a cluster's: what belongs together is in one hash slot, and there is one database.
+    pub cluster: bool,
+    /// A request for one key must not be answered by an error.
+    pub errorless: bool,
 }
 
 impl World {
     pub fn new(sidecars: Vec<SocketAddr>, server: SocketAddr, setup: &Setup) -> Self {
-        let mut keys = Vec::new();
+        let (mut keys, dbs) = (Vec::new(), if setup.cluster { 1 } else { DBS.len() });
         // Each kind in each database under the same name, in turn inside and outside the namespaces.
         for (i, kind) in KINDS.into_iter().cycle().take(7 * setup.writers.div_ceil(2)).enumerate() {
             let inside = i % 2 == 0 || setup.namespaces_only;
-            let name = format!("{}{kind:?}{i}", if inside { "users/" } else { "free:" });
-            for db in DBS {
+            let own = if setup.cluster { format!("{{{kind:?}{i}}}") } else { format!("{kind:?}{i}") };
+            let name = format!("{}{own}", if inside { "users/" } else { "free:" });
+            for db in &DBS[..dbs] {
                 let first = Version { content: None, invoke: 0, complete: 0, by: By::Foreign };
-                keys.push(Key { name: name.clone(), db, kind, log: Mutex::new(vec![first]) });
+                keys.push(Key {
+                    name: name.clone(),
+                    db: *db,
+                    kind,
+                    log: Mutex::new(vec![first]),
+                    gate: Mutex::default(),
+                    lost: AtomicBool::default(),
+                });
             }
         }
         let counter = |i| Counter {
@@ -118,6 +155,7 @@ impl World {
             sidecars,
             server: Mutex::new(server),
             keys,
+            dbs,
             counters: (0..=setup.writers).map(counter).collect(),
             allowed: setup.allowed,
             vanishes: setup.vanishes,
@@ -127,6 +165,8 @@ impl World {
             stop: AtomicBool::default(),
             noise: Mutex::default(),
             errors: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            unserved: setup.errorless.then(Mutex::default),
             acknowledged: AtomicU64::default(),
             leaks: Mutex::default(),
             hangs: Mutex::default(),
@@ -172,11 +212,9 @@ impl World {
     pub fn overturn(&self, invoke: Micros, complete: Micros, content: &[Option<Option<u64>>]) {
         for (key, content) in self.keys.iter().zip(content) {
             let Some(content) = *content else { continue };
-            key.log.lock().unwrap().push(Version { content, invoke, complete, by: By::Foreign });
+            key.overturn(invoke, complete, content);
         }
-        for counter in &self.counters {
-            counter.acknowledged.store(0, Relaxed);
-        }
+        self.counters.iter().for_each(Counter::overturn);
     }
 
     /// What a key holds, as the server says.
@@ -186,6 +224,24 @@ impl World {
         let reply = call(conn, &command.iter().map(String::as_str).collect::<Vec<_>>())?;
         let log = key.log.lock().unwrap();
         log.iter().rev().map(|version| version.content).find(|content| reply == ask.expect(*content, false))
+    }
+
+    /// Notes who was refused, or heard nothing.
+    fn count_refused(&self, commands: &[Vec<String>], replies: Option<&[Vec<u8>]>) {
+        let mut in_transaction = false;
+        for (i, command) in commands.iter().enumerate() {
+            in_transaction |= command[0] == "MULTI";
+            let said = replies.map_or("nothing".into(), |replies| String::from_utf8_lossy(&replies[i]));
+            if replies.is_some() && !said.starts_with('-') {
+                continue;
+            }
+            self.refused.fetch_add(1, Relaxed);
+            if let Some(unserved) =
+                self.unserved.as_ref().filter(|_| !in_transaction && is_of_one_key(command))
+            {
+                unserved.lock().unwrap().push(format!("{command:?} was answered {said:?}"));
+            }
+        }
     }
 
     /// Measures how late this machine wakes a thread.
@@ -244,7 +300,15 @@ impl<'w> Dialled<'w> {
     }
 
     /// Sends all commands in one packet and gives all replies, errors among them.
-    pub fn send(&mut self, to: To, packet: &[u8], replies: usize) -> Option<Vec<Vec<u8>>> {
+    pub fn send(&mut self, to: To, commands: &[Vec<String>]) -> Option<Vec<Vec<u8>>> {
+        let replies = self.exchange(to, &packet(commands), commands.len());
+        if matches!(to, To::Sidecar(_, ident) if ident != EVE) {
+            self.world.count_refused(commands, replies.as_deref());
+        }
+        replies
+    }
+
+    fn exchange(&mut self, to: To, packet: &[u8], replies: usize) -> Option<Vec<Vec<u8>>> {
         let world = self.world;
         let address = *world.server.lock().unwrap();
         let conn = match to {
@@ -289,6 +353,14 @@ impl<'w> Dialled<'w> {
         }
         got
     }
+}
+
+/// Whether a command concerns one key alone, and is no part of a transaction.
+fn is_of_one_key(command: &[String]) -> bool {
+    let others = "MULTI EXEC WATCH UNWATCH MGET MSET RENAME COPY BITOP SORT ZUNIONSTORE ZRANGESTORE SUNIONSTORE \
+                  SCRIPT FUNCTION EVALSHA FCALL";
+    let undeclared = command[0] == "EVAL" && command.get(3).is_some_and(|key| key.ends_with(".tmp"));
+    !undeclared && !others.split(' ').any(|other| other == command[0])
 }
 
 #[derive(Clone, Copy)]

@@ -2,25 +2,7 @@
 
 use nearside::resp::key_slot;
 
-use super::{Cluster, Node, State, in_time, view::Member};
-
-/// How a replica is told to take its master's place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Failover {
-    /// Its master agrees: nothing is lost.
-    Graceful,
-    /// Without its master, which may be gone.
-    Force,
-    /// Without anybody's consent.
-    Takeover,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reset {
-    Soft,
-    /// With another id.
-    Hard,
-}
+use super::{Cluster, Failover, Node, Reset, State, in_time, view::Member};
 
 /// How long a migration of keys may wait for the other node, in milliseconds.
 const MIGRATE_TIMEOUT: u64 = 10_000;
