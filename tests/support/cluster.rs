@@ -49,6 +49,8 @@ pub struct Node {
     pub port: u16,
     id: Mutex<String>,
     state: Mutex<State>,
+    /// When a replica of it was last elected in its place.
+    replaced: Mutex<Option<Instant>>,
     /// Where it keeps what it knows of the cluster, also while it is down.
     _folder: tempfile::TempDir,
 }
@@ -252,6 +254,7 @@ impl Cluster {
             redis: Mutex::new(redis),
             id: Mutex::new(id),
             state: Mutex::new(State::Up),
+            replaced: Mutex::default(),
             _folder: folder,
         });
     }
@@ -325,12 +328,12 @@ impl Cluster {
         })
     }
 
-    /// Whether all that are up say the same of who has which slots, and who is whose replica.
+    /// Whether all that are up say the same of who has which slots since which epoch, and who is whose replica.
     pub fn agrees(&self) -> bool {
         let shape = |node: &Node| {
             let mut view: Vec<_> = node.view().into_iter().filter(|of| !of.has("fail")).collect();
             view.sort_by(|a, b| a.id.cmp(&b.id));
-            view.into_iter().map(|of| (of.id, of.master, of.slots)).collect::<Vec<_>>()
+            view.into_iter().map(|of| (of.id, of.master, of.epoch, of.slots)).collect::<Vec<_>>()
         };
         let mut shapes = self.up().map(shape);
         let first = shapes.next().unwrap_or_default();

@@ -36,7 +36,7 @@ pub fn write(world: &World, me: usize, writers: usize, seed: u64) -> Vec<(usize,
         }
         let at = *random.pick(&mine);
         let key = &world.keys[at];
-        if world.now() < not_before[at] {
+        if world.now() < not_before[at] || key.lost.load(Relaxed) {
             continue;
         }
         let Ok(_gate) = key.gate.try_lock() else { continue };

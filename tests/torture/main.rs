@@ -5,6 +5,9 @@
 //! scenarios for as long as it is told.
 
 mod clients;
+mod cluster;
+mod cluster_faults;
+mod direct;
 mod faults;
 mod history;
 mod judging;
@@ -21,7 +24,7 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use history::Broken;
+use history::{Broken, Verdict};
 use judging::{HEADER, Report};
 use scenario::{MIX, SCENARIOS, play};
 
@@ -67,6 +70,10 @@ fn the_promises_hold_under_another_mix_of_faults() {
 
 fn found(flaw: toy::Flaw) -> Vec<Broken> {
     let verdict = scenario::play_toy(flaw, Duration::from_secs(2), FIXED_SEED);
+    kinds(&verdict)
+}
+
+fn kinds(verdict: &Verdict) -> Vec<Broken> {
     let mut kinds: Vec<Broken> = verdict.violations.iter().map(|violation| violation.broken).collect();
     kinds.sort_unstable();
     kinds.dedup();
@@ -113,16 +120,57 @@ fn staleness_of_another_sidecar() {
     }
 }
 
+/// In front of a cluster. `resharding` moves nothing by other means than Redis', so what is found is the flaw's.
+fn found_in_cluster(flaw: toy::Flaw, scenario: &str) -> (Vec<Broken>, u64) {
+    let report = cluster::play_toy(flaw, scenario, Duration::from_secs(4), FIXED_SEED);
+    tell(&report, FIXED_SEED);
+    (kinds(&report.verdict), report.refused)
+}
+
+#[test]
+fn a_client_of_a_cluster_that_caches_nothing_breaks_no_promise() {
+    for scenario in ["resharding", "graceful failover", "SETSLOT without MIGRATE", "killed master, and back"]
+    {
+        assert_eq!(found_in_cluster(toy::Flaw::None, scenario).0, [], "{scenario}");
+    }
+}
+
+#[test]
+fn a_cache_that_is_never_invalidated_is_found_out_in_front_of_a_cluster() {
+    let (found, _) = found_in_cluster(toy::Flaw::Forever, "SETSLOT without MIGRATE");
+    for broken in [Broken::ReadYourWrites, Broken::Staleness, Broken::Convergence] {
+        assert!(found.contains(&broken), "{broken:?} is not among {found:?}");
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(format!("NEARSIDE_TORTURE_{name}")).ok()
+}
+
 /// For `scripts/torture`: NEARSIDE_TORTURE_MINUTES, NEARSIDE_TORTURE_SEED, NEARSIDE_TORTURE_ONLY (a part of a
 /// scenario's name).
 #[test]
 #[ignore = "runs for minutes; scripts/torture runs it"]
 fn torture() {
-    let get = |name: &str| std::env::var(format!("NEARSIDE_TORTURE_{name}")).ok();
-    let minutes: f64 = get("MINUTES").map_or(10.0, |text| text.parse().expect("minutes"));
-    let mut seed = get("SEED").map_or_else(fresh_seed, |text| text.parse().expect("a seed"));
-    let only = get("ONLY").unwrap_or_default();
-    let chosen: Vec<_> = SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)).collect();
+    for_minutes(SCENARIOS, |scenario| scenario.name, play);
+}
+
+/// For `scripts/torture --cluster`, with the same variables.
+#[test]
+#[ignore = "runs for minutes; scripts/torture --cluster runs it"]
+fn torture_of_a_cluster() {
+    for_minutes(cluster::SCENARIOS, |scenario| scenario.name, cluster::play);
+}
+
+fn for_minutes<S>(
+    scenarios: &[S],
+    name: impl Fn(&S) -> &'static str,
+    play: impl Fn(&S, Duration, u64) -> Report,
+) {
+    let minutes: f64 = env("MINUTES").map_or(10.0, |text| text.parse().expect("minutes"));
+    let mut seed = env("SEED").map_or_else(fresh_seed, |text| text.parse().expect("a seed"));
+    let only = env("ONLY").unwrap_or_default();
+    let chosen: Vec<_> = scenarios.iter().filter(|scenario| name(scenario).contains(&only)).collect();
     let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     let lasting = Duration::from_secs_f64((minutes * 60.0 / chosen.len() as f64 * 0.7).clamp(5.0, 20.0));
     let (mut passed, mut failed, mut table) = (0, Vec::new(), table::Table::default());

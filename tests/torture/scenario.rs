@@ -12,7 +12,7 @@ use super::judging::{MAX_STALENESS, Report, Run, becomes_ready, conclude, judge}
 use super::misuse::*;
 use super::model::Allowed;
 use super::random::Random;
-use super::toy::{self, Flaw};
+use super::toy::{self, Behind, Flaw};
 use super::world::{Setup, USERS, World, call};
 use crate::support::chaos::Chaos;
 use crate::support::filter::{Filter, Rule, no_redirect, only_broadcast};
@@ -272,7 +272,7 @@ pub fn play_toy(flaw: Flaw, lasting: Duration, seed: u64) -> Verdict {
         cluster: false,
         errorless: false,
     };
-    let toys = (0..2).map(|_| toy::start(redis.address(), flaw)).collect();
+    let toys = (0..2).map(|_| toy::start(Behind::Server(redis.address()), flaw)).collect();
     let world = Arc::new(World::new(toys, redis.address(), &setup));
     let reads = clients::run(&world, WRITERS, READERS, seed, || std::thread::sleep(lasting));
     judge(&world, reads).1

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
+use super::direct::Direct;
 use crate::support::Conn;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,19 +23,56 @@ pub enum Flaw {
     OneForAll,
 }
 
+/// What a toy stands in front of.
+#[derive(Clone)]
+pub enum Behind {
+    Server(SocketAddr),
+    /// Of these nodes; a request may take so long.
+    Cluster(Vec<SocketAddr>, Duration),
+}
+
+/// One session's way there.
+enum Way {
+    Server(Conn),
+    Cluster(Direct),
+}
+
+impl Way {
+    fn to(behind: &Behind) -> Self {
+        match behind {
+            Behind::Server(address) => Way::Server(Conn::to(*address)),
+            Behind::Cluster(seeds, patience) => Way::Cluster(Direct::new(seeds, *patience)),
+        }
+    }
+
+    fn ask(&mut self, words: &[String], raw: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Way::Server(conn) => {
+                conn.send(raw);
+                conn.try_reply().ok()
+            }
+            Way::Cluster(direct) => direct.ask(words, raw),
+        }
+    }
+}
+
 /// By key and then by identity and request.
 type Entries = Arc<Mutex<HashMap<String, HashMap<Vec<u8>, Vec<u8>>>>>;
 
 /// Starts a proxy that caches whatever reads one key, with a flaw. It ends with the process.
-pub fn start(upstream: SocketAddr, flaw: Flaw) -> SocketAddr {
+pub fn start(behind: Behind, flaw: Flaw) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let entries = Entries::default();
-    let feed = (flaw == Flaw::NoLeases).then(|| follow(upstream, entries.clone()));
+    let feed = match behind {
+        Behind::Server(server) if flaw == Flaw::NoLeases => Some(follow(server, entries.clone())),
+        _ => None,
+    };
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let entries = entries.clone();
-            std::thread::spawn(move || serve(client, Conn::to(upstream), &entries, flaw, feed));
+            let behind = behind.clone();
+            std::thread::spawn(move || serve(client, Way::to(&behind), &entries, flaw, feed));
         }
     });
     address
@@ -61,9 +99,10 @@ fn follow(upstream: SocketAddr, entries: Entries) -> i64 {
     id
 }
 
-fn serve(mut client: TcpStream, mut upstream: Conn, entries: &Entries, flaw: Flaw, feed: Option<i64>) {
+fn serve(mut client: TcpStream, mut upstream: Way, entries: &Entries, flaw: Flaw, feed: Option<i64>) {
     if let Some(id) = feed {
-        upstream.cmd(&format!("CLIENT TRACKING ON REDIRECT {id}"));
+        let tracking = format!("CLIENT TRACKING ON REDIRECT {id}");
+        upstream.ask(&[], &crate::support::line(&tracking));
     }
     let _ = client.set_nodelay(true);
     let limits = Limits { max_request: 1 << 20, ..Limits::default() };
@@ -103,8 +142,7 @@ fn serve(mut client: TcpStream, mut upstream: Conn, entries: &Entries, flaw: Fla
         let reply = match known {
             Some(reply) => reply,
             None => {
-                upstream.send(&raw);
-                let Ok(reply) = upstream.try_reply() else { return };
+                let Some(reply) = upstream.ask(&words, &raw) else { return };
                 if cached && reply[0] != b'-' {
                     if flaw == Flaw::NoLeases {
                         std::thread::sleep(Duration::from_millis(1));

@@ -1,8 +1,10 @@
 //! What is done to a cluster: slots move, nodes come, go and change places.
 
+use std::time::{Duration, Instant};
+
 use nearside::resp::key_slot;
 
-use super::{Cluster, Failover, Node, Reset, State, in_time, view::Member};
+use super::{Cluster, Failover, NODE_TIMEOUT, Node, Reset, State, in_time, view::Member};
 
 /// How long a migration of keys may wait for the other node, in milliseconds.
 const MIGRATE_TIMEOUT: u64 = 10_000;
@@ -60,10 +62,12 @@ impl Cluster {
         assert!(said.starts_with("+OK") || said.starts_with("+NOKEY"), "{said}");
     }
 
-    /// `NODE`, said to the new owner first, and waits until all agree.
+    /// `NODE`, said to the new owner first, then to the old one and all other masters, and waits until all agree.
     #[track_caller]
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
         self.assign(slot, to, &[to, from]);
+        let others = self.masters().into_iter().map(|node| node.place).filter(|place| *place != from);
+        self.assign(slot, to, &others.filter(|place| *place != to).collect::<Vec<_>>());
         self.wait_owned(slot, to);
     }
 
@@ -93,12 +97,15 @@ impl Cluster {
         }
     }
 
-    /// Waits until all that are up say that the slot is the node's.
+    /// Waits until all that are up say that the slot is the node's, and know its epoch: else who takes the slot next may do
+    /// so with an epoch that is not newer, and would have to give it back.
     #[track_caller]
     pub fn wait_owned(&self, slot: u16, owner: usize) {
         let id = self.nodes[owner].id();
         let has = |of: &Member| of.id == id && of.owns(slot);
-        in_time("all agree on the slot", || self.up().all(|node| node.view().iter().any(has)));
+        in_time("all agree on the slot", || {
+            self.up().all(|node| node.view().iter().any(has)) && self.agrees()
+        });
     }
 
     /// Places of the node's replicas that are up.
@@ -115,16 +122,25 @@ impl Cluster {
     }
 
     /// Lets the replica take its master's place, and waits until all agree.
+    ///
+    /// Within twice the node timeout no master votes twice for replicas of one and the same. What is asked for meanwhile comes to
+    /// nothing, but holds writes up for five seconds; so this waits until it is past.
     #[track_caller]
     pub fn failover(&self, replica: usize, how: Failover) {
         let node = &self.nodes[replica];
-        let command = match how {
+        let master = self.master_of(replica).expect("it is a replica");
+        let replaced = *self.nodes[master].replaced.lock().unwrap();
+        let votes = Duration::from_millis(2 * NODE_TIMEOUT + 300);
+        if let Some(wait) = replaced.and_then(|at| votes.checked_sub(at.elapsed())) {
+            std::thread::sleep(wait);
+        }
+        node.order(match how {
             Failover::Graceful => "CLUSTER FAILOVER",
             Failover::Force => "CLUSTER FAILOVER FORCE",
             Failover::Takeover => "CLUSTER FAILOVER TAKEOVER",
-        };
-        node.order(command);
+        });
         in_time("the replica is the master", || node.is_master() && node.state_is_ok() && self.agrees());
+        *self.nodes[master].replaced.lock().unwrap() = Some(Instant::now());
     }
 
     /// Waits until others have taken all slots that the node had, which is away or lost them; says who.
@@ -143,6 +159,7 @@ impl Cluster {
             heir = newest.map(|node| node.place);
             all_are_well && heir.is_some()
         });
+        *lost.replaced.lock().unwrap() = Some(Instant::now());
         heir.expect("somebody")
     }
 

@@ -9,6 +9,8 @@ pub struct Member {
     pub port: u16,
     pub flags: String,
     pub master: Option<String>,
+    /// Of what it says of its slots.
+    pub epoch: u64,
     pub is_linked: bool,
     pub slots: Vec<RangeInclusive<u16>>,
     /// Slots on the move, as it says: `[7->-id]`.
@@ -22,7 +24,8 @@ impl Member {
         let port = words.next()?.split('@').next()?.rsplit(':').next()?.parse().ok()?;
         let flags = words.next()?.to_owned();
         let master = words.next().filter(|master| *master != "-").map(str::to_owned);
-        let is_linked = words.nth(3)? == "connected";
+        let epoch = words.nth(2)?.parse().ok()?;
+        let is_linked = words.next()? == "connected";
         let (moving, slots): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with('['));
         let range = |word: &&str| {
             let (first, last) = word.split_once('-').unwrap_or((word, word));
@@ -30,7 +33,7 @@ impl Member {
         };
         let slots = slots.iter().filter_map(range).collect();
         let moving = moving.into_iter().map(str::to_owned).collect();
-        Some(Self { id, port, flags, master, is_linked, slots, moving })
+        Some(Self { id, port, flags, master, epoch, is_linked, slots, moving })
     }
 
     pub fn has(&self, flag: &str) -> bool {
