@@ -279,6 +279,8 @@ pub struct Allowed {
     pub undeclared: u64,
     /// One that declares no key at all may be among them: not in a cluster, where keys say whose it is.
     pub keyless: bool,
+    /// A script may remove what it makes anew: not while slots move, when Redis may end it in between.
+    pub remakes: bool,
     /// One in so many writes is a removal.
     pub removals: u64,
 }
@@ -326,7 +328,7 @@ pub fn op(kind: Kind, key: &str, n: u64, held: Option<u64>, allowed: Allowed, ra
         }
         (Kind::Number, _) => vec![format!("SET {key} {n}")],
         (Kind::List, 0..5) if held.is_some() => vec![format!("LSET {key} 0 {n}")],
-        (Kind::List, 5 | 6) => {
+        (Kind::List, 5 | 6) if allowed.remakes => {
             return script(
                 key,
                 "redis.call('DEL',KEYS[1]) redis.call('RPUSH',KEYS[1],ARGV[1],'x')",
@@ -352,7 +354,7 @@ pub fn op(kind: Kind, key: &str, n: u64, held: Option<u64>, allowed: Allowed, ra
         (Kind::Sorted, 3) => vec![format!("ZADD {tmp} {n} m"), format!("ZUNIONSTORE {key} 1 {tmp}")],
         (Kind::Sorted, 4) => vec![format!("ZADD {tmp} {n} m"), format!("ZRANGESTORE {key} {tmp} 0 -1")],
         (Kind::Sorted, _) => vec![format!("ZADD {key} {n} m")],
-        (Kind::Set, 0..4) => {
+        (Kind::Set, 0..4) if allowed.remakes => {
             return script(
                 key,
                 "redis.call('DEL',KEYS[1]) redis.call('SADD',KEYS[1],ARGV[1])",

@@ -52,7 +52,7 @@ pub struct Scenario {
 }
 
 pub const ALL: Allowed =
-    Allowed { relative: true, expiry: true, undeclared: 12, keyless: true, removals: 12 };
+    Allowed { relative: true, expiry: true, undeclared: 12, keyless: true, remakes: true, removals: 12 };
 
 const fn scenario(name: &'static str, faults: &'static [Fault]) -> Scenario {
     Scenario {
