@@ -3,16 +3,21 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nearside::resp::key_slot;
 
 use crate::support::{Conn, request};
 
+/// Where slots were found last, by any session of one process: what one has written is not looked for at the old owner by
+/// another, which in a failover goes on to answer reads for a moment.
+pub type Owners = Arc<Mutex<HashMap<u16, SocketAddr>>>;
+
 /// One session.
 pub struct Direct {
     seeds: Vec<SocketAddr>,
-    owners: HashMap<u16, SocketAddr>,
+    owners: Owners,
     nodes: HashMap<SocketAddr, Conn>,
     /// What each new connection begins with: HELLO, AUTH.
     greeting: Vec<Vec<u8>>,
@@ -26,10 +31,10 @@ pub struct Direct {
 
 impl Direct {
     /// A request that was not executed is sent again for so long; so long may a reply take.
-    pub fn new(seeds: &[SocketAddr], patience: Duration) -> Self {
+    pub fn new(seeds: &[SocketAddr], owners: &Owners, patience: Duration) -> Self {
         Self {
             seeds: seeds.to_vec(),
-            owners: HashMap::new(),
+            owners: owners.clone(),
             nodes: HashMap::new(),
             greeting: Vec::new(),
             pinned: None,
@@ -79,7 +84,7 @@ impl Direct {
     fn pin(&mut self, slot: u16, raw: &[u8]) -> Option<Vec<u8>> {
         // Which learns whose it is.
         self.route(Some(slot), &request(&[b"EXISTS", tag_of(slot).as_bytes()]))?;
-        let node = *self.owners.get(&slot)?;
+        let node = self.owner(slot)?;
         self.pinned = Some(node);
         if std::mem::take(&mut self.begins) {
             self.send(node, &request(&[b"MULTI"]))?;
@@ -102,7 +107,7 @@ impl Direct {
     fn route(&mut self, slot: Option<u16>, raw: &[u8]) -> Option<Vec<u8>> {
         let until = Instant::now() + self.patience;
         loop {
-            let known = slot.and_then(|slot| self.owners.get(&slot).copied());
+            let known = slot.and_then(|slot| self.owner(slot));
             let node = known.unwrap_or_else(|| self.any());
             if !self.reaches(node) {
                 self.leave(slot);
@@ -120,10 +125,10 @@ impl Direct {
             let words: Vec<_> = text.trim_end().split(' ').collect();
             match (words[0], slot) {
                 ("-MOVED", Some(slot)) => {
-                    self.owners.insert(slot, words[2].parse().ok()?);
+                    self.found(Some(slot), words[2].parse().ok()?);
                 }
                 ("-ASK", _) => {
-                    slot.and_then(|slot| self.owners.insert(slot, node));
+                    self.found(slot, node);
                     let node = words[2].parse().ok()?;
                     self.send(node, &request(&[b"ASKING"]))?;
                     let asked = self.send(node, raw)?;
@@ -134,7 +139,10 @@ impl Direct {
                 }
                 _ if is_refused(&reply) => self.leave(slot),
                 _ => {
-                    slot.and_then(|slot| self.owners.insert(slot, node));
+                    // Another may have found it elsewhere meanwhile.
+                    if known != Some(node) {
+                        self.found(slot, node);
+                    }
                     return Some(reply);
                 }
             }
@@ -145,9 +153,17 @@ impl Direct {
         }
     }
 
+    fn owner(&self, slot: u16) -> Option<SocketAddr> {
+        self.owners.lock().unwrap().get(&slot).copied()
+    }
+
+    fn found(&self, slot: Option<u16>, node: SocketAddr) {
+        slot.and_then(|slot| self.owners.lock().unwrap().insert(slot, node));
+    }
+
     /// The slot may be another's.
-    fn leave(&mut self, slot: Option<u16>) {
-        slot.and_then(|slot| self.owners.remove(&slot));
+    fn leave(&self, slot: Option<u16>) {
+        slot.and_then(|slot| self.owners.lock().unwrap().remove(&slot));
         std::thread::sleep(Duration::from_millis(10));
     }
 
@@ -213,7 +229,7 @@ mod tests {
     fn redirects_are_followed() {
         let cluster = Cluster::start(2, 0);
         let seeds: Vec<_> = cluster.nodes().iter().map(|node| node.address()).collect();
-        let mut direct = Direct::new(&seeds, Duration::from_secs(5));
+        let mut direct = Direct::new(&seeds, &Owners::default(), Duration::from_secs(5));
         let mut ask = |line: &str| {
             let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
             let reply = direct.ask(&words, &crate::support::line(line)).expect("a reply");

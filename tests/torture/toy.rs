@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
-use super::direct::Direct;
+use super::direct::{Direct, Owners};
 use crate::support::Conn;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,6 @@ pub enum Flaw {
 }
 
 /// What a toy stands in front of.
-#[derive(Clone)]
 pub enum Behind {
     Server(SocketAddr),
     /// Of these nodes; a request may take so long.
@@ -38,10 +37,10 @@ enum Way {
 }
 
 impl Way {
-    fn to(behind: &Behind) -> Self {
+    fn to(behind: &Behind, owners: &Owners) -> Self {
         match behind {
             Behind::Server(address) => Way::Server(Conn::to(*address)),
-            Behind::Cluster(seeds, patience) => Way::Cluster(Direct::new(seeds, *patience)),
+            Behind::Cluster(seeds, patience) => Way::Cluster(Direct::new(seeds, owners, *patience)),
         }
     }
 
@@ -63,7 +62,7 @@ type Entries = Arc<Mutex<HashMap<String, HashMap<Vec<u8>, Vec<u8>>>>>;
 pub fn start(behind: Behind, flaw: Flaw) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let entries = Entries::default();
+    let (entries, owners) = (Entries::default(), Owners::default());
     let feed = match behind {
         Behind::Server(server) if flaw == Flaw::NoLeases => Some(follow(server, entries.clone())),
         _ => None,
@@ -71,8 +70,8 @@ pub fn start(behind: Behind, flaw: Flaw) -> SocketAddr {
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let entries = entries.clone();
-            let behind = behind.clone();
-            std::thread::spawn(move || serve(client, Way::to(&behind), &entries, flaw, feed));
+            let way = Way::to(&behind, &owners);
+            std::thread::spawn(move || serve(client, way, &entries, flaw, feed));
         }
     });
     address
