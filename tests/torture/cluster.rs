@@ -18,7 +18,7 @@ use super::model::Allowed;
 use super::random::Random;
 use super::scenario::ALL;
 use super::toy::{self, Behind, Flaw};
-use super::world::{Setup, USERS, World};
+use super::world::{MustServe, Setup, USERS, World};
 use crate::support::Nearside;
 use crate::support::cluster::Cluster;
 
@@ -48,7 +48,7 @@ pub struct Scenario {
     allowed: Allowed,
     foreign: u64,
     namespaces_only: bool,
-    errorless: bool,
+    must_serve: MustServe,
     pace: u64,
 }
 
@@ -70,28 +70,28 @@ const fn scenario(name: &'static str, faults: &'static [Fault]) -> Scenario {
         allowed: UNEXPIRED,
         foreign: 33,
         namespaces_only: false,
-        errorless: false,
+        must_serve: MustServe::Nothing,
         pace: 12,
     }
 }
 
 /// Where nothing is lost, and no single key is without a node that serves it.
 const fn lossless(name: &'static str, faults: &'static [Fault]) -> Scenario {
-    Scenario { allowed: OFTEN_ABSENT, errorless: true, ..scenario(name, faults) }
+    Scenario { allowed: OFTEN_ABSENT, must_serve: MustServe::SingleKeys, ..scenario(name, faults) }
 }
 
 impl Scenario {
     /// How long a request may take: longer than a graceful failover holds writes up where there must be no errors, else shorter
     /// than a promotion takes, so that what was under way when a master was lost is not executed by its heir.
     fn patience(&self) -> Duration {
-        if self.errorless { Duration::from_secs(6) } else { Duration::from_secs(1) }
+        if self.must_serve != MustServe::Nothing { Duration::from_secs(6) } else { Duration::from_secs(1) }
     }
 }
 
 const MOVES: &[Fault] = &[reshard, reshard, reshard_many, fail_over];
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { allowed: SCRIPTED, ..lossless("calm", &[calm]) },
+    Scenario { allowed: SCRIPTED, must_serve: MustServe::Everything, ..scenario("calm", &[calm]) },
     lossless("resharding", &[reshard, reshard, reshard_many]),
     Scenario { pace: 100, ..lossless("resharding, few writes", &[reshard, reshard_many]) },
     scenario("SETSLOT without MIGRATE", &[take_slot]),
@@ -213,7 +213,7 @@ fn run(
         namespaces_only: scenario.namespaces_only,
         pace: Duration::from_millis(scenario.pace),
         cluster: true,
-        errorless: scenario.errorless,
+        must_serve: scenario.must_serve,
     };
     let direct = toy::start(behind(&cluster, scenario), Flaw::None);
     let world = Arc::new(World::new(sidecars, direct, &setup));

@@ -130,8 +130,7 @@ pub fn judge(world: &World, reads: Vec<(usize, Read)>) -> (u64, Verdict) {
     add(Broken::HonestWrites, miscounted(world));
     add(Broken::HonestWrites, std::mem::take(&mut world.hangs.lock().unwrap()));
     add(Broken::HonestWrites, std::mem::take(&mut world.lost_updates.lock().unwrap()));
-    let unserved = world.unserved.iter().flat_map(|unserved| std::mem::take(&mut *unserved.lock().unwrap()));
-    add(Broken::Unserved, unserved.collect());
+    add(Broken::Unserved, std::mem::take(&mut world.unserved.lock().unwrap()));
     add(Broken::Bounded, std::mem::take(&mut world.misused.lock().unwrap()));
     (converged, verdict)
 }

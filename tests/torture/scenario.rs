@@ -13,7 +13,7 @@ use super::misuse::*;
 use super::model::Allowed;
 use super::random::Random;
 use super::toy::{self, Behind, Flaw};
-use super::world::{Setup, USERS, World, call};
+use super::world::{MustServe, Setup, USERS, World, call};
 use crate::support::chaos::Chaos;
 use crate::support::filter::{Filter, Rule, no_redirect, only_broadcast};
 use crate::support::{Nearside, Redis};
@@ -242,7 +242,7 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
         namespaces_only: scenario.namespaces_only,
         pace: Duration::from_millis(scenario.pace),
         cluster: false,
-        errorless: false,
+        must_serve: MustServe::Nothing,
     };
     let addresses = sidecars.iter().map(|sidecar| sidecar.address).collect();
     let world = Arc::new(World::new(addresses, redis.address(), &setup));
@@ -270,7 +270,7 @@ pub fn play_toy(flaw: Flaw, lasting: Duration, seed: u64) -> Verdict {
         namespaces_only: false,
         pace: Duration::from_millis(5),
         cluster: false,
-        errorless: false,
+        must_serve: MustServe::Nothing,
     };
     let toys = (0..2).map(|_| toy::start(Behind::Server(redis.address()), flaw)).collect();
     let world = Arc::new(World::new(toys, redis.address(), &setup));

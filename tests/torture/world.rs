@@ -98,8 +98,9 @@ pub struct World {
     pub errors: AtomicU64,
     /// Requests through sidecars that were answered by an error, or not at all.
     pub refused: AtomicU64,
-    /// Those among them that concern one key alone, where there must be none.
-    pub unserved: Option<Mutex<Vec<String>>>,
+    /// Those among them that there must not be.
+    pub unserved: Mutex<Vec<String>>,
+    must_serve: MustServe,
     pub acknowledged: AtomicU64,
     pub leaks: Mutex<Vec<String>>,
     /// Requests that were never answered.
@@ -121,8 +122,16 @@ pub struct Setup {
     pub pace: Duration,
     /// The keys are a cluster's: what belongs together is in one hash slot, and there is one database.
     pub cluster: bool,
-    /// A request for one key must not be answered by an error.
-    pub errorless: bool,
+    pub must_serve: MustServe,
+}
+
+/// What must not be answered by an error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum MustServe {
+    Nothing,
+    /// A command for one key that is no part of a transaction, nor of a session that watches.
+    SingleKeys,
+    Everything,
 }
 
 impl World {
@@ -166,7 +175,8 @@ impl World {
             noise: Mutex::default(),
             errors: AtomicU64::default(),
             refused: AtomicU64::default(),
-            unserved: setup.errorless.then(Mutex::default),
+            unserved: Mutex::default(),
+            must_serve: setup.must_serve,
             acknowledged: AtomicU64::default(),
             leaks: Mutex::default(),
             hangs: Mutex::default(),
@@ -230,16 +240,19 @@ impl World {
     fn count_refused(&self, commands: &[Vec<String>], replies: Option<&[Vec<u8>]>) {
         let mut in_transaction = false;
         for (i, command) in commands.iter().enumerate() {
-            in_transaction |= command[0] == "MULTI";
+            in_transaction |= command[0] == "MULTI" || command[0] == "WATCH";
             let said = replies.map_or("nothing".into(), |replies| String::from_utf8_lossy(&replies[i]));
             if replies.is_some() && !said.starts_with('-') {
                 continue;
             }
             self.refused.fetch_add(1, Relaxed);
-            if let Some(unserved) =
-                self.unserved.as_ref().filter(|_| !in_transaction && is_of_one_key(command))
-            {
-                unserved.lock().unwrap().push(format!("{command:?} was answered {said:?}"));
+            let must_be_served = match self.must_serve {
+                MustServe::Nothing => false,
+                MustServe::SingleKeys => !in_transaction && is_of_one_key(command),
+                MustServe::Everything => true,
+            };
+            if must_be_served {
+                self.unserved.lock().unwrap().push(format!("{command:?} was answered {said:?}"));
             }
         }
     }
