@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use nearside::resp::key_slot;
 use support::cluster::{Cluster, Failover, in_time, key_in_slot};
 use support::{Conn, Nearside, eventually, line};
 
@@ -127,6 +126,25 @@ fn pipelines(mut conn: Conn, tag: String) -> Round {
     })
 }
 
+/// Hundreds of counts in one packet, of one key of the slot, and of keys of many slots between them.
+fn deep(mut conn: Conn, tag: String) -> Round {
+    const MANY: u64 = 300;
+    Box::new(move |n| {
+        let spread = tag.replace(['{', '}'], "");
+        let both = |i| [format!("INCR {tag}d"), format!("INCR {spread}{i}")];
+        let lines: Vec<_> = (0..MANY).flat_map(both).collect();
+        let expected: Vec<_> =
+            (0..MANY).flat_map(|i| [n * MANY + i + 1, n + 1]).map(|n| format!(":{n}\r\n")).collect();
+        let replies = conn.pipeline(&lines);
+        let wrong = replies.iter().zip(&expected).position(|(reply, expected)| reply != expected);
+        assert!(
+            wrong.is_none(),
+            "round {n}: {wrong:?}: {:?}",
+            wrong.map(|i| (&lines[i], &replies[i], &expected[i]))
+        );
+    })
+}
+
 /// Clients of all kinds, on keys of this slot.
 fn all_kinds(cluster: &Cluster, nearside: &Nearside, slot: u16) -> Vec<Round> {
     for node in cluster.up() {
@@ -141,6 +159,7 @@ fn all_kinds(cluster: &Cluster, nearside: &Nearside, slot: u16) -> Vec<Round> {
         commands(other, format!("{tag}o"), false),
         pipelines(nearside.connect(), format!("{tag}p")),
         pipelines(nearside.connect(), format!("users/{tag}n")),
+        deep(nearside.connect(), format!("{tag}deep")),
     ]
 }
 
@@ -318,5 +337,21 @@ fn what_could_not_be_sent_waits_for_the_promotion_of_a_replica() {
     assert!(redirects(&nearside, "unsent") > 0);
     let heir = cluster.wait_promoted(cluster.node(0));
     assert_eq!(cluster.node(heir).ask(&format!("GET {key}")), "$1\r\n2\r\n");
-    assert_eq!(key_slot(key.as_bytes()), key_slot(key.as_bytes()));
+}
+
+#[test]
+fn what_has_no_keys_goes_to_another_node_when_its_own_is_gone() {
+    let cluster = Cluster::start(3, 3);
+    let nearside = Nearside::cluster(&cluster);
+    let mut clients = [nearside.connect(), nearside.connect_resp3()];
+    let node = |calls: &dyn Fn(usize) -> u64| (0..3).find(|place| calls(*place) > 0).expect("one of them");
+    assert_eq!(clients[0].text("ECHO x"), "$1\r\nx\r\n");
+    let own = node(&|place| cluster.node(place).calls("echo"));
+    cluster.node(own).kill();
+    for client in &mut clients {
+        let begun = std::time::Instant::now();
+        assert_eq!(client.text("ECHO x"), "$1\r\nx\r\n");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    assert_eq!(nearside.connect().text("ECHO x"), "$1\r\nx\r\n");
 }

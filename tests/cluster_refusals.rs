@@ -184,7 +184,7 @@ fn what_a_script_says_is_its_own_affair() {
     for (line, reply) in [
         ("EVAL x 1 k", "-TRYAGAIN says the script\r\n"),
         ("EVAL x 1 k", "-MOVED 1 127.0.0.1:1\r\n"),
-        ("MGET {k}1 {k}2", "*1\r\n-MOVED 12706 127.0.0.1:1\r\n"),
+        ("LRANGE k 0 1", "*1\r\n-MOVED 12706 127.0.0.1:1\r\n"),
         ("GET k", "-ERR MOVED 12706 127.0.0.1:1\r\n"),
     ] {
         ask(&node, &mut client, &[line]).remove(0).reply(reply);

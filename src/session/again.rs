@@ -89,7 +89,7 @@ impl Session {
         }
         let mut framer = RequestFramer::new(self.cx.process.settings.limits);
         let standing = self.cx.queue.standing().into_iter();
-        let mut requests: Vec<_> = standing.filter_map(|of| Request::of(of, table, &mut framer)).collect();
+        let mut requests: Vec<_> = standing.map(|of| Request::of(of, table, &mut framer)).collect();
         self.refuse_overtaken(&mut requests);
         self.recall_reads(&mut requests);
         let next = self.send_due(requests, before.as_deref(), table, &mut framer);
@@ -245,7 +245,7 @@ impl Session {
             self.cx.process.metrics.resent.inc();
             return;
         }
-        let Ok(Frame::Request(_)) = framer.next(bytes) else { return };
+        let Ok(Frame::Request(_)) = framer.next(bytes) else { return self.give_up(again, Unsent::Exhausted) };
         let request = framer.request(bytes);
         let row = table.lookup(&request);
         let valid = row.is_some_and(|row| row.takes(request.len()));
@@ -312,11 +312,15 @@ impl Session {
 }
 
 impl Request {
-    fn of(standing: Standing, table: &Table, framer: &mut RequestFramer) -> Option<Self> {
+    fn of(standing: Standing, table: &Table, framer: &mut RequestFramer) -> Self {
         let Standing { slot, request: bytes, again } = standing;
-        let Ok(Frame::Request(_)) = framer.next(&bytes) else { return None };
-        let request = framer.request(&bytes);
-        let concern = Concern::of(table.lookup(&request), &request);
-        Some(Self { slot, bytes, concern, again })
+        let concern = match framer.next(&bytes) {
+            Ok(Frame::Request(_)) => {
+                let request = framer.request(&bytes);
+                Concern::of(table.lookup(&request), &request)
+            }
+            _ => Concern::unknown(),
+        };
+        Self { slot, bytes, concern, again }
     }
 }

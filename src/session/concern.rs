@@ -20,9 +20,14 @@ pub(super) struct Concern {
 }
 
 impl Concern {
+    /// Of a request that may be about anything.
+    pub(super) fn unknown() -> Self {
+        Self { keys: SmallVec::new(), all: true, reads: false }
+    }
+
     pub(super) fn of(row: Option<&Row>, request: &Request<'_>) -> Self {
-        let mut concern = Self { keys: SmallVec::new(), all: false, reads: false };
-        let Some(row) = row else { return Self { all: true, ..concern } };
+        let mut concern = Self { all: false, ..Self::unknown() };
+        let Some(row) = row else { return Self::unknown() };
         let set = row.keys(request, |i, _| {
             let key = request.arg(i);
             let mut hasher = DefaultHasher::new();

@@ -29,7 +29,7 @@ impl Session {
         if !self.cx.process.is_single() || !self.cx.gathers.is_empty() {
             done |= finish(&self.cx);
             done |= self.send_again(table, task);
-            self.unsettled |= self.is_shared() && self.is_behind();
+            self.unsettled |= self.is_behind();
         }
         if self.unsettled && !self.settle(false) && self.cx.queue.has_joined() {
             // What was released waits until it is known which way to go.
