@@ -429,3 +429,87 @@ fn a_subscriber_whose_node_dies_is_sent_away() {
     elsewhere.send(&line(&format!("SUNSUBSCRIBE {b}")));
     assert_eq!(heard(&mut elsewhere), format!("sunsubscribe {b} :0"));
 }
+
+#[test]
+fn who_waits_is_let_go_where_it_waits() {
+    let cluster = Cluster::start(3, 0);
+    let nearside = Nearside::cluster(&cluster);
+    let mut other = nearside.connect();
+    for place in 0..3 {
+        let key = cluster.keys_of(cluster.node(place), 1).remove(0);
+        let mut client = nearside.connect();
+        let id = client.text("CLIENT ID");
+        let id = id.trim_start_matches(':').trim_end();
+        // Others at other nodes whose connections are called the same there are left alone.
+        let mut strangers: Vec<_> = (0..3).map(|place| cluster.node(place).connect()).collect();
+        strangers.iter_mut().for_each(|stranger| stranger.send(&line("BLPOP nobody{x} 0")));
+        client.send(&line(&format!("BLPOP {key} 0")));
+        in_time("it waits", || other.text(&format!("CLIENT UNBLOCK {id}")) == ":1\r\n");
+        assert_eq!(client.reply(), b"*-1\r\n");
+        client.send(&line(&format!("BLPOP {key} 0")));
+        in_time("it waits", || other.text(&format!("CLIENT UNBLOCK {id} ERROR")) == ":1\r\n");
+        assert_eq!(client.reply(), b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+        assert_eq!(other.text(&format!("CLIENT UNBLOCK {id}")), ":0\r\n");
+    }
+}
+
+#[test]
+fn who_may_not_begin_a_transaction_executes_nothing_of_it() {
+    let cluster = Cluster::start(3, 0);
+    let nearside = Nearside::cluster(&cluster);
+    for node in cluster.nodes() {
+        node.order("ACL SETUSER bob on >pw ~* &* +@all -multi");
+    }
+    let (a, _) = pair(&cluster, 1);
+    let mut client = nearside.connect();
+    assert_eq!(client.text("AUTH bob pw"), "+OK\r\n");
+    let set = format!("SET {a} v");
+    let said = client.pipeline(&["MULTI", &set, &set, "EXEC", &format!("GET {a}")]);
+    assert_eq!(said[0], "+OK\r\n");
+    assert!(said[1].starts_with("-NOPERM") && said[2] == said[1], "{said:?}");
+    assert_eq!(said[3..], ["-EXECABORT Transaction discarded because of previous errors.\r\n", "$-1\r\n"]);
+    assert_eq!(client.pipeline(&["MULTI", &set, "DISCARD"])[2], "+OK\r\n");
+    assert_eq!(client.text(&set), "+OK\r\n");
+}
+
+#[test]
+fn the_loss_of_a_node_is_told_to_those_who_had_something_there() {
+    let cluster = Cluster::start(3, 0);
+    let nearside = Nearside::cluster(&cluster);
+    let (a, b) = (pair(&cluster, 0).0, pair(&cluster, 1).0);
+    let at = |key: &str, lines: &[&str]| {
+        let mut client = nearside.connect();
+        lines.iter().for_each(|line| assert!(!client.text(&line.replace("<k>", key)).starts_with('-')));
+        client
+    };
+    let mut lost = [at(&a, &["WATCH <k>"]), at(&a, &["MULTI", "SET <k> v"])];
+    let mut kept = [at(&b, &["WATCH <k>"]), at(&b, &["MULTI", "SET <k> v"])];
+    // Nobody has been told of this one.
+    let mut begun = at(&b, &["MULTI"]);
+    let mut waiting = at(&a, &[]);
+    waiting.send(&line(&format!("BLPOP {a} 0")));
+    blocked(&cluster, 0);
+    cluster.node(0).kill();
+    lost.iter_mut().for_each(|client| assert!(client.is_closed()));
+    let said = String::from_utf8(waiting.reply()).unwrap();
+    assert!(said.starts_with("-ERR nearside:") && said.contains("may have been executed"), "{said}");
+    in_time("the others know", || cluster.node(1).ask("CLUSTER INFO").contains("cluster_state:fail"));
+    let [watching, queued] = &mut kept;
+    assert!(watching.text("PING") == "+PONG\r\n" && queued.text("PING") == "+QUEUED\r\n");
+    assert_eq!(begun.text("DISCARD"), "+OK\r\n");
+}
+
+#[test]
+fn what_several_connections_would_have_to_share_is_refused() {
+    let cluster = Cluster::start(3, 0);
+    let nearside = Nearside::cluster(&cluster);
+    let mut client = nearside.connect_resp3();
+    assert!(client.text("CLIENT TRACKING ON").starts_with("-ERR nearside: CLIENT TRACKING"));
+    assert_eq!(client.text("CLIENT TRACKING OFF"), "+OK\r\n");
+    let said = client.pipeline(&["MULTI", "CLIENT TRACKING ON BCAST", "EXEC"]);
+    assert!(said[1].starts_with("-ERR nearside: CLIENT TRACKING") && said[2].starts_with("-EXECABORT"));
+    client.send(&line("SUBSCRIBE a"));
+    assert_eq!(heard(&mut client), "subscribe a :1");
+    assert!(client.text("HELLO 2").starts_with("-ERR nearside:"));
+    assert!(client.text("HELLO").starts_with('%'));
+}

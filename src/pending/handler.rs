@@ -185,7 +185,7 @@ impl ReplyHandler for LinkHandler {
         self.place.reach(self.heard.get());
         self.upstream_id.set(id);
         if let Some(owner) = &*self.owner.borrow() {
-            owner.client.is_on(id);
+            owner.client.is_on(self.node.id, id);
         }
         self.take_place();
         self.process.metrics.upstream_connects.inc();
@@ -225,7 +225,7 @@ impl ReplyHandler for LinkHandler {
             warn!(%upstream, link = self.id.0, untold, cause = %loss.cause, "link is down");
         }
         if let Some(owner) = &*self.owner.borrow() {
-            owner.client.is_on(None);
+            owner.client.is_on(self.node.id, None);
             if !carries_on {
                 owner.queue.lose_link();
             }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::inbox::{Inbox, Message};
+use super::node_id::NodeId;
 use crate::cache::Micros;
 use crate::io::Ends;
 use crate::resp::Protocol;
@@ -34,6 +35,10 @@ const CALLED: u8 = 2;
 
 /// The session has a connection of its own, of which the id is not known (yet).
 const UNTOLD: i64 = -1;
+
+/// Where the node stands, above the id of the connection: ids count connections, and the number of a node has 16 bits.
+const NODE: u32 = 47;
+const ID: i64 = (1 << NODE) - 1;
 
 /// All sessions of the process; as many as there are clients.
 pub struct Clients {
@@ -127,7 +132,7 @@ pub struct Client {
     calls: Mutex<Vec<Arc<Call>>>,
     /// Whose tracking redirects to it, or is to.
     leads: AtomicUsize,
-    /// What the upstream calls the connection that is the session's own; 0 if there is none.
+    /// What the upstream calls the connection that is the session's own, and above that at which node; 0 if there is none.
     upstream: AtomicI64,
     who: Mutex<Who>,
 }
@@ -238,12 +243,27 @@ impl Client {
 
     /// What the upstream calls the connection that is its own; 0 if it has none, and below if that is not known.
     pub fn upstream(&self) -> i64 {
-        self.upstream.load(Ordering::Relaxed)
+        match self.upstream.load(Ordering::Relaxed) {
+            known @ 0.. => known & ID,
+            untold => untold,
+        }
     }
 
-    /// It has a connection of its own, which the upstream calls this.
-    pub fn is_on(&self, upstream: Option<i64>) {
-        self.upstream.store(upstream.unwrap_or(UNTOLD), Ordering::Relaxed);
+    /// At which node that is, if it is known.
+    pub fn node(&self) -> Option<NodeId> {
+        let known = Some(self.upstream.load(Ordering::Relaxed)).filter(|known| *known > 0)?;
+        u16::try_from(known >> NODE).ok().map(NodeId)
+    }
+
+    /// Likewise what this node calls it: 0 if it calls nothing so.
+    pub fn upstream_at(&self, node: NodeId) -> i64 {
+        if self.node() == Some(node) { self.upstream() } else { 0 }
+    }
+
+    /// It has a connection of its own, which the node calls this.
+    pub fn is_on(&self, node: NodeId, upstream: Option<i64>) {
+        let known = upstream.map(|id| i64::from(node.0) << NODE | id & ID);
+        self.upstream.store(known.unwrap_or(UNTOLD), Ordering::Relaxed);
     }
 
     /// It shares a link with others.
@@ -256,8 +276,8 @@ impl Client {
 pub struct Alone(Arc<Client>);
 
 impl Alone {
-    pub fn new(session: &Arc<Client>, upstream: Option<i64>) -> Self {
-        session.is_on(upstream);
+    pub fn new(session: &Arc<Client>, node: NodeId, upstream: Option<i64>) -> Self {
+        session.is_on(node, upstream);
         Self(session.clone())
     }
 }
@@ -293,10 +313,11 @@ mod tests {
     fn a_session_has_a_connection_of_its_own_while_that_stands() {
         let clients = Clients::default();
         let session = clients.enter(Ends::default(), Arc::default(), 1);
-        let alone = Alone::new(&session, None);
+        let alone = Alone::new(&session, NodeId(0), None);
         assert_eq!(session.upstream(), UNTOLD);
-        session.is_on(Some(7));
-        assert_eq!(session.upstream(), 7);
+        session.is_on(NodeId(3), Some(7));
+        assert_eq!((session.upstream(), session.node()), (7, Some(NodeId(3))));
+        assert_eq!((session.upstream_at(NodeId(3)), session.upstream_at(NodeId(0))), (7, 0));
         drop(alone);
         assert_eq!(session.upstream(), 0);
         assert!(session.kill() && !session.kill() && clients.get(session.id).is_none());

@@ -62,7 +62,10 @@ impl Session {
     }
 
     fn asker(&self) -> Asker {
-        Asker { session: self.cx.client.id, link: self.present_link().client().upstream_id() }
+        {
+            let link = self.present_link().client();
+            Asker { session: self.cx.client.id, link: link.upstream_id(), node: link.node.id }
+        }
     }
 
     fn listed(&self, replies: &[Bytes], filter: &Filter) -> Bytes {

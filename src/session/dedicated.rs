@@ -74,7 +74,7 @@ impl Dedicated {
 
     fn on(cx: &Context, link: Link) -> Self {
         Self {
-            alone: Alone::new(&cx.client, link.client().upstream_id()),
+            alone: Alone::new(&cx.client, link.client().node.id, link.client().upstream_id()),
             lead: None,
             link,
             transaction: None,
@@ -90,6 +90,12 @@ impl Dedicated {
             moving: Vec::new(),
             watched: None,
         }
+    }
+
+    /// Lets others know what its connection is called.
+    pub(super) fn is_here(&self, cx: &Context) {
+        let handler = self.link.client();
+        cx.client.is_on(handler.node.id, handler.upstream_id());
     }
 
     /// Where what depends on no other connection is said.

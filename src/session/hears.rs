@@ -36,7 +36,7 @@ impl Dedicated {
         }
         let link =
             cx.outbound.router.dedicated(&LinkKey { node: node.clone(), ..cx.key.clone() }, cx.owner());
-        cx.client.is_on(self.link.client().upstream_id());
+        self.is_here(cx);
         self.hears.push(link.clone());
         link
     }

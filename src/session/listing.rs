@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::process::{Client, Process};
+use crate::process::{Client, NodeId, Process};
 use crate::resp::Protocol;
 use crate::resp::request::Request;
 
@@ -135,6 +135,8 @@ fn flags(held: &[u8], unix: bool) -> Vec<u8> {
 pub struct Asker {
     pub session: u64,
     pub link: Option<i64>,
+    /// Where.
+    pub node: NodeId,
 }
 
 /// What the upstream's list says, with sessions for the connections that are ours; without `all`, only those sessions
@@ -145,7 +147,7 @@ pub fn merge(process: &Process, text: &[u8], asker: Asker, all: bool) -> Option<
     let sessions = process.clients.all();
     let mut told: Vec<Option<Line>> = vec![None; sessions.len()];
     let mut alone: Vec<(i64, usize)> =
-        sessions.iter().enumerate().map(|(i, session)| (session.upstream(), i)).collect();
+        sessions.iter().enumerate().map(|(i, session)| (session.upstream_at(asker.node), i)).collect();
     alone.sort_unstable();
     let ours = &process.settings.upstream.ours;
     let is_ours = |line: &Line| {

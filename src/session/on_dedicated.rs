@@ -173,7 +173,8 @@ impl Dedicated {
                 self.plain(cx, command, raw);
             }
             _ => {
-                let raw = unblocking(&cx.process, row, request).map_or(raw, Raw::Own);
+                let raw =
+                    unblocking(&cx.process, self.link.client().node.id, row, request).map_or(raw, Raw::Own);
                 self.plain(cx, command, raw);
             }
         }

@@ -2,13 +2,14 @@
 
 use super::admit::{Action, Admission};
 use super::state::Session;
-use super::unblock::unblocking;
+use super::unblock::{unblocking, where_to_unblock};
 use crate::cache::Reason;
-use crate::command::Access;
+use crate::command::{Access, Row};
 use crate::pending::{Bypass, Link, Pending, WriteSet};
 use crate::request::mget::{self, Progress};
 use crate::request::{Raw, keys_of, write};
 use crate::resp::request::Request;
+use crate::router::LinkKey;
 
 impl Session {
     /// Sends a request on a link that others share; `None` is the session's own.
@@ -46,10 +47,22 @@ impl Session {
                 if row.is_some_and(|row| row.access == Access::Read) {
                     cx.process.cache.count(Reason::Uncacheable);
                 }
-                let raw = unblocking(&cx.process, row, request).map_or(raw, Raw::Own);
-                cx.forward_on(link, raw, Pending::Relay);
+                let link = self.unblocks_elsewhere(row, request).unwrap_or_else(|| link.clone());
+                let at = link.client().node.id;
+                let raw = unblocking(&cx.process, at, row, request).map_or(raw, Raw::Own);
+                cx.forward_on(&link, raw, Pending::Relay);
             }
         }
+    }
+
+    /// In front of a cluster: the link to the node at which a session waits that is to be unblocked.
+    fn unblocks_elsewhere(&self, row: Option<&Row>, request: &Request<'_>) -> Option<Link> {
+        if self.cx.topology.is_single() {
+            return None;
+        }
+        let id = where_to_unblock(&self.cx.process, row, request)?;
+        let node = self.cx.topology.nodes().iter().find(|node| node.id == id)?.clone();
+        Some(self.cx.outbound.router.link(&LinkKey { node, ..self.cx.key.clone() }))
     }
 
     /// What has become of an `MGET`: says whether anything was done.

@@ -56,7 +56,7 @@ impl Dedicated {
         } else {
             drop(old);
         }
-        cx.client.is_on(self.link.client().upstream_id());
+        self.is_here(cx);
         cx.queue.forget_lost_link();
     }
 

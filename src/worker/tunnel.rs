@@ -71,7 +71,7 @@ pub async fn join(
     ahead: &[u8],
 ) -> io::Result<()> {
     let _counted = Counted::new(&side.cx.process);
-    let _alone = Alone::new(&side.cx.client, tunnel.id());
+    let _alone = Alone::new(&side.cx.client, side.cx.key.node.id, tunnel.id());
     let _void = wanted.writes.then(|| Void(&side.cx.process));
     until_sent_away(side, tunnel.join(client, &first, ahead)).await.unwrap_or(Ok(()))
 }

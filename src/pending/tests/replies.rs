@@ -352,8 +352,8 @@ fn what_a_reply_changes_is_changed_unless_it_is_an_error() {
         assert!(answer(&link, pending, reply.as_bytes()).is_none());
         queue.said()
     };
-    assert!(said(Change::Info, "$3\r\na:b\r\n").contains("# Nearside"));
-    assert_eq!(said(Change::Info, "-NOPERM\r\n"), "-NOPERM\r\n");
+    assert!(said(Change::Info { ours: true }, "$3\r\na:b\r\n").contains("# Nearside"));
+    assert_eq!(said(Change::Info { ours: true }, "-NOPERM\r\n"), "-NOPERM\r\n");
     let library = || Change::Library(client.clone(), b"lib-name".to_vec(), b"x".to_vec());
     said(library(), "-ERR\r\n");
     assert_eq!(client.who().library, b"");
