@@ -273,6 +273,9 @@ fn functions_and_scripts_are_on_every_node_also_on_one_that_comes_later() {
     });
     run(client, &keys[0]);
     assert!(both.nearside.get("/metrics").1.contains("nearside_scripts_loaded_total"));
+    // One that has forgotten it is told again, and the order of what is asked stays.
+    both.cluster.nodes().iter().for_each(|node| node.order("SCRIPT FLUSH"));
+    keys.iter().for_each(|key| run(client, key));
     // What is flushed is unknown, as on one server.
     assert_eq!(client.text("SCRIPT FLUSH"), "+OK\r\n");
     assert!(client.text(&format!("EVALSHA {name} 1 {} v", keys[1])).starts_with("-NOSCRIPT "));
@@ -574,4 +577,24 @@ fn requests_in_parts_see_nothing_of_slots_that_move() {
     let metrics = nearside.get("/metrics").1;
     let resent = metrics.lines().find_map(|line| line.strip_prefix("nearside_resent_requests_total "));
     assert!(resent.is_some_and(|number| number.parse::<f64>().unwrap() > 0.0), "{metrics}");
+}
+
+#[test]
+fn replies_that_are_too_large_together_are_an_error_and_no_more() {
+    let cluster = Cluster::start(3, 0);
+    let nearside = Nearside::cluster_with(&cluster, |config| config.client_output_limit = 64 << 10);
+    let mut client = nearside.connect();
+    fill(&mut client, 3000);
+    assert_eq!(client.text("KEYS *").lines().next(), Some("*3000"), "in front of the limit");
+    for i in 0..30 {
+        let keys: Vec<_> = (0..100).map(|n| format!("{}{i}.{n} v", "long".repeat(40))).collect();
+        assert_eq!(client.text(&format!("MSET {}", keys.join(" "))), "+OK\r\n");
+    }
+    let said = client.pipeline(&["KEYS *", "DBSIZE", "KEYS key:1"]);
+    assert!(
+        said[0].starts_with("-ERR nearside: the replies of the cluster's nodes are too large"),
+        "{}",
+        said[0]
+    );
+    assert_eq!(said[1..], [":6000\r\n", "*1\r\n$5\r\nkey:1\r\n"]);
 }

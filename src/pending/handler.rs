@@ -110,9 +110,6 @@ impl ReplyHandler for LinkHandler {
         let InFlight { since, mut pending } = request;
         if at.first && at.kind == Kind::Error {
             self.note_refusal(&chunk);
-            if chunk.starts_with(b"-NOSCRIPT") {
-                self.told.forget();
-            }
             match self.redirected(pending, &chunk, at) {
                 Ok(more) => return more.map(|pending| InFlight { since, pending }),
                 Err(theirs) => pending = theirs,

@@ -226,7 +226,7 @@ impl LinkHandler {
         self.silent.set(false);
         self.doubted.set(0);
         self.arming.forget();
-        self.told.forget();
+        let _ = self.told.forget();
         self.front.become_ready(false);
     }
 

@@ -7,6 +7,7 @@
 //!   the request is sent again. What else was sent behind it on the link is still awaited, and thrown away.
 //! - What nobody waits for is dropped: a refresh, a refill, an audit. An announcement is not: if it was to be looked whether the
 //!   key is there, `delete` is said in its place, which is always right.
+//! - That a script is not known proves it too, where the server was told of scripts and has forgotten them since.
 //! - One that was announced in the packet of its write is not sent again: the reply is the client's.
 
 use bytes::Bytes;
@@ -22,6 +23,9 @@ use crate::resp::scanner::Kind;
 use crate::resp::{Redirection, Whereabouts};
 use crate::upstream::{At, ConnectError, Loss, Said};
 
+/// A server that was told of scripts has forgotten them.
+const NOSCRIPT: &[u8] = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";
+
 impl LinkHandler {
     /// An error came to a request. If that says that it was not executed, and it can be sent again, gives what is still to
     /// come on the link.
@@ -36,15 +40,20 @@ impl LinkHandler {
         if self.id == NO_LINK || !at.last {
             return Err(pending);
         }
-        let Some(mut said) = Redirection::of(line) else { return Err(pending) };
+        // Told of it again, it will know.
+        let forgot = line == NOSCRIPT && self.told.forget();
+        let said = Redirection::of(line).or(forgot.then_some(Redirection::TryAgain));
+        let Some(mut said) = said else { return Err(pending) };
         let moved = matches!(said, Redirection::Moved { .. });
         if !moved && !self.process.cluster.is() {
             return Err(pending);
         }
-        self.process.metrics.redirects[said.number()].inc();
+        if !forgot {
+            self.process.metrics.redirects[said.number()].inc();
+        }
         self.name_host(&mut said);
         self.learn(&said);
-        let is_verbatim = said.is_verbatim(line);
+        let is_verbatim = forgot || said.is_verbatim(line);
         let refusal = Refusal { said: Some(said), line: Bytes::copy_from_slice(line) };
         match pending {
             Pending::Relay(to) => match to.put_back(refusal) {

@@ -31,8 +31,8 @@ impl Told {
         self.scripts.borrow_mut().remove(script);
     }
 
-    /// Likewise of all.
-    pub fn forget(&self) {
-        self.scripts.borrow_mut().clear();
+    /// Likewise of all. False if it was told of none.
+    pub fn forget(&self) -> bool {
+        !std::mem::take(&mut *self.scripts.borrow_mut()).is_empty()
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::pending::Owner;
 use crate::process::{Node, NodeId, Topology};
 use crate::reply::ReplyQueue;
-use crate::router::Target;
+use crate::router::{Keys, Target};
 use crate::upstream::Login;
 
 /// Of a user with this password.
@@ -141,24 +141,20 @@ fn a_request_goes_to_the_node_of_its_keys() {
     let cache = crate::cache::Cache::<crate::process::Ticket>::new(1 << 20, 1 << 20, 0);
     let node = |id| Arc::new(Node::new(NodeId(id), fixture::nowhere(), &cache).unwrap());
     let nodes = Topology::sharded(vec![node(0), node(1)], |slot| Some(slot / 8192)).unwrap();
-    let of = |name, keys: &[&str]| match Target::of(&nodes, name, keys.iter().map(|key| key.as_bytes())) {
-        Target::Any => "any".into(),
-        Target::Node(node) => node.id.0.to_string(),
-        Target::Split => "split".into(),
-        Target::All => "all".into(),
-        Target::CrossSlot => "cross slot".into(),
+    let of = |splits, keys: &[&str]| {
+        let mut known = Keys::new(&nodes, splits);
+        keys.iter().for_each(|key| known.add(key.as_bytes()));
+        match known.target() {
+            None => "none".into(),
+            Some(Target::Node(node)) => node.id.0.to_string(),
+            Some(Target::Split) => "split".into(),
+            Some(Target::CrossSlot) => "cross slot".into(),
+            Some(Target::Any | Target::All | Target::Scan) => "keyless".into(),
+        }
     };
     // The slots of `foo` and `bar` are 12182 and 5061.
-    assert_eq!((of("get", &["foo"]), of("get", &["bar"])), ("1".into(), "0".into()));
-    assert_eq!(
-        (of("mget", &["{foo}a", "{foo}b"]), of("mget", &["foo", "bar"])),
-        ("1".into(), "split".into())
-    );
-    assert_eq!(
-        (of("rename", &["{foo}a", "{foo}b"]), of("rename", &["foo", "bar"])),
-        ("1".into(), "cross slot".into())
-    );
-    assert_eq!((of("dbsize", &[]), of("ping", &[])), ("all".into(), "any".into()));
-    let one = Topology::single(node(0));
-    assert!(matches!(Target::of(&one, "rename", [&b"foo"[..], b"bar"]), Target::Any));
+    assert_eq!([of(false, &["foo"]), of(false, &["bar"])], ["1", "0"]);
+    assert_eq!([of(true, &["{foo}a", "{foo}b"]), of(true, &["foo", "bar"])], ["1", "split"]);
+    assert_eq!([of(false, &["{foo}a", "{foo}b"]), of(false, &["foo", "bar"])], ["1", "cross slot"]);
+    assert_eq!(of(true, &[]), "none");
 }
