@@ -4,7 +4,7 @@
 //! cluster takes some two seconds, because a master serves nothing for so long after its start. What is done to it is in
 //! [`changes`](self::changes).
 
-mod changes;
+pub mod changes;
 pub mod view;
 
 use std::net::SocketAddr;

@@ -19,8 +19,9 @@ use super::random::Random;
 use super::scenario::ALL;
 use super::toy::{self, Behind, Flaw};
 use super::world::{MustServe, Setup, USERS, World};
-use crate::support::Nearside;
 use crate::support::cluster::Cluster;
+use crate::support::cluster::changes::atomic_migration;
+use crate::support::{Nearside, Redis};
 
 const MASTERS: usize = 3;
 const REPLICAS: usize = 3;
@@ -54,7 +55,8 @@ pub struct Scenario {
 
 /// Absent keys are as hot as others. While slots move a script is no unit, and one that uses what it does not declare may make
 /// a second copy of it.
-const OFTEN_ABSENT: Allowed = Allowed { keyless: false, undeclared: 0, remakes: false, removals: 3, ..ALL };
+pub const OFTEN_ABSENT: Allowed =
+    Allowed { keyless: false, undeclared: 0, remakes: false, removals: 3, ..ALL };
 
 /// Where no slot moves.
 const SCRIPTED: Allowed = Allowed { keyless: false, ..ALL };
@@ -88,12 +90,12 @@ impl Scenario {
     }
 }
 
-const MOVES: &[Fault] = &[reshard, reshard, reshard_many, fail_over];
+const MOVES: &[Fault] = &[reshard, reshard_quietly, reshard_many, fail_over];
 
-pub const SCENARIOS: &[Scenario] = &[
-    Scenario { allowed: SCRIPTED, must_serve: MustServe::Everything, ..scenario("calm", &[calm]) },
-    lossless("resharding", &[reshard, reshard, reshard_many]),
-    Scenario { pace: 100, ..lossless("resharding, few writes", &[reshard, reshard_many]) },
+const SCENARIOS: &[Scenario] = &[
+    Scenario { must_serve: MustServe::Everything, ..scenario("calm", &[calm]) },
+    lossless("resharding", &[reshard, reshard_quietly, reshard_many]),
+    Scenario { pace: 100, ..lossless("resharding, few writes", &[reshard, reshard_quietly]) },
     scenario("SETSLOT without MIGRATE", &[take_slot]),
     Scenario { pace: 100, ..scenario("SETSLOT without MIGRATE, few writes", &[take_slot]) },
     Scenario { allowed: SCRIPTED, ..lossless("graceful failover", &[fail_over]) },
@@ -138,6 +140,7 @@ pub const SCENARIOS: &[Scenario] = &[
             &[
                 calm,
                 reshard,
+                reshard_quietly,
                 reshard_many,
                 take_slot,
                 fail_over,
@@ -152,6 +155,19 @@ pub const SCENARIOS: &[Scenario] = &[
         )
     },
 ];
+
+/// For servers that can.
+const AT_ONCE: Scenario = lossless("atomic slot migration", &[move_at_once]);
+
+/// All that this server can play; says what is left out.
+pub fn scenarios() -> Vec<Scenario> {
+    let mut all = SCENARIOS.to_vec();
+    match atomic_migration(&mut Redis::start().connect()) {
+        Some(_) => all.insert(all.len() - 1, AT_ONCE),
+        None => println!("left out: {}, which takes a Redis from 8.4, or a Valkey from 9.0", AT_ONCE.name),
+    }
+    all
+}
 
 /// Runs one scenario for about so long.
 pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
@@ -180,7 +196,8 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
 /// The same with toys in the place of sidecars.
 pub fn play_toy(flaw: Flaw, name: &str, lasting: Duration, seed: u64) -> Report {
     let begun = Instant::now();
-    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("a scenario");
+    let scenario =
+        SCENARIOS.iter().chain([&AT_ONCE]).find(|scenario| scenario.name == name).expect("a scenario");
     let cluster = start();
     let toys = (0..SIDECARS).map(|_| toy::start(behind(&cluster, scenario), flaw)).collect();
     let (stage, reads) = run(scenario, cluster, toys, lasting, seed);

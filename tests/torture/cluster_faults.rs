@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 use nearside::resp::key_slot;
 
-use super::cluster::Stage;
-use super::world::{Counter, Key, World};
+use super::cluster::{OFTEN_ABSENT, Stage};
+use super::history::{By, NEVER, Version};
+use super::judging::MAX_STALENESS;
+use super::model::{Allowed, Op, op};
+use super::random::Random;
+use super::world::{Counter, Dialled, Key, To, World};
 use crate::support::cluster::{Cluster, Failover, Reset, in_time};
 
 fn nap(stage: &mut Stage, from: u64, to: u64) {
@@ -44,7 +48,7 @@ fn another_master(stage: &mut Stage, than: usize) -> usize {
     *stage.random.pick(&places)
 }
 
-/// A hot slot moves with its keys, one step after another.
+/// A hot slot moves with its keys, one step after another, while they are written.
 pub fn reshard(stage: &mut Stage) {
     let slot = hot_slot(stage);
     let from = owner(&stage.cluster, slot);
@@ -59,6 +63,85 @@ pub fn reshard(stage: &mut Stage) {
     nap(stage, 50, 250);
 }
 
+/// A hot slot moves, and what it holds is changed by one who is not heard of: before the new owner has it, or then.
+pub fn reshard_quietly(stage: &mut Stage) {
+    let slot = hot_slot(stage);
+    let from = owner(&stage.cluster, slot);
+    let to = another_master(stage, from);
+    let world = stage.world.clone();
+    let quiet = Quiet::begin(&world, |of| of == slot, 1);
+    let before = stage.random.one_in(2);
+    if stage.random.one_in(2) {
+        quiet.remove();
+    }
+    nap(stage, 60, 200);
+    stage.cluster.begin_move(slot, from, to);
+    nap(stage, 1, 100);
+    while stage.cluster.move_keys(slot, from, to, 10) > 0 {}
+    if before {
+        quiet.change(&mut stage.random);
+        nap(stage, 0, 500);
+    }
+    stage.cluster.end_move(slot, from, to);
+    if !before {
+        quiet.change(&mut stage.random);
+    }
+    quiet.end();
+}
+
+/// Keys that nobody writes for a while, so that what is cached of them stays until it is dropped for a reason. Then they are
+/// changed past the sidecars.
+struct Quiet<'w> {
+    world: &'w World,
+    keys: Vec<(&'w Key, MutexGuard<'w, ()>)>,
+}
+
+impl<'w> Quiet<'w> {
+    /// So many of the keys in these slots.
+    fn begin(world: &'w World, owns: impl Fn(u16) -> bool, most: usize) -> Self {
+        let keys = world.keys.iter().filter(|key| owns(key_slot(key.name.as_bytes())));
+        Self::of(world, keys.map(|key| (key, key.gate.lock().unwrap())).take(most).collect())
+    }
+
+    fn of(world: &'w World, keys: Vec<(&'w Key, MutexGuard<'w, ()>)>) -> Self {
+        Self { world, keys }
+    }
+
+    fn remove(&self) {
+        for (key, _) in &self.keys {
+            let command = ["DEL".to_owned(), key.name.clone()].to_vec();
+            self.write(key, Op { commands: vec![command], content: None, expires: None });
+        }
+    }
+
+    fn change(&self, random: &mut Random) {
+        let allowed = Allowed { relative: false, expiry: false, removals: 5, ..OFTEN_ABSENT };
+        for (key, _) in &self.keys {
+            let most = key.log.lock().unwrap().iter().filter_map(|version| version.content).max();
+            // The writers' numbers are even.
+            let n = most.unwrap_or(0) + 1;
+            // Several commands, or keys, may not be served while the slot moves.
+            let mut ops = (0..20).map(|_| op(key.kind, &key.name, n, None, allowed, random));
+            if let Some(op) = ops.find(|op| op.commands.len() == 1).filter(|_| n % 2 == 1) {
+                self.write(key, op);
+            }
+        }
+    }
+
+    fn write(&self, key: &Key, op: Op) {
+        let invoke = self.world.now();
+        let replies = Dialled::new(self.world).send(To::Server(0), &op.commands);
+        let is_done = replies.is_some_and(|replies| replies.iter().all(|reply| reply[0] != b'-'));
+        let complete = if is_done { self.world.now() } else { NEVER };
+        key.log.lock().unwrap().push(Version { content: op.content, invoke, complete, by: By::Foreign });
+    }
+
+    /// Waits until nobody may serve what was before.
+    fn end(self) {
+        std::thread::sleep(MAX_STALENESS + Duration::from_millis(200));
+    }
+}
+
 /// All hot slots of a master move as fast as they can, and come back.
 pub fn reshard_many(stage: &mut Stage) {
     let from = some_master(stage);
@@ -67,6 +150,15 @@ pub fn reshard_many(stage: &mut Stage) {
         stage.cluster.migrate(slot, from, to);
         stage.cluster.migrate(slot, to, from);
     }
+    nap(stage, 50, 250);
+}
+
+/// A hot slot moves at once.
+pub fn move_at_once(stage: &mut Stage) {
+    let slot = hot_slot(stage);
+    let from = owner(&stage.cluster, slot);
+    let to = another_master(stage, from);
+    stage.cluster.migrate_atomically(slot, from, to);
     nap(stage, 50, 250);
 }
 
@@ -101,20 +193,25 @@ impl<'w> Affected<'w> {
         self.keys.iter().map(|key| key.gate.lock().unwrap()).collect()
     }
 
-    /// From now on the keys hold what the cluster says, and may be written again.
-    fn settle(self, cluster: &Cluster, held: Vec<MutexGuard<'w, ()>>) {
+    /// From now on the keys hold what the cluster says; some are changed past the sidecars, and then all may be written again.
+    fn settle(self, cluster: &Cluster, held: Vec<MutexGuard<'w, ()>>, random: &mut Random) {
         for key in &self.keys {
             let content = content(cluster, self.world, key);
             key.overturn(self.since, self.world.now(), content);
         }
-        self.release(held);
+        let keys = self.keys.iter().copied().zip(held).collect();
+        let quiet = Quiet::of(self.world, keys);
+        if random.one_in(2) {
+            quiet.change(random);
+        }
+        quiet.end();
+        self.release();
     }
 
     /// They hold what they held before, and may be written again.
-    fn release(self, held: Vec<MutexGuard<'w, ()>>) {
+    fn release(self) {
         self.counters.iter().for_each(|counter| counter.overturn());
         self.keys.iter().for_each(|key| key.lost.store(false, Relaxed));
-        drop(held);
     }
 }
 
@@ -139,21 +236,27 @@ pub fn take_slot(stage: &mut Stage) {
     let world = stage.world.clone();
     let affected = affect(&world, |of| of == slot);
     let held = affected.hold();
+    // So that they are read, and cached.
+    nap(stage, 60, 250);
     stage.cluster.setslot_without_migrate(slot, from, to);
-    affected.settle(&stage.cluster, held);
+    affected.settle(&stage.cluster, held, &mut stage.random);
     nap(stage, 200, 600);
 }
 
 /// A replica and its master change places in agreement.
 pub fn fail_over(stage: &mut Stage) {
     let master = some_master(stage);
-    let replicas = stage.cluster.replicas_of(master);
-    if let Some(replica) = replicas.first() {
-        stage.cluster.failover(*replica, Failover::Graceful);
-        in_time("the old master is a replica", || !stage.cluster.node(master).is_master());
-    }
+    let Some(replica) = stage.cluster.replicas_of(master).first().copied() else { return };
+    let (world, me) = (stage.world.clone(), stage.cluster.node(master).itself().expect("it answers"));
+    // The others are written all the time.
+    let quiet = Quiet::begin(&world, |slot| me.owns(slot), 2);
+    nap(stage, 50, 200);
+    stage.cluster.failover(replica, Failover::Graceful);
+    quiet.change(&mut stage.random);
+    in_time("the old master is a replica", || !stage.cluster.node(master).is_master());
+    quiet.end();
     stage.cluster.wait_ready();
-    nap(stage, 200, 600);
+    nap(stage, 50, 300);
 }
 
 /// While a hot slot is on its way, and what is told of that is the old owner's alone.
@@ -181,7 +284,7 @@ fn lose_master(stage: &mut Stage, master: usize, strike: fn(&Cluster, usize)) {
     strike(cluster, master);
     let held = affected.hold();
     cluster.wait_promoted(cluster.node(master));
-    affected.settle(cluster, held);
+    affected.settle(cluster, held, &mut stage.random);
 }
 
 pub fn kill_master(stage: &mut Stage) {
@@ -220,7 +323,8 @@ pub fn stop_master(stage: &mut Stage) {
     let held = affected.hold();
     stage.cluster.node(master).resume();
     in_time("it is a replica", || !stage.cluster.node(master).is_master());
-    affected.release(held);
+    drop(held);
+    affected.release();
     stage.cluster.wait_ready();
     nap(stage, 200, 600);
 }
@@ -235,7 +339,7 @@ pub fn restart_all(stage: &mut Stage) {
     nap(stage, 1, 300);
     all.iter().for_each(|place| stage.cluster.node(*place).restart());
     stage.cluster.wait_ready();
-    affected.settle(&stage.cluster, held);
+    affected.settle(&stage.cluster, held, &mut stage.random);
     nap(stage, 500, 1000);
 }
 
@@ -249,15 +353,18 @@ pub fn add_and_remove(stage: &mut Stage) {
         None => stage.cluster.add_node(),
     };
     nap(stage, 50, 200);
-    let mut moved = Vec::new();
+    let (world, mut moved) = (stage.world.clone(), Vec::new());
     for _ in 0..4 {
         let slot = hot_slot(stage);
         let from = owner(&stage.cluster, slot);
         if from != place {
+            let quiet = Quiet::begin(&world, |of| of == slot, 1);
             stage.cluster.migrate(slot, from, place);
             moved.push((slot, from));
+            quiet.change(&mut stage.random);
+            quiet.end();
         }
-        nap(stage, 20, 100);
+        nap(stage, 1, 50);
     }
     nap(stage, 100, 400);
     for (slot, from) in moved {
@@ -286,7 +393,7 @@ pub fn reset_master(stage: &mut Stage) {
     stage.cluster.reset_node(master, how);
     nap(stage, 50, 800);
     stage.cluster.failover(replica, Failover::Force);
-    affected.settle(&stage.cluster, held);
+    affected.settle(&stage.cluster, held, &mut stage.random);
     nap(stage, 100, 500);
     if how == Reset::Hard {
         stage.cluster.forget(&old);

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use nearside::resp::key_slot;
 
-use crate::support::{Conn, request};
+use crate::support::{Conn, line, request};
 
 /// Where slots were found last, by any session of one process: what one has written is not looked for at the old owner by
 /// another, which in a failover goes on to answer reads for a moment.
 pub type Owners = Arc<Mutex<HashMap<u16, SocketAddr>>>;
+
+/// What is said to each node, so that what is read there is tracked.
+pub type Feeds = Arc<HashMap<SocketAddr, String>>;
 
 /// One session.
 pub struct Direct {
@@ -27,6 +30,7 @@ pub struct Direct {
     begins: bool,
     turn: usize,
     patience: Duration,
+    feeds: Feeds,
 }
 
 impl Direct {
@@ -41,7 +45,12 @@ impl Direct {
             begins: false,
             turn: 0,
             patience,
+            feeds: Feeds::default(),
         }
+    }
+
+    pub fn tracked(self, feeds: &Feeds) -> Self {
+        Self { feeds: feeds.clone(), ..self }
     }
 
     /// The reply; `None` if it was lost, so that nobody knows what became of the request.
@@ -181,7 +190,8 @@ impl Direct {
         let mut greet = |hello: &Vec<u8>| {
             conn.stream.write_all(hello).is_ok() && conn.try_reply().is_ok_and(|reply| reply[0] != b'-')
         };
-        let is_met = self.greeting.iter().all(&mut greet);
+        let tracking = self.feeds.get(&node).map(|tracking| line(tracking));
+        let is_met = self.greeting.iter().chain(&tracking).all(&mut greet);
         if is_met {
             self.nodes.insert(node, conn);
         }

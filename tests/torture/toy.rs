@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nearside::resp::framer::{Frame, Limits, RequestFramer};
 
-use super::direct::{Direct, Owners};
+use super::direct::{Direct, Feeds, Owners};
+use super::model::{KINDS, Kind};
 use crate::support::Conn;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,15 @@ pub enum Flaw {
     NoLeases,
     /// One client's replies are given to all.
     OneForAll,
+    /// It hears what each node says of its keys, and writes drop what they change; but what a node said is served on when it
+    /// has the slot no more.
+    BlindToMoves,
+}
+
+impl Flaw {
+    fn has_feeds(self) -> bool {
+        matches!(self, Flaw::NoLeases | Flaw::BlindToMoves)
+    }
 }
 
 /// What a toy stands in front of.
@@ -37,10 +47,18 @@ enum Way {
 }
 
 impl Way {
-    fn to(behind: &Behind, owners: &Owners) -> Self {
+    fn to(behind: &Behind, owners: &Owners, feeds: &Feeds) -> Self {
         match behind {
-            Behind::Server(address) => Way::Server(Conn::to(*address)),
-            Behind::Cluster(seeds, patience) => Way::Cluster(Direct::new(seeds, owners, *patience)),
+            Behind::Server(address) => {
+                let mut conn = Conn::to(*address);
+                if let Some(tracking) = feeds.get(address) {
+                    conn.cmd(tracking);
+                }
+                Way::Server(conn)
+            }
+            Behind::Cluster(seeds, patience) => {
+                Way::Cluster(Direct::new(seeds, owners, *patience).tracked(feeds))
+            }
         }
     }
 
@@ -55,58 +73,83 @@ impl Way {
     }
 }
 
-/// By key and then by identity and request.
-type Entries = Arc<Mutex<HashMap<String, HashMap<Vec<u8>, Vec<u8>>>>>;
+#[derive(Default)]
+struct Cached {
+    /// By key and then by identity and request.
+    replies: HashMap<String, HashMap<Vec<u8>, Vec<u8>>>,
+    /// How much was dropped so far.
+    dropped: u64,
+}
+
+impl Cached {
+    fn drop_key(&mut self, key: &str) {
+        self.dropped += 1;
+        self.replies.remove(key);
+    }
+
+    fn drop_all(&mut self) {
+        self.dropped += 1;
+        self.replies.clear();
+    }
+}
+
+type Entries = Arc<Mutex<Cached>>;
 
 /// Starts a proxy that caches whatever reads one key, with a flaw. It ends with the process.
 pub fn start(behind: Behind, flaw: Flaw) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (entries, owners) = (Entries::default(), Owners::default());
-    let feed = match behind {
-        Behind::Server(server) if flaw == Flaw::NoLeases => Some(follow(server, entries.clone())),
-        _ => None,
+    let nodes = match &behind {
+        Behind::Server(server) => std::slice::from_ref(server),
+        Behind::Cluster(seeds, _) => seeds,
     };
+    let followed = nodes.iter().filter(|_| flaw.has_feeds());
+    let feeds: Feeds = Arc::new(followed.map(|node| (*node, follow(*node, entries.clone()))).collect());
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let entries = entries.clone();
-            let way = Way::to(&behind, &owners);
-            std::thread::spawn(move || serve(client, way, &entries, flaw, feed));
+            let way = Way::to(&behind, &owners, &feeds);
+            std::thread::spawn(move || serve(client, way, &entries, flaw));
         }
     });
     address
 }
 
-/// Applies invalidations as they come; gives the connection's id.
-fn follow(upstream: SocketAddr, entries: Entries) -> i64 {
+/// Applies invalidations as they come; gives what a connection is to say to be tracked.
+fn follow(upstream: SocketAddr, entries: Entries) -> String {
     let mut feed = Conn::to(upstream);
     feed.cmd("HELLO 3");
-    let id = feed.text("CLIENT ID").trim_start_matches(':').trim().parse().unwrap();
+    let id: u64 = feed.text("CLIENT ID").trim_start_matches(':').trim().parse().unwrap();
     feed.stream.set_read_timeout(None).unwrap();
     std::thread::spawn(move || {
         while let Ok(push) = feed.try_reply() {
             let text = String::from_utf8_lossy(&push).into_owned();
             let mut entries = entries.lock().unwrap();
             if text.ends_with("_\r\n") {
-                entries.clear();
+                entries.drop_all();
             }
             for line in text.lines() {
-                entries.remove(line);
+                entries.drop_key(line);
             }
         }
     });
-    id
+    format!("CLIENT TRACKING ON REDIRECT {id}")
 }
 
-fn serve(mut client: TcpStream, mut upstream: Way, entries: &Entries, flaw: Flaw, feed: Option<i64>) {
-    if let Some(id) = feed {
-        let tracking = format!("CLIENT TRACKING ON REDIRECT {id}");
-        upstream.ask(&[], &crate::support::line(&tracking));
-    }
+/// Whether the command reads one key.
+fn is_question(name: &str) -> bool {
+    let mut asks = KINDS.into_iter().flat_map(Kind::asks);
+    name == "MGET" || asks.any(|ask| ask.words.split(' ').next() == Some(name))
+}
+
+fn serve(mut client: TcpStream, mut upstream: Way, entries: &Entries, flaw: Flaw) {
     let _ = client.set_nodelay(true);
     let limits = Limits { max_request: 1 << 20, ..Limits::default() };
     let (mut framer, mut buf) = (RequestFramer::new(limits), Vec::new());
     let (mut identity, mut in_transaction) = (Vec::new(), false);
+    // All words of a transaction, keys among them.
+    let mut named = Vec::new();
     loop {
         let len = match framer.next(&buf) {
             Ok(Frame::Request(len)) => len,
@@ -137,16 +180,30 @@ fn serve(mut client: TcpStream, mut upstream: Way, entries: &Entries, flaw: Flaw
         let reads = ["GET", "STRLEN", "EXISTS", "TYPE", "LRANGE", "ZSCORE", "SMEMBERS", "XRANGE"];
         let cached = reads.contains(&name) && !in_transaction && flaw != Flaw::None;
         let entry = [&identity[..], &raw[..]].concat();
-        let known = cached.then(|| entries.lock().unwrap().get(&words[1])?.get(&entry).cloned()).flatten();
+        let (known, dropped) = {
+            let entries = entries.lock().unwrap();
+            let known = entries.replies.get(words.get(1).map_or("", String::as_str)).filter(|_| cached);
+            (known.and_then(|of| of.get(&entry)).cloned(), entries.dropped)
+        };
         let reply = match known {
             Some(reply) => reply,
             None => {
                 let Some(reply) = upstream.ask(&words, &raw) else { return };
-                if cached && reply[0] != b'-' {
-                    if flaw == Flaw::NoLeases {
-                        std::thread::sleep(Duration::from_millis(1));
+                if flaw == Flaw::NoLeases && cached {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let mut entries = entries.lock().unwrap();
+                let is_leased = flaw != Flaw::BlindToMoves || entries.dropped == dropped;
+                if cached && reply[0] != b'-' && is_leased {
+                    let of_key = entries.replies.entry(words[1].clone()).or_default();
+                    of_key.insert(entry, reply.clone());
+                }
+                if flaw == Flaw::BlindToMoves && !is_question(name) {
+                    named.extend(words);
+                    named.iter().for_each(|word| entries.drop_key(word));
+                    if !in_transaction {
+                        named.clear();
                     }
-                    entries.lock().unwrap().entry(words[1].clone()).or_default().insert(entry, reply.clone());
                 }
                 reply
             }

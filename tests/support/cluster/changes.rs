@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nearside::resp::key_slot;
 
+use super::super::Conn;
 use super::{Cluster, Failover, NODE_TIMEOUT, Node, Reset, State, in_time, view::Member};
 
 /// How long a migration of keys may wait for the other node, in milliseconds.
@@ -68,6 +69,23 @@ impl Cluster {
         self.assign(slot, to, &[to, from]);
         let others = self.masters().into_iter().map(|node| node.place).filter(|place| *place != from);
         self.assign(slot, to, &others.filter(|place| *place != to).collect::<Vec<_>>());
+        self.wait_owned(slot, to);
+    }
+
+    /// Moves a slot with all its keys at once, as servers do that know how ([`atomic_migration`]), and waits until all agree.
+    #[track_caller]
+    pub fn migrate_atomically(&self, slot: u16, from: usize, to: usize) {
+        let (from, id) = (&self.nodes[from], self.nodes[to].id());
+        match atomic_migration(&mut from.connect()) {
+            Some(Atomic::Valkey) => {
+                from.order(&format!("CLUSTER MIGRATESLOTS SLOTSRANGE {slot} {slot} NODE {id}"))
+            }
+            Some(Atomic::Redis) => {
+                let said = self.nodes[to].ask(&format!("CLUSTER MIGRATION IMPORT {slot} {slot}"));
+                assert!(said.starts_with('$'), "the number of a task: {said}");
+            }
+            None => panic!("the server moves no slots at once"),
+        }
         self.wait_owned(slot, to);
     }
 
@@ -249,6 +267,22 @@ impl Cluster {
     pub fn place_of(&self, key: &str) -> Option<usize> {
         self.owner_of_slot(key_slot(key.as_bytes())).map(|node| node.place)
     }
+}
+
+/// How a server is told to move slots at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Atomic {
+    /// From 9.0, said to the old owner.
+    Valkey,
+    /// From 8.4, said to the new one.
+    Redis,
+}
+
+/// Whether the server can do that.
+pub fn atomic_migration(conn: &mut Conn) -> Option<Atomic> {
+    let mut knows = |command: &str| conn.text(&format!("COMMAND INFO {command}")).contains("cluster|");
+    let valkey = knows("cluster|migrateslots").then_some(Atomic::Valkey);
+    valkey.or_else(|| knows("cluster|migration").then_some(Atomic::Redis))
 }
 
 /// The node's configuration epoch; the newest is of who was promoted last.
