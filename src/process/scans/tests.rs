@@ -1,5 +1,5 @@
 use super::super::fixture::nowhere;
-use super::super::node::NodeId;
+use super::super::node_id::NodeId;
 use super::*;
 use crate::cache::Cache;
 use crate::process::Ticket;
