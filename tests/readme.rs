@@ -17,7 +17,7 @@ use support::program::Program;
 const README_LINES: usize = 170;
 
 /// Settings of the server behind.
-const OF_REDIS: [&str; 1] = ["cluster-preferred-endpoint-type"];
+const OF_REDIS: [&str; 2] = ["cluster-preferred-endpoint-type", "cluster-require-full-coverage"];
 
 /// Hyphenated names that are no settings.
 const PROGRAMS: [&str; 4] = ["redis-server", "valkey-server", "redis-cli", "redis-pubsub-dict"];
