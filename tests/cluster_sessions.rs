@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nearside::resp::key_slot;
@@ -512,4 +513,96 @@ fn what_several_connections_would_have_to_share_is_refused() {
     assert_eq!(heard(&mut client), "subscribe a :1");
     assert!(client.text("HELLO 2").starts_with("-ERR nearside:"));
     assert!(client.text("HELLO").starts_with('%'));
+}
+
+/// Consumers, transactions and optimistic locking, while their slot goes round: each element comes once, each transaction is
+/// executed as often as it was answered, and no update is lost.
+#[test]
+fn nothing_is_lost_nor_done_twice_while_a_slot_goes_round() {
+    const EACH: usize = 300;
+    let cluster = Cluster::start(3, 0);
+    let nearside = Nearside::cluster_with(&cluster, |config| config.workers = 2);
+    let key = cluster.keys_of(cluster.node(0), 1).remove(0);
+    let (queue, count, sum) = (format!("{{{key}}}q"), format!("{{{key}}}c"), format!("{{{key}}}s"));
+    let slot = slot(&queue);
+    let mut at = cluster.place_of(&queue).unwrap();
+    let stop = AtomicBool::new(false);
+    let connect = || nearside.connect();
+    std::thread::scope(|scope| {
+        let consumers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut client, mut popped) = (connect(), Vec::new());
+                    loop {
+                        let said = client.text(&format!("BLPOP {queue} 5"));
+                        assert!(said.starts_with("*2\r\n"), "{said}");
+                        let item = said.trim_end().rsplit("\r\n").next().unwrap().to_owned();
+                        if item == "end" {
+                            return popped;
+                        }
+                        popped.push(item);
+                    }
+                })
+            })
+            .collect();
+        let transactions: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = connect();
+                    for _ in 0..EACH {
+                        let said = client.pipeline(&["MULTI", &format!("INCR {count}"), "PING", "EXEC"]);
+                        assert!(said[3].starts_with("*2\r\n:"), "{said:?}");
+                    }
+                })
+            })
+            .collect();
+        let lockers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut client, mut done) = (connect(), 0);
+                    while done < EACH {
+                        assert_eq!(client.text(&format!("WATCH {sum}")), "+OK\r\n");
+                        let before: u64 = client.value(&sum).map_or(0, |value| value.parse().unwrap());
+                        let set = format!("SET {sum} {}", before + 1);
+                        let said = client.pipeline(&["MULTI", &set, "EXEC"]);
+                        match &*said[2] {
+                            "*1\r\n+OK\r\n" => done += 1,
+                            other => assert_eq!(other, "*-1\r\n", "{said:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mover = scope.spawn(|| {
+            let mut moves = 0;
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
+                // As long as a request that was refused may have to go on.
+                std::thread::sleep(Duration::from_millis(150));
+                let to = (at + 1) % 3;
+                cluster.migrate(slot, at, to);
+                at = to;
+                moves += 1;
+            }
+            moves
+        });
+        let mut producer = connect();
+        for i in 0..EACH {
+            let said = producer.text(&format!("RPUSH {queue} {i}"));
+            assert!(said.starts_with(':'), "{said}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        consumers.iter().for_each(|_| drop(producer.text(&format!("RPUSH {queue} end"))));
+        let popped = consumers.into_iter().flat_map(|consumer| consumer.join().unwrap());
+        let mut popped: Vec<usize> = popped.map(|item| item.parse().unwrap()).collect();
+        transactions.into_iter().chain(lockers).for_each(|thread| thread.join().unwrap());
+        stop.store(true, Ordering::Relaxed);
+        let moves = mover.join().unwrap();
+        popped.sort_unstable();
+        assert_eq!(popped, (0..EACH).collect::<Vec<_>>());
+        let total = format!("${}\r\n{}\r\n", (2 * EACH).to_string().len(), 2 * EACH);
+        assert_eq!(foreign(&cluster, &count, &format!("GET {count}")), total);
+        assert_eq!(foreign(&cluster, &sum, &format!("GET {sum}")), total);
+        assert!(moves > 5, "{moves}");
+    });
 }

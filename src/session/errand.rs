@@ -21,8 +21,10 @@ use crate::upstream::backoff;
 /// How often a request is sent again.
 const MOST: u32 = 5;
 
-/// Before it is sent again, unless it is the first time that it is told where: at first, and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Before it is sent again, unless it is the first time that it is told where: at first, and at most. By what has refused it.
+const MOVED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+const KEYS_MOVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const STATE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// For how long, where replies are waited for as long as they take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -88,9 +90,11 @@ impl Tries {
             }
             _ => (None, false),
         };
-        let pause = match is_known && self.number == 1 {
-            true => Duration::ZERO,
-            false => backoff(PAUSES, self.number - 1),
+        let pause = match &held.refusal.said {
+            _ if is_known && self.number == 1 => Duration::ZERO,
+            _ if is_known => backoff(MOVED, self.number - 2),
+            Some(Redirection::TryAgain) => backoff(KEYS_MOVE, self.number - 1),
+            _ => backoff(STATE, self.number - 1),
         };
         Some(Way { asking, not_before: Instant::now() + pause })
     }
