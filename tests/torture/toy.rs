@@ -109,8 +109,14 @@ pub fn start(behind: Behind, flaw: Flaw) -> SocketAddr {
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let entries = entries.clone();
-            let way = Way::to(&behind, &owners, &feeds);
-            std::thread::spawn(move || serve(client, way, &entries, flaw));
+            let mut way = Way::to(&behind, &owners, &feeds);
+            std::thread::spawn(move || {
+                serve(client, &mut way, &entries, flaw);
+                if flaw == Flaw::BlindToMoves {
+                    // Of what was read over its connections nothing more is heard.
+                    entries.lock().unwrap().drop_all();
+                }
+            });
         }
     });
     address
@@ -143,7 +149,7 @@ fn is_question(name: &str) -> bool {
     name == "MGET" || asks.any(|ask| ask.words.split(' ').next() == Some(name))
 }
 
-fn serve(mut client: TcpStream, mut upstream: Way, entries: &Entries, flaw: Flaw) {
+fn serve(mut client: TcpStream, upstream: &mut Way, entries: &Entries, flaw: Flaw) {
     let _ = client.set_nodelay(true);
     let limits = Limits { max_request: 1 << 20, ..Limits::default() };
     let (mut framer, mut buf) = (RequestFramer::new(limits), Vec::new());
