@@ -61,13 +61,14 @@ pub trait Hooks: 'static {
     /// The node's answer to `CLUSTER NODES`, and whether it says that its cluster takes requests; `None` if it does not tell.
     fn slots_said(&self, said: Option<(bool, &[u8])>);
 
-    /// A node of a cluster has answered for itself up to `at`: the watermark moves on as far as that proves something.
+    /// A node of a cluster has answered for itself up to `at`: the watermark moves on as far as that proves something, and once
+    /// what it has lost is void.
     fn prove(&self, at: Micros);
 
     /// Up to when a coverage is proven that is armed upon an answer that does so up to `at`; never 0.
     fn provable(&self, at: Micros) -> Micros;
 
-    /// Whether something that it has lost may still be cached: then no answer proves anything.
+    /// Whether something that it has lost may still be cached.
     fn is_voiding(&self) -> bool;
 
     /// Whether the key is this node's, as requests are sent.

@@ -101,10 +101,10 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             false => loading.unsay(),
         }
         // A server that is busy or loading has not said yet what it is about to tell, and a look that was not answered
-        // leaves open what only it would tell. What a node of a cluster was just seen to have lost is void first.
+        // leaves open what only it would tell. Nor is a feed armed while what its node was seen to have lost is not void.
         let (questions, hooks) = (&self.questions, &self.feed.hooks);
         let is_unknown = hooks.is_of_cluster() && !questions.ownership.is_known();
-        if !Said::proves(kind, frame) || questions.is_blinded() || is_unknown || hooks.is_voiding() {
+        if !Said::proves(kind, frame) || questions.is_blinded() || is_unknown || arms && hooks.is_voiding() {
             if arms {
                 self.questions.ask_soon();
             }

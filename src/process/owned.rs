@@ -6,7 +6,7 @@
 //!   it says that its cluster takes requests. Of a node that has not spoken yet nothing is. While the cluster takes none it
 //!   keeps what it had if it hears most of the masters, and gets nothing: see [`ownership`](super::ownership).
 //! - **The order in which it loses one**: first it has it no more, so no lease is given for its keys; then what was read of
-//!   these keys is voided, beside whoever noticed; and until that is done the feed's proofs count for nothing
+//!   these keys is voided, beside whoever noticed; and until that is done nothing is proven of the node
 //!   ([`Owned::is_voiding`]), so no watermark moves on over an entry that the loss concerns.
 //! - What others say against a node stands until they say otherwise, or the node's own epoch is as new as what they told.
 

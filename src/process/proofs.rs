@@ -21,12 +21,16 @@ pub fn prove(process: &Process, node: &Node, at: Micros) {
     let (topology, coverages) = (process.topology(), process.cache.coverages());
     node.owned.prove(at);
     if topology.is_single() {
-        return coverages.advance(&node.feed, at);
+        if !node.owned.is_voiding() {
+            coverages.advance(&node.feed, at);
+        }
+        return;
     }
     // What it was told of changes is applied, whatever the others say.
     coverages.hear(&node.feed, at);
     let proofs = Proofs::of(&topology);
-    // What one has said may be what another waited for; but not while keys of that one are still to be voided.
+    // What one has said may be what another waited for. While keys of one are still to be voided nothing is proven of it; what
+    // it has said meanwhile counts with the next word of whichever node.
     for known in topology.nodes().iter().filter(|known| known.is_up() && !known.owned.is_voiding()) {
         coverages.advance(&known.feed, known.owned.proven().min(proofs.by_others(known)));
     }
@@ -165,8 +169,10 @@ mod tests {
         assert!(nodes[0].owned.lose(&[1].into_iter().collect()).is_some());
         prove(&process, &nodes[1], 60);
         assert_eq!(watermarks(&process, &nodes), [1, 50, 1]);
+        prove(&process, &nodes[0], 70);
+        assert_eq!(watermarks(&process, &nodes), [1, 60, 1]);
         nodes[0].owned.voided();
-        prove(&process, &nodes[1], 61);
-        assert_eq!(watermarks(&process, &nodes), [50, 50, 1]);
+        prove(&process, &nodes[1], 80);
+        assert_eq!(watermarks(&process, &nodes), [70, 70, 1], "what it said by then counts");
     }
 }
