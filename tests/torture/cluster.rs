@@ -193,6 +193,11 @@ pub fn play(scenario: &Scenario, lasting: Duration, seed: u64) -> Report {
     )
 }
 
+/// Runs the mix of all that may happen.
+pub fn play_mix(lasting: Duration, seed: u64) -> Report {
+    play(SCENARIOS.last().expect("the mix"), lasting, seed)
+}
+
 /// The same with toys in the place of sidecars.
 pub fn play_toy(flaw: Flaw, name: &str, lasting: Duration, seed: u64) -> Report {
     let begun = Instant::now();

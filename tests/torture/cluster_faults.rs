@@ -90,7 +90,7 @@ pub fn reshard_quietly(stage: &mut Stage) {
 }
 
 /// Keys that nobody writes for a while, so that what is cached of them stays until it is dropped for a reason. Then they are
-/// changed past the sidecars.
+/// changed past the sidecars, or through one where the others hear of nothing else.
 struct Quiet<'w> {
     world: &'w World,
     keys: Vec<(&'w Key, MutexGuard<'w, ()>)>,
@@ -129,11 +129,16 @@ impl<'w> Quiet<'w> {
     }
 
     fn write(&self, key: &Key, op: Op) {
+        let (to, by) = match self.world.foreign {
+            // Of what is not announced nobody would hear.
+            0 => (To::Sidecar(0, 0), By::Sidecar(0)),
+            _ => (To::Server(0), By::Foreign),
+        };
         let invoke = self.world.now();
-        let replies = Dialled::new(self.world).send(To::Server(0), &op.commands);
+        let replies = Dialled::new(self.world).send(to, &op.commands);
         let is_done = replies.is_some_and(|replies| replies.iter().all(|reply| reply[0] != b'-'));
         let complete = if is_done { self.world.now() } else { NEVER };
-        key.log.lock().unwrap().push(Version { content: op.content, invoke, complete, by: By::Foreign });
+        key.log.lock().unwrap().push(Version { content: op.content, invoke, complete, by });
     }
 
     /// Waits until nobody may serve what was before.

@@ -46,9 +46,9 @@ fn tell(report: &Report, seed: u64) {
 }
 
 #[track_caller]
-fn must_hold(lasting: Duration, seed: u64) {
+fn must_hold(play: impl Fn(Duration, u64) -> Report, lasting: Duration, seed: u64) {
     println!("seed {seed}\n{HEADER}");
-    let report = play(&MIX, lasting, seed);
+    let report = play(lasting, seed);
     tell(&report, seed);
     assert!(report.verdict.violations.is_empty(), "seed {seed}: promises were broken");
     assert!(
@@ -60,12 +60,17 @@ fn must_hold(lasting: Duration, seed: u64) {
 
 #[test]
 fn the_promises_hold_under_a_mix_of_faults() {
-    must_hold(Duration::from_secs(8), FIXED_SEED);
+    must_hold(|lasting, seed| play(&MIX, lasting, seed), Duration::from_secs(8), FIXED_SEED);
 }
 
 #[test]
 fn the_promises_hold_under_another_mix_of_faults() {
-    must_hold(Duration::from_secs(8), fresh_seed());
+    must_hold(|lasting, seed| play(&MIX, lasting, seed), Duration::from_secs(8), fresh_seed());
+}
+
+#[test]
+fn the_promises_hold_in_front_of_a_cluster() {
+    must_hold(cluster::play_mix, Duration::from_secs(12), fresh_seed());
 }
 
 fn found(flaw: toy::Flaw) -> Vec<Broken> {
