@@ -203,7 +203,7 @@ impl Dedicated {
     /// Goes on with channels that are to be heard elsewhere. Says whether that is done, or has come to nothing.
     fn follow(&mut self, cx: &Context, moving: &mut Moving, now: Instant) -> bool {
         let Some((link, before)) = moving.asked.clone() else {
-            if !moving.waiting.as_ref().is_some_and(|way| way.not_before > now) {
+            if moving.waiting.as_ref().is_none_or(|way| way.not_before <= now) {
                 self.ask_to_hear(cx, moving);
             }
             return false;
