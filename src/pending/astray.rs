@@ -78,6 +78,12 @@ impl Astray {
         self.lost_watch.set(true);
     }
 
+    /// Whether what comes may have to be looked at.
+    #[inline]
+    pub(super) fn keeps_any(&self) -> bool {
+        self.keeps.get() != Keeps::Nothing
+    }
+
     pub(super) fn kept(&self) -> Keeps {
         self.keeps.get()
     }

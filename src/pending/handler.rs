@@ -107,17 +107,14 @@ impl ReplyHandler for LinkHandler {
         if at.first {
             self.front.answered(at.kind == Kind::Error && chunk.starts_with(b"-BUSY"), self.heard.get());
         }
-        let InFlight { since, mut pending } = request;
-        if at.first && at.kind == Kind::Error {
-            self.note_refusal(&chunk);
-            match self.redirected(pending, &chunk, at) {
-                Ok(more) => return more.map(|pending| InFlight { since, pending }),
-                Err(theirs) => pending = theirs,
+        let InFlight { since, pending } = request;
+        let pending = if at.first && at.kind == Kind::Error || self.astray.keeps_any() {
+            match self.take_in(pending, &chunk, at) {
+                Ok(pending) => pending,
+                Err(more) => return more.map(|pending| InFlight { since, pending }),
             }
-        }
-        let pending = match self.sift(pending, &chunk, at) {
-            Ok(pending) => pending,
-            Err(more) => return more.map(|pending| InFlight { since, pending }),
+        } else {
+            pending
         };
         let more = match pending {
             Pending::Relay(to) => self.relay(to, since, chunk, at).map(Pending::Relay),
@@ -271,6 +268,20 @@ impl ReplyHandler for LinkHandler {
 }
 
 impl LinkHandler {
+    /// A refusal came, or a piece of a reply to a session that may have to ask elsewhere: gives back what is still to be done
+    /// with it, or what is still awaited.
+    #[cold]
+    fn take_in(&self, pending: Pending, chunk: &[u8], at: At) -> Result<Pending, Option<Pending>> {
+        if !(at.first && at.kind == Kind::Error) {
+            return self.sift(pending, chunk, at);
+        }
+        self.note_refusal(chunk);
+        match self.redirected(pending, chunk, at) {
+            Ok(more) => Err(more),
+            Err(theirs) => self.sift(theirs, chunk, at),
+        }
+    }
+
     /// A piece of a reply came that tells of the session's state, or is changed before it is handed over.
     fn state_reply(&self, pending: Pending, since: Micros, chunk: Chunk<'_>, at: At) -> Option<Pending> {
         match pending {
