@@ -322,14 +322,14 @@ fn channels_and_shard_channels() {
         }
         let crossed = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
         assert_eq!(client.text(&format!("SSUBSCRIBE {} {}", channels[0][0], channels[1][0])), crossed);
-        for place in 0..3 {
+        for (place, theirs) in channels.iter().enumerate() {
             // From any node, and through nearside.
             cluster.node(place).ask("PUBLISH a direct");
             assert_eq!(heard(&mut client), "message a direct");
-            let channel = &channels[place][0];
+            let channel = &theirs[0];
             cluster.node(place).ask(&format!("SPUBLISH {channel} direct"));
             assert_eq!(heard(&mut client), format!("smessage {channel} direct"));
-            cluster.node(place).ask(&format!("SPUBLISH {} nobody", channels[place][1]));
+            cluster.node(place).ask(&format!("SPUBLISH {} nobody", theirs[1]));
         }
         other.text("PUBLISH cc x");
         assert_eq!(heard(&mut client), "pmessage c* cc x");
