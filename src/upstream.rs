@@ -43,7 +43,7 @@ pub use cluster::{NodeLine, SlotRange};
 pub use connect::{ConnectError, Identity, Settings};
 pub use credentials::{Credentials, Login, Who};
 pub use link::{Link, can_connect};
-pub use location::{Elected, Location};
+pub use location::{Elected, Location, Member};
 pub use ours::Ours;
 pub use pings::{PING, Pace, Pings};
 pub use probe::Probe;

@@ -8,7 +8,7 @@ use nearside::config::{Config, Mapped, Upstream};
 
 use support::cluster::{Cluster, in_time};
 use support::program::Program;
-use support::{Conn, Nearside, Redis, eventually, free_port};
+use support::{Conn, Nearside, Redis, eventually, free_port, line};
 
 /// What `/metrics` says of this name.
 fn metric(nearside: &Nearside, name: &str) -> i64 {
@@ -265,4 +265,27 @@ fn a_node_under_two_names_is_one_node() {
     assert!(before.iter().all(|id| after.contains(id)), "{before:?}, and then {after:?}");
     in_time("there are three", || metric(&nearside, "nodes") == 3);
     serves(&cluster, &nearside);
+}
+
+/// A master that is stopped takes what it was sent, and answers nothing. Once another has its place nobody waits for it.
+#[test]
+fn what_hangs_at_a_node_that_has_lost_its_place_ends() {
+    let cluster = Cluster::start(3, 3);
+    let nearside = Nearside::cluster(&cluster);
+    let key = cluster.keys_of(cluster.node(0), 1).remove(0);
+    let [mut writes, mut waits] = [(); 2].map(|()| nearside.connect());
+    waits.send(&line(&format!("BLPOP {{{key}}}list 0")));
+    in_time("it waits", || cluster.node(0).ask("INFO clients").contains("blocked_clients:1"));
+    cluster.node(0).pause();
+    writes.send(&line(&format!("SET {key} v")));
+    let heir = cluster.wait_promoted(cluster.node(0));
+    let began = Instant::now();
+    for client in [&mut writes, &mut waits] {
+        let said = String::from_utf8(client.try_reply().expect("an answer")).unwrap();
+        assert!(said.starts_with("-ERR nearside: ") && said.contains("may have been executed"), "{said}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    in_time("its heir is written to", || writes.text(&format!("SET {key} w")) == "+OK\r\n");
+    assert_eq!(cluster.node(heir).connect().value(&key).as_deref(), Some("w"));
+    cluster.node(0).resume();
 }

@@ -20,8 +20,10 @@ use crate::upstream::{Identity, Location, Reached, Settings, Who, backoff};
 
 /// Looks `every` so often at most, and half as often at least. Runs until it is dropped.
 pub async fn refresh_name(process: Arc<Process>, node: Arc<Node>, every: Duration) {
-    let Location::Fixed(address) = &node.upstream.address else {
-        return std::future::pending().await;
+    let address = match &node.upstream.address {
+        Location::Fixed(address) => address,
+        Location::Member(member) => member.address(),
+        Location::Elected(_) => return std::future::pending().await,
     };
     let identity =
         Identity { who: Who::Own(process.settings.upstream.own.clone()), db: 0, protocol: Protocol::Resp2 };

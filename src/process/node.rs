@@ -98,6 +98,7 @@ impl Node {
     pub fn address(&self) -> Option<Arc<Address>> {
         match &self.upstream.address {
             Location::Fixed(address) => Some(address.clone()),
+            Location::Member(member) => Some(member.address().clone()),
             Location::Elected(elected) => elected.address(),
         }
     }
@@ -111,6 +112,13 @@ impl Node {
     pub(super) fn retire<W: Waiter>(&self, cache: &Cache<W>, now: Micros) {
         self.feed_up.send_replace(None);
         cache.coverages().end(&self.feed, now);
+    }
+
+    /// Ends what is left of the connections to it: what they still wait for may never come.
+    pub fn leave(&self) {
+        if let Location::Member(member) = &self.upstream.address {
+            member.leave();
+        }
     }
 
     /// Gives back what it had in the cache, once nobody else has it any more.

@@ -1,20 +1,20 @@
 //! What runs for each of the upstream's nodes: its feed, and the watches of its role and its name. Nodes of a cluster come
 //! and go.
 //!
-//! Invariants: a node's tasks run as long as it is in the topology, and no longer. What it had in the cache is given back once
+//! Invariants: a node's tasks run as long as it is in the topology, and no longer; connections to it end soon after. What it had in the cache is given back once
 //! nobody holds it any more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::alarm::Alarm;
 use super::parts;
 use crate::process::{Inbox, Node, NodeId, Process, refresh_name, watch_role};
 use tokio::task::JoinHandle;
 
-/// How often it is looked whether a node that has left is let go by all.
-const LEFT: Duration = Duration::from_secs(10);
+/// How long what was asked of a node that has left may take to be answered. One that does not answer has mostly left because of that.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// See the [module](self).
 pub(super) struct Nodes {
@@ -23,7 +23,7 @@ pub(super) struct Nodes {
     dns_refresh: Option<Duration>,
     alarm: Alarm,
     known: HashMap<NodeId, (Arc<Node>, Vec<JoinHandle<()>>)>,
-    left: Vec<Arc<Node>>,
+    left: Vec<(Arc<Node>, Instant)>,
 }
 
 impl Nodes {
@@ -45,11 +45,10 @@ impl Nodes {
     pub(super) async fn run(mut self) {
         let mut epochs = self.process.epochs();
         loop {
-            let changed = tokio::time::timeout(LEFT, epochs.changed());
-            match changed.await {
+            match tokio::time::timeout(GRACE, epochs.changed()).await {
                 Ok(Ok(())) => self.follow(),
                 Ok(Err(_)) => return,
-                Err(_) => self.give_back(),
+                Err(_) => self.let_go(),
             }
         }
     }
@@ -60,14 +59,14 @@ impl Nodes {
             tasks.iter().for_each(|task| task.abort());
             // What its feed may have said meanwhile is over.
             self.process.retire(&node);
-            self.left.push(node);
+            self.left.push((node, Instant::now()));
         }
         for node in topology.nodes() {
             if !self.known.contains_key(&node.id) {
                 self.known.insert(node.id, (node.clone(), self.tasks(node)));
             }
         }
-        self.give_back();
+        self.let_go();
     }
 
     fn tasks(&self, node: &Arc<Node>) -> Vec<JoinHandle<()>> {
@@ -83,11 +82,15 @@ impl Nodes {
         tasks
     }
 
-    fn give_back(&mut self) {
-        for node in std::mem::take(&mut self.left) {
+    /// Ends the connections to nodes that have left a while ago, and gives back what nobody holds any more.
+    fn let_go(&mut self) {
+        for (node, since) in std::mem::take(&mut self.left) {
+            if since.elapsed() >= GRACE {
+                node.leave();
+            }
             match Arc::try_unwrap(node) {
                 Ok(node) => node.give_back(&self.process.cache, self.process.now()),
-                Err(node) => self.left.push(node),
+                Err(node) => self.left.push((node, since)),
             }
         }
     }

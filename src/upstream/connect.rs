@@ -102,7 +102,7 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
             settings.address.now().await.map_err(|why| ConnectError::Io(why.into()))?;
         let opened = tokio::select! {
             opened = open_as(&address, settings, identity, &securing) => opened,
-            () = moves.next() => Err(ConnectError::Io(Moves::CAUSE.into())),
+            () = moves.next() => Err(ConnectError::Io(moves.cause().into())),
         };
         opened.map(|(stream, own, said)| Connected { stream, own, said, moves })
     };

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, LIVED};
 use super::client::{Loss, ReplyHandler};
 use super::connect::{ConnectError, Connected, Identity, Settings, connect};
-use super::location::Moves;
 use super::reader::{Reader, closed};
 use super::state::{Epoch, Expected, Inner, Phase, Queued, Renewal, State, wake};
 use crate::io::{Outgoing, Stream};
@@ -159,7 +158,7 @@ impl<C: ReplyHandler> Link<C> {
                 Some(Ok(Connected { stream, own, said, mut moves })) => tokio::select! {
                     // What the upstream has moved away from is read no further.
                     biased;
-                    () = moves.next() => Some(ConnectError::Io(Moves::CAUSE.into())),
+                    () = moves.next() => Some(ConnectError::Io(moves.cause().into())),
                     cause = run(stream, (own.id(), said), &weak, &current) => cause,
                 },
                 Some(Err(cause)) => Some(cause),

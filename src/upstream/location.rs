@@ -1,4 +1,5 @@
-//! Where the upstream is: always at one address, or where the sentinels have last said.
+//! Where the upstream is: always at one address, or where the sentinels have last said, or at one address for as long as it is a
+//! node of its cluster.
 //!
 //! Invariants:
 //! - Whoever connects is given the address together with what tells of the moves behind it, so a connection never outlives the
@@ -18,6 +19,29 @@ use crate::io::Address;
 pub enum Location {
     Fixed(Arc<Address>),
     Elected(Arc<Elected>),
+    Member(Arc<Member>),
+}
+
+/// The place of a node of a cluster.
+#[derive(Debug)]
+pub struct Member {
+    address: Arc<Address>,
+    left: watch::Sender<bool>,
+}
+
+impl Member {
+    pub fn new(address: Address) -> Arc<Self> {
+        Arc::new(Self { address: Arc::new(address), left: watch::Sender::new(false) })
+    }
+
+    pub fn address(&self) -> &Arc<Address> {
+        &self.address
+    }
+
+    /// It is a node no more: all connections to it end, and none is made.
+    pub fn leave(&self) {
+        self.left.send_replace(true);
+    }
 }
 
 /// The place of the master of a service, which sentinels name.
@@ -30,7 +54,7 @@ pub struct Elected {
 }
 
 #[derive(Clone, Debug)]
-struct Named {
+pub(super) struct Named {
     address: Option<Arc<Address>>,
     /// Why there is none, once that is known.
     why: Option<Arc<str>>,
@@ -96,7 +120,15 @@ impl Location {
     /// not have been asked yet. Errors: nobody knows, and why.
     pub(super) async fn now(&self) -> Result<(Arc<Address>, Moves), String> {
         let elected = match self {
-            Location::Fixed(address) => return Ok((address.clone(), Moves(None))),
+            Location::Fixed(address) => return Ok((address.clone(), Moves::Never)),
+            Location::Member(member) => {
+                let left = member.left.subscribe();
+                let is_gone = *left.borrow();
+                return match is_gone {
+                    true => Err(LEFT.to_owned()),
+                    false => Ok((member.address.clone(), Moves::Left(left))),
+                };
+            }
             Location::Elected(elected) => elected,
         };
         let mut moves = elected.named.subscribe();
@@ -105,13 +137,13 @@ impl Location {
         let (address, why) = named.map_or((None, None), |named| (named.address.clone(), named.why.clone()));
         let address =
             address.ok_or_else(|| format!("no master is known: {}", why.as_deref().unwrap_or("")))?;
-        Ok((address, Moves(Some(moves))))
+        Ok((address, Moves::Named(moves)))
     }
 
     /// Who is to be asked again if it is not there, or no master.
     pub(super) fn elected(&self) -> Option<&Arc<Elected>> {
         match self {
-            Location::Fixed(_) => None,
+            Location::Fixed(_) | Location::Member(_) => None,
             Location::Elected(elected) => Some(elected),
         }
     }
@@ -121,6 +153,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::Fixed(address) => address.fmt(f),
+            Location::Member(member) => member.address.fmt(f),
             Location::Elected(elected) => match elected.address() {
                 Some(address) => write!(f, "{} ({address})", elected.service),
                 None => f.write_str(&elected.service),
@@ -135,18 +168,31 @@ impl From<Address> for Location {
     }
 }
 
+/// Why a connection ends to what is no node of the cluster any more.
+const LEFT: &str = "it is no master of the cluster any more";
+
 /// Tells when the upstream has moved.
-pub(super) struct Moves(Option<watch::Receiver<Named>>);
+pub(super) enum Moves {
+    Never,
+    Named(watch::Receiver<Named>),
+    Left(watch::Receiver<bool>),
+}
 
 impl Moves {
     /// Why a connection ends that was made before a move.
-    pub(super) const CAUSE: &str = "the sentinels have named another master";
+    pub(super) fn cause(&self) -> &'static str {
+        match self {
+            Moves::Left(_) => LEFT,
+            Moves::Never | Moves::Named(_) => "the sentinels have named another master",
+        }
+    }
 
     /// Ends with the first move; never of what does not move.
     pub(super) async fn next(&mut self) {
-        let moved = match &mut self.0 {
-            Some(named) => named.changed().await.is_ok(),
-            None => false,
+        let moved = match self {
+            Moves::Never => false,
+            Moves::Named(named) => named.changed().await.is_ok(),
+            Moves::Left(left) => left.wait_for(|left| *left).await.is_ok(),
         };
         if !moved {
             std::future::pending().await
@@ -190,5 +236,19 @@ mod tests {
         assert!(timeout(LONG, moves.next()).await.is_err(), "it came after");
         let (_, mut moves) = Location::from(at(1)).now().await.unwrap();
         assert!(timeout(LONG, moves.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_connected_to_a_node_is_told_that_it_has_left_and_nobody_comes_any_more() {
+        const LONG: Duration = Duration::from_secs(1);
+        let member = Member::new(at(1));
+        let location = Location::Member(member.clone());
+        assert_eq!(location.to_string(), "h:1");
+        let (address, mut moves) = location.now().await.unwrap();
+        assert_eq!(*address, at(1));
+        assert!(timeout(LONG, moves.next()).await.is_err());
+        member.leave();
+        assert!(timeout(LONG, moves.next()).await.is_ok());
+        assert!(location.now().await.is_err_and(|why| why == moves.cause()));
     }
 }

@@ -109,7 +109,7 @@ impl Tunnel {
         tokio::select! {
             copied = copy(&mut from_client, &mut to_server) => copied.map(drop),
             copied = copy(&mut from_server, &mut to_client) => copied.map(drop),
-            () = moves.next() => Err(io::Error::other(Moves::CAUSE)),
+            () = moves.next() => Err(io::Error::other(moves.cause())),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::process::settings::ClusterSettings;
 use crate::process::shared::Process;
 use crate::process::topology::Topology;
 use crate::resp::SlotSet;
-use crate::upstream::{self, SlotRange};
+use crate::upstream::{self, Location, Member, SlotRange};
 
 /// A master as it was seen.
 pub(super) struct Master {
@@ -107,7 +107,7 @@ fn is(node: &Node, master: &Master) -> bool {
 fn node_of(process: &Process, master: &Master) -> Option<Node> {
     let like = &process.settings.upstream;
     let upstream = upstream::Settings {
-        address: master.address.clone().into(),
+        address: Location::Member(Member::new(master.address.clone())),
         dial: like.dial.another(),
         ..like.clone()
     };
