@@ -106,6 +106,11 @@ impl Gathers {
         self.0.borrow().is_empty()
     }
 
+    /// Whether any is under way on connections of its own.
+    pub fn has_own(&self) -> bool {
+        self.0.borrow().iter().any(|gather| !gather.own.is_empty())
+    }
+
     /// Whether any may never be answered.
     pub fn may_never_end(&self) -> bool {
         self.0.borrow().iter().any(|gather| gather.waits)

@@ -14,7 +14,8 @@ impl Session {
     #[inline]
     pub(super) fn is_behind(&self) -> bool {
         let is_old = self.cx.process.epoch() != self.cx.topology.epoch;
-        is_old || self.resending.asks || self.cx.queue.has_back()
+        // What has connections of its own might come behind what is said after it.
+        is_old || self.resending.asks || self.cx.queue.has_back() || self.cx.gathers.has_own()
     }
 
     /// Goes by the newest topology from now on, if it may; false if nothing is to be sent before.

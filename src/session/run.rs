@@ -150,8 +150,9 @@ impl Session {
             }
             Action::Dedicated(kind) => {
                 let command = Command { row, kind, request };
-                if !self.sends_parts_aside(command, &raw) {
-                    self.send_dedicated(command, raw);
+                match self.sends_parts_aside(command, &raw) {
+                    true => self.unsettled |= self.is_behind(),
+                    false => self.send_dedicated(command, raw),
                 }
             }
             Action::Tunnel => {
