@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::cluster::Cluster;
-use support::{Nearside, line, request};
+use support::{Nearside, eventually, line, request};
 
 #[test]
 fn what_comes_behind_parts_on_connections_of_their_own_waits_for_them() {
@@ -26,4 +28,35 @@ fn what_comes_behind_parts_on_connections_of_their_own_waits_for_them() {
         assert_eq!(client.text(&format!("GET {a}")), "$5\r\nsmall\r\n");
         assert_eq!(client.text(&format!("DEL {a} {b}")), ":2\r\n");
     }
+}
+
+#[test]
+fn who_cannot_subscribe_is_told_so() {
+    let cluster = Cluster::start(2, 0);
+    let nearside = Nearside::cluster(&cluster);
+    let mut client = nearside.connect();
+    cluster.nodes().iter().for_each(|node| node.order("CONFIG SET maxclients 1"));
+    let said = client.text("SUBSCRIBE ch");
+    assert!(said.starts_with("-"), "{said}");
+}
+
+#[test]
+fn who_subscribes_while_no_node_answers_is_heard_once_one_does() {
+    let cluster = Cluster::start(2, 0);
+    let nearside = Nearside::cluster_with(&cluster, |config| {
+        config.connect_timeout = Duration::from_millis(300);
+    });
+    let [mut client, mut other] = [(); 2].map(|()| nearside.connect());
+    cluster.nodes().iter().for_each(|node| node.pause());
+    client.send(&line("SUBSCRIBE ch"));
+    eventually("it could not be said", || {
+        let page = nearside.get("/metrics").1;
+        page.lines().any(|line| {
+            line.starts_with("nearside_redirects_total{kind=\"unsent\"}") && !line.ends_with(" 0")
+        })
+    });
+    cluster.nodes().iter().for_each(|node| node.resume());
+    assert_eq!(String::from_utf8_lossy(&client.reply()), "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n");
+    eventually("it is heard", || other.text("PUBLISH ch m").starts_with(':'));
+    assert_eq!(String::from_utf8_lossy(&client.reply()), "*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$1\r\nm\r\n");
 }

@@ -109,13 +109,7 @@ impl LinkHandler {
             to.into_iter().for_each(|to| to.queue.is_in_doubt(to.slot));
             return Some(pending);
         }
-        // Whom the node refuses for good, it will refuse again.
-        let passes = match &loss.cause {
-            ConnectError::Io(_) => true,
-            ConnectError::Refused(line) => Said::of(Kind::Error, line) == Said::NotNow,
-            ConnectError::TurnedAway(_) => false,
-        };
-        if !passes {
+        if !may_pass(loss) {
             return Some(pending);
         }
         let line = errors::line(&errors::lost(&self.node.upstream.address, loss));
@@ -163,6 +157,15 @@ impl LinkHandler {
         if let (None, Some(Address::Tcp { host, .. })) = (&to.host, self.node.address().as_deref()) {
             to.host = Some(host.as_str().into());
         }
+    }
+}
+
+/// Whether it may be otherwise soon: whom the node refuses for good, it will refuse again.
+pub(super) fn may_pass(loss: &Loss) -> bool {
+    match &loss.cause {
+        ConnectError::Io(_) => true,
+        ConnectError::Refused(line) => Said::of(Kind::Error, line) == Said::NotNow,
+        ConnectError::TurnedAway(_) => false,
     }
 }
 

@@ -6,6 +6,7 @@ use super::astray::Keeps;
 use super::in_flight::Pending;
 use super::link_handler::LinkHandler;
 use super::pushes::ended_channel;
+use super::redirected::may_pass;
 use crate::process::errors;
 use crate::reply::{Refusal, ReplySlot};
 use crate::resp::Redirection;
@@ -82,7 +83,7 @@ impl LinkHandler {
     /// A request on a connection of a session's own is lost; gives it back unless it is kept.
     pub(super) fn sift_lost(&self, pending: Pending, loss: &Loss) -> Option<Pending> {
         let keeps = matches!(self.astray.kept(), Keeps::One | Keeps::Transaction(_));
-        let proven = !loss.sent || self.astray.is_held();
+        let proven = !loss.sent && may_pass(loss) || self.astray.is_held();
         if !keeps || !proven || !pending.is_request() {
             return Some(pending);
         }

@@ -17,7 +17,7 @@ use super::command::{Command, again};
 use super::dedicated::Dedicated;
 use super::errand::{Errand, Tries};
 use super::moving::Moving;
-use super::roam::{give_up, nobody, node_of_slot, wake_at};
+use super::roam::{nobody, node_of_slot, wake_at};
 use super::state::{Mode, Session};
 use crate::command::Table;
 use crate::pending::{Awaited, Held, Keeps, Link, Pending, send};
@@ -93,17 +93,13 @@ impl Session {
         let Mode::Dedicated(dedicated) = &mut self.mode else { return };
         let cx = &self.cx;
         dedicated.leave_unheard();
+        let mut errand = Errand::new(raw.to_bytes(), slot);
+        errand.is_hearing = true;
+        dedicated.errand = Some(Box::new(errand));
         match node {
             Some(node) => {
-                let bytes = match raw {
-                    Raw::Copy(bytes) => Bytes::copy_from_slice(bytes),
-                    Raw::Own(bytes) => bytes,
-                };
-                let mut errand = Errand::new(bytes.clone(), slot);
-                errand.is_hearing = true;
-                dedicated.errand = Some(Box::new(errand));
                 let link = dedicated.hearing(cx, &node);
-                dedicated.say_there(cx, &link, command, (cx.open(), Raw::Own(bytes)));
+                dedicated.say_there(cx, &link, command, (cx.open(), raw));
             }
             // From all of them, one after another.
             None if is_sharded => {
@@ -132,10 +128,10 @@ impl Session {
     /// Goes on with subscriptions whose node has refused them, or has lost them. Says whether anything was done.
     pub(super) fn poll_hearing(&mut self, now: Instant, table: &Table) -> bool {
         let Mode::Dedicated(dedicated) = &mut self.mode else { return false };
-        if dedicated.hears.is_empty() {
+        let is_errand = dedicated.errand.as_ref().is_some_and(|errand| errand.is_hearing);
+        if dedicated.hears.is_empty() && !is_errand {
             return false;
         }
-        let is_errand = dedicated.errand.as_ref().is_some_and(|errand| errand.is_hearing);
         let mut done = is_errand && self.poll_subscribing(now, table);
         let Mode::Dedicated(dedicated) = &mut self.mode else { return done };
         dedicated.note_moved();
@@ -155,13 +151,15 @@ impl Session {
         if let Some((mut held, _)) = errand.waiting.take_if(|(_, way)| way.not_before <= now) {
             errand.tries.send();
             let bytes = errand.request();
-            let Some((node, to)) = errand.slot.map(|slot| self.node_of(slot)).zip(held.slots.pop()) else {
-                give_up(&held);
-                return true;
-            };
+            let Some(to) = held.slots.pop() else { return true };
+            let node = errand.slot.map(|slot| self.node_of(slot));
             let Mode::Dedicated(dedicated) = &mut self.mode else { return true };
             let cx = &self.cx;
-            let link = dedicated.hearing(cx, &node);
+            dedicated.leave_unheard();
+            let link = match node {
+                Some(node) => dedicated.hearing(cx, &node),
+                None => dedicated.hearing_channels(cx),
+            };
             again(&cx.process, table, &bytes.clone(), |command| {
                 dedicated.say_there(cx, &link, command, (to, Raw::Own(bytes)));
             });
