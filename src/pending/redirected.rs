@@ -9,6 +9,8 @@
 //!   key is there, `delete` is said in its place, which is always right.
 //! - That a script is not known proves it too, where the server was told of scripts and has forgotten them since.
 //! - One that was announced in the packet of its write is not sent again: the reply is the client's.
+//! - What a script says is its own word, to the letter even: it moves no hash slot, nor makes it a cluster of a server that is
+//!   none. The session holds it against what others say before the script is sent again.
 
 use bytes::Bytes;
 
@@ -52,7 +54,11 @@ impl LinkHandler {
             self.process.metrics.redirects[said.number()].inc();
         }
         self.name_host(&mut said);
-        self.learn(&said);
+        match self.is_vouched_for(&pending) {
+            true => self.learn(&said),
+            false if self.process.cluster.is() => self.process.cluster.refresh_soon(),
+            false => return Err(pending),
+        }
         let is_verbatim = forgot || said.is_verbatim(line);
         let refusal = Refusal { said: Some(said), line: Bytes::copy_from_slice(line) };
         match pending {
@@ -65,7 +71,9 @@ impl LinkHandler {
                 Err(_) => Err(Pending::Bypass(to, bypass)),
             },
             Pending::Write(write) => {
-                let can = write.announced == 0 && (write.barrier.is_none() || is_verbatim);
+                let is_own_word =
+                    is_verbatim && !refusal.said.as_ref().is_some_and(|said| self.is_here(said));
+                let can = write.announced == 0 && (write.barrier.is_none() || is_own_word);
                 let to = write.to.as_ref().filter(|_| can);
                 if to.is_none_or(|to| to.put_back(refusal).is_err()) {
                     return Err(Pending::Write(write));
@@ -120,6 +128,22 @@ impl LinkHandler {
         self.process.metrics.redirects[Redirection::KINDS].inc();
         self.process.cluster.refresh_soon();
         None
+    }
+
+    /// Whether the reply to such a request is the server's own word, and none of a script's.
+    fn is_vouched_for(&self, pending: &Pending) -> bool {
+        match pending {
+            Pending::Relay(_) => self.process.cluster.is(),
+            Pending::Write(write) => write.barrier.is_none(),
+            _ => true,
+        }
+    }
+
+    /// Whether it leads to the node that says so, as no node's own word does.
+    pub(super) fn is_here(&self, said: &Redirection) -> bool {
+        let (Redirection::Moved { to, .. } | Redirection::Ask { to, .. }) = said else { return false };
+        let to = address(to).map(|to| self.process.settings.cluster.reached(to));
+        to.is_some() && to.as_ref() == self.node.address().as_deref()
     }
 
     /// What a node has said tells of the cluster.

@@ -45,7 +45,8 @@ impl LinkHandler {
             self.end_watched(pending, at);
             return Err(None);
         }
-        let Some(refusal) = self.refusal_of(chunk) else { return Ok(pending) };
+        let is_script = matches!(&pending, Pending::Write(write) if write.barrier.is_some());
+        let Some(refusal) = self.refusal_of(chunk, is_script) else { return Ok(pending) };
         let slot = refusal.said.as_ref().and_then(Redirection::slot);
         match keeps {
             Keeps::Transaction(Some(mine)) | Keeps::Watched(Some(mine))
@@ -133,8 +134,8 @@ impl LinkHandler {
         pending.give_up()
     }
 
-    /// What an error says, if that proves that nothing was executed.
-    fn refusal_of(&self, line: &[u8]) -> Option<Refusal> {
+    /// What an error says, if that proves that nothing was executed. What a script says may be its own word.
+    fn refusal_of(&self, line: &[u8], is_script: bool) -> Option<Refusal> {
         let refusal = |said| Some(Refusal { said, line: Bytes::copy_from_slice(line) });
         if line.starts_with(DEMOTED) {
             self.process.cluster.refresh_soon();
@@ -145,6 +146,9 @@ impl LinkHandler {
         let mut said = Redirection::of(words).filter(|said| said.is_verbatim(words))?;
         self.process.metrics.redirects[said.number()].inc();
         self.name_host(&mut said);
+        if is_script && self.is_here(&said) {
+            return None;
+        }
         self.learn(&said);
         refusal(Some(said))
     }

@@ -60,7 +60,8 @@ impl ReplyQueue {
             return Err(refusal);
         };
         let (turns, first) = kept.again.as_ref().map_or((0, now), |again| (again.turns, again.first));
-        kept.again = Some(Again { refusal, turns, first, since: now });
+        let was_asked = kept.again.as_ref().is_some_and(|again| again.refusal.is_ask());
+        kept.again = Some(Again { refusal, turns, first, since: now, was_asked });
         (kept.rest, kept.is_back) = (rest, true);
         inner.back += 1;
         inner.wake();
@@ -100,7 +101,7 @@ impl ReplyQueue {
         let slot = inner.slot(number).filter(|slot| slot.done)?;
         let (kept, now) = (slot.kept.as_mut()?, Instant::now());
         let turns = kept.again.as_ref().map_or(0, |again| again.turns);
-        kept.again = Some(Again { refusal, turns, first: now, since: now });
+        kept.again = Some(Again { refusal, turns, first: now, since: now, was_asked: false });
         (kept.rest, kept.is_back) = (None, true);
         let again = kept.again.clone();
         let pieces = std::mem::take(&mut slot.pieces);

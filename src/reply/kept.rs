@@ -17,6 +17,12 @@ pub struct Refusal {
     pub line: Bytes,
 }
 
+impl Refusal {
+    pub(super) fn is_ask(&self) -> bool {
+        matches!(self.said, Some(Redirection::Ask { .. }))
+    }
+}
+
 /// How it stands with a request that was put back.
 #[derive(Clone, Debug)]
 pub struct Again {
@@ -27,6 +33,8 @@ pub struct Again {
     /// When it was first put back, and when lately.
     pub first: Instant,
     pub since: Instant,
+    /// The one before was an `ASK`.
+    pub was_asked: bool,
 }
 
 /// The request of a slot, in front of a cluster.

@@ -10,6 +10,8 @@
 //!   was read behind it is read anew, after it.
 //! - Each is sent again at most [`TURNS`] times, with growing delays, and for no longer than `upstream-timeout`. That it cannot be
 //!   sent, because its node is gone, counts only when no replica can be expected to take its place any more.
+//! - A script may have said so itself, and be executed: that its hash slot is another node's is to be heard from others, too,
+//!   before it goes there; and one that was sent to where a slot will be, and is sent back, is not executed again.
 //! - `ASK` counts for one sending. What is asked for so is never kept, for the node does not own it.
 
 use std::collections::HashSet;
@@ -31,9 +33,10 @@ use crate::command::{Kind, Table};
 use crate::pending::address;
 use crate::process::{Node, Topology};
 use crate::reply::{Again, Refusal, Standing};
-use crate::request::{Raw, Resent, give_up_parts, read, send_parts_again};
+use crate::request::{Raw, Resent, give_up_parts, preload, read, send_parts_again};
 use crate::resp::Redirection;
 use crate::resp::framer::{Frame, RequestFramer};
+use crate::router::Target;
 use crate::upstream::backoff;
 
 /// How often a request is sent again, at most.
@@ -51,6 +54,9 @@ const TOGETHER: Duration = Duration::from_millis(2);
 /// So long a replica may take to take the place of a node that is gone: by default it is missed after 15 seconds. What could not
 /// be sent waits for that as long as other nodes are there.
 const PROMOTION: Duration = Duration::from_secs(20);
+
+/// So long it may take until others say the same as a script does, and so often it is looked.
+const HEARSAY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(20));
 
 /// For how long, where replies are waited for as long as they take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -168,12 +174,18 @@ impl Session {
                 self.give_up(&request, Unsent::Exhausted);
                 continue;
             }
+            let is_doubted = request.concern.is_script && self.is_doubted(again);
+            if is_doubted && again.since.elapsed() > HEARSAY.0 {
+                self.give_up(&request, Unsent::Exhausted);
+                continue;
+            }
             let (due, asked) = self.due(again);
             let moved = |before: &Topology| {
                 let of = |topology: &Topology, slot| topology.owner_of(slot).map(|node| node.id);
                 request.concern.slots().any(|slot| of(before, slot) != of(&self.cx.topology, slot))
             };
             let due = if before.is_some_and(moved) { now } else { due.min(end) };
+            let due = if is_doubted { now + HEARSAY.1 } else { due };
             let due = if due <= now + TOGETHER { now } else { due };
             let Resending { first, open, .. } = &mut self.resending;
             let behind = |slot| first.contains_key(&slot) && !open.contains(&slot);
@@ -198,7 +210,17 @@ impl Session {
             |named| concern.slots().next().is_some() && !concern.slots().any(|slot| slot == named);
         let others_are_up = || self.cx.topology.nodes().iter().any(|node| node.is_up());
         let waits = again.refusal.said.is_none() && again.first.elapsed() < PROMOTION && others_are_up();
-        again.turns >= TURNS && !waits || named.is_some_and(is_forged)
+        let is_back = concern.is_script && again.was_asked && named.is_some();
+        again.turns >= TURNS && !waits || named.is_some_and(is_forged) || is_back
+    }
+
+    /// Whether nobody else says that the hash slot is where this `MOVED` leads.
+    fn is_doubted(&self, again: &Again) -> bool {
+        let Some(Redirection::Moved { slot, to }) = &again.refusal.said else { return false };
+        let (process, topology) = (&self.cx.process, &self.cx.topology);
+        let to = address(to).and_then(|to| topology.node_at(&process.settings.cluster.reached(to)));
+        let owner = topology.owner_of(*slot);
+        owner.is_none() || owner.map(|node| node.id) != to.map(|node| node.id)
     }
 
     /// When it is to go, and the node to which an `ASK` leads.
@@ -278,6 +300,8 @@ impl Session {
         match (action, asked) {
             (Action::Info, _) => about::info(&self.cx, &request, raw),
             (action, Some(node)) => {
+                let there = self.cx.link_to(Target::Node(node.clone())).ok().flatten();
+                preload(&self.cx, row, &request, there.as_ref().unwrap_or(&self.cx.link));
                 let link = self.cx.asking_link(node);
                 self.send_to(Some(&link), Admission { row, action }, &request, raw);
             }

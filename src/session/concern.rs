@@ -17,12 +17,14 @@ pub(super) struct Concern {
     all: bool,
     /// It reads, and so may be done twice.
     pub(super) reads: bool,
+    /// It may be a script, which may say anything in reply.
+    pub(super) is_script: bool,
 }
 
 impl Concern {
     /// Of a request that may be about anything.
     pub(super) fn unknown() -> Self {
-        Self { keys: SmallVec::new(), all: true, reads: false }
+        Self { keys: SmallVec::new(), all: true, reads: false, is_script: false }
     }
 
     pub(super) fn of(row: Option<&Row>, request: &Request<'_>) -> Self {
@@ -36,6 +38,7 @@ impl Concern {
         });
         // A script of a cluster has to name its keys.
         concern.all = set == KeySet::All;
+        concern.is_script = set == KeySet::Unknown;
         concern.reads = row.access == Access::Read;
         concern
     }

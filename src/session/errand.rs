@@ -40,6 +40,8 @@ pub struct Tries {
     number: u32,
     since: Instant,
     sent: Instant,
+    /// Of a script, which may be executed and say what a node says.
+    is_script: bool,
 }
 
 /// Where to go next.
@@ -52,7 +54,7 @@ pub struct Way {
 impl Default for Tries {
     fn default() -> Self {
         let now = Instant::now();
-        Self { number: 0, since: now, sent: now }
+        Self { number: 0, since: now, sent: now, is_script: false }
     }
 }
 
@@ -65,7 +67,7 @@ impl Tries {
     /// It was refused: where it goes next; `None` if that was tried often enough. `waits` if it may have waited at the server.
     pub fn next(&mut self, process: &Process, held: &Held, waits: bool) -> Option<Way> {
         if waits && held.was_sent && self.sent.elapsed() > WAITED {
-            *self = Self::default();
+            *self = Self { is_script: self.is_script, ..Self::default() };
         }
         self.number += 1;
         let topology = process.topology();
@@ -76,7 +78,6 @@ impl Tries {
             process.metrics.unresent[EXHAUSTED].inc();
             return None;
         }
-        process.metrics.resent.inc();
         let at = |to| topology.node_at(&process.settings.cluster.reached(address(to)?)).cloned();
         let (asking, is_known) = match &held.refusal.said {
             Some(Redirection::Moved { slot, to }) => {
@@ -90,6 +91,13 @@ impl Tries {
             }
             _ => (None, false),
         };
+        let is_named = held.refusal.said.as_ref().is_some_and(|said| said.slot().is_some());
+        if self.is_script && is_named && (!is_known || self.number > 1) {
+            // Sent there it would be refused, and sent back it would be executed once more.
+            process.metrics.unresent[EXHAUSTED].inc();
+            return None;
+        }
+        process.metrics.resent.inc();
         let pause = match &held.refusal.said {
             _ if is_known && self.number == 1 => Duration::ZERO,
             _ if is_known => backoff(MOVED, self.number - 2),
@@ -117,12 +125,12 @@ pub struct Errand {
 }
 
 impl Errand {
-    pub fn new(request: Bytes, slot: Option<u16>) -> Self {
+    pub fn new(request: Bytes, slot: Option<u16>, is_script: bool) -> Self {
         Self {
             request,
             slot,
             since: Instant::now(),
-            tries: Tries::default(),
+            tries: Tries { is_script, ..Tries::default() },
             waiting: None,
             is_let_go: false,
             is_hearing: false,

@@ -22,7 +22,7 @@ use super::state::{Mode, Session};
 use super::way::Own;
 use crate::cache::Reason;
 use crate::command::{Kind, Row, Table};
-use crate::pending::{Held, Keeps, Pending, WATCH, send};
+use crate::pending::{Held, Keeps, Pending, WATCH, barrier, send};
 use crate::process::{Node, errors};
 use crate::request::{Context, Raw};
 use crate::resp::request::Request;
@@ -139,7 +139,8 @@ impl Session {
             Raw::Copy(bytes) => Bytes::copy_from_slice(bytes),
             Raw::Own(bytes) => bytes,
         };
-        dedicated.errand = Some(Box::new(Errand::new(bytes.clone(), slot)));
+        let is_script = barrier(command.row, command.request).is_some();
+        dedicated.errand = Some(Box::new(Errand::new(bytes.clone(), slot, is_script)));
         dedicated.go_out(&self.cx, command, slot, bytes);
     }
 

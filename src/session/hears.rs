@@ -93,7 +93,7 @@ impl Session {
         let Mode::Dedicated(dedicated) = &mut self.mode else { return };
         let cx = &self.cx;
         dedicated.leave_unheard();
-        let mut errand = Errand::new(raw.to_bytes(), slot);
+        let mut errand = Errand::new(raw.to_bytes(), slot, false);
         errand.is_hearing = true;
         dedicated.errand = Some(Box::new(errand));
         match node {
