@@ -84,8 +84,13 @@ impl LinkHandler {
     /// A request on a connection of a session's own is lost; gives it back unless it is kept.
     pub(super) fn sift_lost(&self, pending: Pending, loss: &Loss) -> Option<Pending> {
         let keeps = matches!(self.astray.kept(), Keeps::One | Keeps::Transaction(_));
+        if !keeps || !pending.is_request() {
+            return Some(pending);
+        }
         let proven = !loss.sent && may_pass(loss) || self.astray.is_held();
-        if !keeps || !proven || !pending.is_request() {
+        if !proven {
+            // Nor is what stands behind it kept: its client has heard of the loss.
+            self.astray.keeps(Keeps::Nothing);
             return Some(pending);
         }
         let line = || errors::line(&errors::lost(&self.node.upstream.address, loss)).into();

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use smallvec::smallvec;
 
+use super::super::astray::Keeps;
 use super::*;
 use crate::cache::Sample;
 use crate::command::{Fields, KeyUse, Tells};
@@ -70,10 +71,15 @@ fn in_front_of_one_server_they_are_replies() {
     for line in [MOVED, b"-LOADING Redis is loading the dataset in memory\r\n"] {
         let (link, _above) = a_link();
         let queue = Rc::new(ReplyQueue::new(1000));
-        assert!(answer(&link, Pending::Relay(slot(&queue)), line).is_none());
-        assert_eq!(queue.said().as_bytes(), line);
-        // But whoever says MOVED is no single server.
-        assert_eq!(link.process.cluster.is(), line == MOVED);
+        let script = Write { barrier: Some(Barrier::Keys), ..Write::new(Some(slot(&queue))) };
+        let read = Pending::Bypass(slot(&queue), Box::default());
+        let each = [Pending::Relay(slot(&queue)), Pending::Write(Box::new(script)), read];
+        for (i, pending) in each.into_iter().enumerate() {
+            assert!(answer(&link, pending, line).is_none());
+            // But whoever says MOVED is no single server, unless a script has said it.
+            assert_eq!(link.process.cluster.is(), line == MOVED && i == 2);
+        }
+        assert_eq!(queue.said(), String::from_utf8_lossy(line).repeat(3));
     }
 }
 
@@ -250,5 +256,18 @@ fn what_was_sent_and_lost_is_an_error_and_what_was_not_is_put_back() {
         let cause = ConnectError::Refused(refusal.as_bytes().into());
         lose(&link, Pending::Relay(to), &Loss { sent: false, cause });
         assert_eq!(is_back(&queue), back, "{refusal}");
+    }
+}
+
+#[test]
+fn a_transaction_of_which_a_part_was_lost_on_its_way_does_not_begin_anew() {
+    for sent in [false, true] {
+        let (link, _above) = node();
+        link.astray.keeps(Keeps::Transaction(Some(1)));
+        let queue = Rc::new(ReplyQueue::new(1000));
+        let [queued, exec] = [(); 2].map(|()| slot(&queue));
+        lose(&link, Pending::Relay(queued), &loss(sent));
+        lose(&link, Pending::Relay(exec), &loss(false));
+        assert_eq!((link.astray.is_held(), queue.waiting() == 0), (!sent, sent), "both are told, or neither");
     }
 }
