@@ -1,4 +1,4 @@
-//! What a session in front of a cluster says on connections of their own, and what comes behind it.
+//! What a session in front of a cluster has under way on other connections than its next request, and what comes behind it.
 
 mod support;
 
@@ -59,4 +59,35 @@ fn who_subscribes_while_no_node_answers_is_heard_once_one_does() {
     assert_eq!(String::from_utf8_lossy(&client.reply()), "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n");
     eventually("it is heard", || other.text("PUBLISH ch m").starts_with(':'));
     assert_eq!(String::from_utf8_lossy(&client.reply()), "*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$1\r\nm\r\n");
+}
+
+#[test]
+fn what_comes_behind_a_paused_write_waits_for_it_though_another_link_takes_its_place() {
+    let cluster = Cluster::start(2, 0);
+    let nearside =
+        Nearside::cluster_with(&cluster, |config| config.max_staleness = Duration::from_millis(300));
+    for node in cluster.nodes() {
+        let key = cluster.keys_of(node, 1).remove(0);
+        let mut client = nearside.connect();
+        assert_eq!(client.text(&format!("SET {key} 1")), "+OK\r\n");
+        let before = metric(&nearside, "connect_attempts_total{of=\"links\"}");
+        node.order("CLIENT PAUSE 100000 WRITE");
+        client.send(&line(&format!("SET {key} 2")));
+        eventually("another link is made", || {
+            metric(&nearside, "connect_attempts_total{of=\"links\"}") > before
+        });
+        client.send(&line(&format!("GET {key}")));
+        // What it was sent on is known there by now.
+        std::thread::sleep(Duration::from_millis(100));
+        node.order("CLIENT UNPAUSE");
+        assert_eq!(client.reply(), b"+OK\r\n");
+        assert_eq!(String::from_utf8_lossy(&client.reply()), "$1\r\n2\r\n");
+    }
+}
+
+fn metric(nearside: &Nearside, name: &str) -> u64 {
+    let page = nearside.get("/metrics").1;
+    let found =
+        page.lines().find_map(|line| line.strip_prefix(&format!("nearside_{name} ")).map(str::to_owned));
+    found.unwrap_or_else(|| panic!("no {name}")).parse::<f64>().unwrap() as u64
 }

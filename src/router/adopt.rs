@@ -36,7 +36,7 @@ impl Router {
         for before in before {
             before.link.client().be_replaced();
             if before.link.is_up() {
-                self.replaced.borrow_mut().push(before);
+                self.is_left(before);
             }
         }
         self.keep_to_bound(Some(link));
@@ -51,7 +51,7 @@ impl Router {
         let spare = self.spares.borrow_mut().extract_if(.., |known| is(known)).next();
         if let Some(spare) = spare {
             spare.link.client().be_replaced();
-            return self.replaced.borrow_mut().push(spare);
+            return self.is_left(spare);
         }
         let Some(key) = self.key_of(id) else { return };
         let (ident, another) = (self.process.idents.number(&key.ident), self.new_link(&key));
@@ -75,7 +75,7 @@ impl Router {
         for left in of_it {
             left.link.client().be_replaced();
             if left.link.is_up() {
-                self.replaced.borrow_mut().push(left);
+                self.is_left(left);
             }
         }
         self.wake_undecided();

@@ -50,6 +50,8 @@ pub struct Router {
     /// Links that gave no answer and were replaced: they end with what is in flight on them. A few of
     /// an identity at most.
     pub(super) replaced: RefCell<Vec<SharedLink>>,
+    /// How many there were.
+    pub(super) left: Cell<u64>,
     /// Links by which it is found out whether the upstream takes an identity.
     pub(super) trying: RefCell<Trying>,
     /// Links that log in for a session.
@@ -68,6 +70,7 @@ impl Router {
             links: RefCell::default(),
             spares: RefCell::default(),
             replaced: RefCell::default(),
+            left: Cell::default(),
             trying: RefCell::default(),
             fresh: RefCell::default(),
             pool: RefCell::default(),
@@ -146,6 +149,18 @@ impl Router {
         handler.own = ident.user.is_none();
         let identity = key.identity(&self.process.settings.upstream.own);
         Link::new(handler, identity, Rc::new(settings))
+    }
+
+    /// Another has taken the place of this link, on which something may be awaited.
+    pub(super) fn is_left(&self, link: SharedLink) {
+        self.left.set(self.left.get() + 1);
+        self.replaced.borrow_mut().push(link);
+    }
+
+    /// Grows whenever another link takes the place of one on which something may be awaited: who has sent to several nodes does
+    /// not know on which links.
+    pub fn links_left(&self) -> u64 {
+        self.left.get()
     }
 
     /// Wakes the session when a link has answered, or is lost.

@@ -14,8 +14,9 @@ impl Session {
     #[inline]
     pub(super) fn is_behind(&self) -> bool {
         let is_old = self.cx.process.epoch() != self.cx.topology.epoch;
-        // What has connections of its own might come behind what is said after it.
-        is_old || self.resending.asks || self.cx.queue.has_back() || self.cx.gathers.has_own()
+        // What has connections of its own, or has gone on a link that was left, might come behind what is said after it.
+        let has_left = self.cx.gathers.has_own() || self.cx.outbound.router.links_left() != self.links_left;
+        is_old || self.resending.asks || self.cx.queue.has_back() || has_left
     }
 
     /// Goes by the newest topology from now on, if it may; false if nothing is to be sent before.
@@ -27,6 +28,7 @@ impl Session {
             return false;
         }
         self.resending.asks = false;
+        self.links_left = self.cx.outbound.router.links_left();
         self.adopt();
         true
     }

@@ -44,6 +44,8 @@ pub struct Session {
     /// [`Session::settle`].
     pub(super) unsettled: bool,
     pub(super) resending: Resending,
+    /// How many links were left by others when the session last had nothing open, in front of a cluster.
+    pub(super) links_left: u64,
     /// The last request that may write keys which nobody can name.
     pub(super) barrier: Cell<Option<u64>>,
     /// The client has not given the password that nearside asks for.
@@ -79,6 +81,7 @@ impl Session {
             unfinished: None,
             unsettled: false,
             resending: Resending::default(),
+            links_left: 0,
             barrier: Cell::new(None),
             mode: Mode::Shared,
             turn: Turn::default(),
