@@ -1,7 +1,7 @@
 //! The built-in rows, by family.
 //!
 //! Facts from the `COMMAND` replies of Redis 6.2, 7.0, 8.2 and Valkey 9.1, and for newer commands from Redis' published
-//! command reference. `tests/command_table.rs` holds the rows against a real server. Each row departs from its
+//! command reference. `tests/integration/command_table.rs` holds the rows against a real server. Each row departs from its
 //! server's flags only on the side of care, and that test names each departure.
 
 mod collections;
