@@ -157,6 +157,7 @@ fn keys_that_their_node_drops_without_a_word_with_their_slot_are_seen_to_be_gone
     let keys = keys_of(&cluster, 0, 5);
     for key in &keys {
         cluster.node(0).order(&format!("SET {key} old"));
+        converges(&nearside, key, Some("old"));
         assert!(hit(&nearside, key).contains("old"));
     }
     let (moved, stay) = keys.split_first().unwrap();
@@ -173,6 +174,7 @@ fn what_is_written_behind_a_failover_on_order_is_seen() {
     let nearside = before(&cluster);
     let key = keys_of(&cluster, 0, 1).remove(0);
     cluster.node(0).order(&format!("SET {key} old"));
+    converges(&nearside, &key, Some("old"));
     assert!(hit(&nearside, &key).contains("old"));
     let others = keys_of(&cluster, 1, 5);
     others.iter().for_each(|key| drop(hit(&nearside, key)));
@@ -193,6 +195,7 @@ fn a_master_that_is_cut_off_is_not_believed() {
     let mut client = nearside.connect();
     let key = keys_of(&cluster, 0, 1).remove(0);
     cluster.node(0).order(&format!("SET {key} old"));
+    converges(&nearside, &key, Some("old"));
     assert!(hit(&nearside, &key).contains("old"));
     let others = keys_of(&cluster, 1, 5);
     others.iter().for_each(|key| drop(hit(&nearside, key)));
