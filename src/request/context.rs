@@ -141,6 +141,10 @@ impl Context {
         let splits = row.policy.asks == Asks::MultiShard && self.process.settings.cluster.splits;
         let mut keys = Keys::new(&self.topology, splits);
         let _ = row.keys(request, |i, _| keys.add(request.arg(i)));
+        if row.name == "spublish" {
+            // A shard channel is no key, and is a slot's all the same.
+            keys.add(request.arg(1));
+        }
         keys.target().unwrap_or_else(|| match row.policy.asks {
             Asks::All if How::of(row.policy, &row.name).is_some() => Target::All,
             Asks::Special if row.name == "scan" => Target::Scan,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nearside::config::CrossSlot;
+use nearside::resp::decode::{Value, decode};
 use nearside::resp::key_slot;
 use nearside::resp::scanner::elements;
 
@@ -597,4 +598,73 @@ fn replies_that_are_too_large_together_are_an_error_and_no_more() {
         said[0]
     );
     assert_eq!(said[1..], [":6000\r\n", "*1\r\n$5\r\nkey:1\r\n"]);
+}
+
+/// What the server says of its commands: names, how many arguments, and where the first key is.
+fn commands_with_keys(conn: &mut Conn) -> Vec<(Vec<String>, i64, usize)> {
+    let reply = decode(&conn.cmd("COMMAND"), 16).expect("a reply");
+    let mut found = Vec::new();
+    let mut left: Vec<Value> = reply.as_array().expect("a list").to_vec();
+    while let Some(entry) = left.pop() {
+        let entry = entry.as_array().expect("an entry");
+        let text = |value: &Value| String::from_utf8_lossy(value.as_bytes().unwrap_or_default()).into_owned();
+        let flags: Vec<_> = entry[2].as_array().unwrap().iter().map(text).collect();
+        left.extend(entry.get(9).and_then(Value::as_array).unwrap_or_default().iter().cloned());
+        let first = usize::try_from(entry[3].as_int().unwrap()).unwrap_or(0);
+        // Where the first key is depends on the request, or it waits, or it changes what the connection is.
+        let odd = ["movablekeys", "blocking", "pubsub"];
+        let (name, is) = (text(&entry[0]), |flag: &String| odd.contains(&&**flag));
+        let is_odd = flags.iter().any(is) && name != "spublish" || name == "watch";
+        if first > 0 && !is_odd {
+            found.push((
+                text(&entry[0]).split('|').map(str::to_owned).collect(),
+                entry[1].as_int().unwrap(),
+                first,
+            ));
+        }
+    }
+    found
+}
+
+/// Whatever the server says of it else: no client is sent elsewhere with a key.
+#[test]
+fn every_command_with_a_key_goes_to_the_key_s_node() {
+    let cluster = Cluster::start(3, 0);
+    let nearside = Nearside::cluster(&cluster);
+    let (mut client, mut asked) = (nearside.connect(), 0);
+    let commands = commands_with_keys(&mut cluster.node(0).connect());
+    let movable = [
+        "EVAL s 1 KEY",
+        "EVALSHA s 1 KEY",
+        "EVAL_RO s 1 KEY",
+        "FCALL f 1 KEY",
+        "ZUNION 1 KEY",
+        "ZINTER 1 KEY",
+        "ZDIFF 1 KEY",
+        "SINTERCARD 1 KEY",
+        "ZINTERCARD 1 KEY",
+        "LMPOP 1 KEY LEFT",
+        "ZMPOP 1 KEY MIN",
+        "ZUNIONSTORE KEY 1 KEY",
+        "SORT KEY",
+        "SORT_RO KEY",
+        "XREAD STREAMS KEY 0",
+        "GEORADIUS KEY 1 1 1 m STORE KEY",
+    ];
+    for key in cluster.masters().iter().map(|node| cluster.keys_of(node, 1).remove(0)) {
+        let mut lines: Vec<String> = movable.iter().map(|line| line.replace("KEY", &key)).collect();
+        for (name, arity, first) in &commands {
+            let length = usize::try_from(arity.abs()).unwrap().max(first + 1);
+            let word = |i: usize| if i >= *first { &*key } else { name.get(i).map_or("1", |word| word) };
+            lines.push((0..length).map(word).collect::<Vec<_>>().join(" "));
+        }
+        for line in &lines {
+            let said = client.text(line);
+            let is_routed =
+                !["-MOVED", "-ASK", "-CROSSSLOT", "-ERR nearside"].iter().any(|word| said.starts_with(word));
+            assert!(is_routed, "{line}: {said}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 400, "{asked}");
 }
