@@ -50,7 +50,8 @@ impl ReplyQueue {
         }
     }
 
-    /// Likewise, where only `rest` of the request is to be sent again, and what was passed on of the reply stays.
+    /// Likewise, where only `rest` of the request is to be sent again, and what was passed on of the reply stays. Where that is
+    /// less than was sent last, it is counted anew how often: of many parts, one or another may be refused each time.
     pub fn put_back_rest(&self, number: u64, rest: Option<Bytes>, refusal: Refusal) -> Result<(), Refusal> {
         let mut inner = self.0.borrow_mut();
         let unsure = inner.is_doubtful && refusal.said.is_none();
@@ -60,6 +61,8 @@ impl ReplyQueue {
             return Err(refusal);
         };
         let (turns, first) = kept.again.as_ref().map_or((0, now), |again| (again.turns, again.first));
+        let before = kept.rest.as_ref().unwrap_or(&kept.request).len();
+        let turns = if rest.as_ref().is_some_and(|rest| rest.len() < before) { 0 } else { turns };
         let was_asked = kept.again.as_ref().is_some_and(|again| again.refusal.is_ask());
         kept.again = Some(Again { refusal, turns, first, since: now, was_asked });
         (kept.rest, kept.is_back) = (rest, true);
@@ -173,6 +176,25 @@ mod tests {
 
     fn whole(queue: &ReplyQueue, slot: u64, reply: &'static str) {
         queue.piece(slot, Bytes::from_static(reply.as_bytes()), true);
+    }
+
+    #[test]
+    fn of_a_request_that_becomes_less_it_is_counted_anew_how_often_it_went() {
+        let queue = ReplyQueue::new(1 << 20);
+        let slot = kept(&queue, "MGET a b c");
+        let rest = |rest: &'static str| {
+            queue.put_back_rest(slot, Some(Bytes::from_static(rest.as_bytes())), tryagain())
+        };
+        for (less, seen) in [
+            ("MGET b c", "MGET b c 0"),
+            ("MGET b c", "MGET b c 1"),
+            ("MGET c", "MGET c 0"),
+            ("MGET c", "MGET c 1"),
+        ] {
+            rest(less).unwrap();
+            assert_eq!(standing(&queue), seen);
+            queue.goes_again(slot);
+        }
     }
 
     #[test]
