@@ -166,6 +166,7 @@ impl Connection {
                 self.end_input();
                 self.framed = None;
             }
+            let was_held_up = self.is_held_up();
             let read = self.poll_read(stream, cx)?;
             let Handled { any: handled, starved } = self.handle(cx);
             let left = self.queue.write(stream, cx, &self.worker.spare)?;
@@ -198,6 +199,10 @@ impl Connection {
             }
             // What waited for room could neither be read nor handled in this turn.
             if !read && !handled && !left.made_room {
+                if was_held_up && !self.is_held_up() {
+                    // What held it up is over, and the rest of the next request may be there: nothing was read yet.
+                    continue;
+                }
                 return Poll::Pending;
             }
             again = left.made_room || !starved;

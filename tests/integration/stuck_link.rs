@@ -3,12 +3,14 @@
 
 use crate::support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nearside::config::Tracking;
+use rustix::process::Signal;
 use support::relay::Relay;
 use support::scripted::Scripted;
-use support::{Conn, Nearside, Redis, eventually, line};
+use support::sentinel::signal;
+use support::{Conn, Nearside, Redis, eventually, line, request};
 
 /// Soon, and far below `upstream-timeout`.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -204,4 +206,29 @@ fn who_waits_for_anothers_read_behind_a_stuck_request_reads_for_itself() {
         }
         late.try_reply().is_ok_and(|said| said == b"$3\r\nnew\r\n")
     });
+}
+
+/// Clients send much more than is held for a server that takes nothing, so each is held back, and some in the middle of a
+/// request. When the server goes on, so do they.
+#[test]
+fn who_was_held_back_amid_a_request_is_read_on() {
+    let redis = Redis::start();
+    let nearside = Nearside::start(redis.address());
+    let request = request(&[b"SET", b"k", &vec![b'x'; 500_000]]);
+    for _ in 0..2 {
+        let clients: Vec<_> = (0..8).map(|_| nearside.connect()).collect();
+        signal(redis.pid(), Signal::STOP);
+        let send = |mut client: Conn| {
+            let request = request.clone();
+            std::thread::spawn(move || (0..60).for_each(|_| client.send(&request)))
+        };
+        let threads: Vec<_> = clients.into_iter().map(send).collect();
+        std::thread::sleep(STUCK);
+        signal(redis.pid(), Signal::CONT);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            assert!(Instant::now() < deadline, "a client is not read on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
