@@ -1,5 +1,6 @@
 //! In whose name a request is sent, on which link, and where its reply goes.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub struct Context {
     pub now: Micros,
     /// The present request is one that is sent again.
     pub again: Option<Resent>,
+    /// A link to another node than its own on which so much waits to be written that the session is to hold back.
+    pub crowded: RefCell<Option<Link>>,
 }
 
 /// A request that a cluster did not execute, and that is sent again.
@@ -102,7 +105,13 @@ impl Context {
         match target {
             Target::Any => Ok(None),
             Target::Node(node) if node.id == self.key.node.id => Ok(None),
-            Target::Node(node) => Ok(Some(self.outbound.router.link(&LinkKey { node, ..self.key.clone() }))),
+            Target::Node(node) => {
+                let link = self.outbound.router.link(&LinkKey { node, ..self.key.clone() });
+                if link.is_crowded() {
+                    self.crowded.replace(Some(link.clone()));
+                }
+                Ok(Some(link))
+            }
             Target::Split | Target::All | Target::Scan | Target::CrossSlot => Err(CrossSlot),
         }
     }

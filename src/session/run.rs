@@ -109,6 +109,17 @@ impl Session {
             || self.tunnel.is_some()
             || self.quit
             || self.present_link().is_congested(task)
+            || self.is_crowded_out(task)
+    }
+
+    /// Likewise for the links to a cluster's other nodes.
+    fn is_crowded_out(&self, task: &mut Task<'_>) -> bool {
+        let mut crowded = self.cx.crowded.borrow_mut();
+        let is = crowded.as_ref().is_some_and(|link| link.is_congested(task));
+        if !is {
+            *crowded = None;
+        }
+        is
     }
 
     /// Does with a request what it was [admitted](Session::admit) for.

@@ -6,7 +6,7 @@
 //! - A request that waits for another's flight is not on any link yet; until it is answered, only reads that
 //!   may be cached follow it. So no later write can overtake it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::asking::Asking;
@@ -73,6 +73,7 @@ impl Session {
                 gathers: Gathers::default(),
                 key,
                 again: None,
+                crowded: RefCell::default(),
             },
             changing: None,
             tunnel: None,

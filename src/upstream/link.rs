@@ -225,6 +225,11 @@ impl<C: ReplyHandler> Link<C> {
         congested
     }
 
+    /// Whether so much waits to be written.
+    pub fn is_crowded(&self) -> bool {
+        self.0.state.borrow().out.len() > CONGESTED
+    }
+
     /// Whether all that was asked for is written, or never will be; if not, the waker is kept.
     pub fn is_flushed(&self, cx: &mut Context<'_>) -> bool {
         let mut state = self.0.state.borrow_mut();

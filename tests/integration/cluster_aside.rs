@@ -91,3 +91,34 @@ fn metric(nearside: &Nearside, name: &str) -> u64 {
         page.lines().find_map(|line| line.strip_prefix(&format!("nearside_{name} ")).map(str::to_owned));
     found.unwrap_or_else(|| panic!("no {name}")).parse::<f64>().unwrap() as u64
 }
+
+#[test]
+fn what_waits_for_a_node_that_takes_nothing_is_bounded_for_all_together() {
+    const CLIENTS: u64 = 8;
+    let cluster = Cluster::start(2, 0);
+    let nearside = Nearside::cluster(&cluster);
+    for node in cluster.nodes() {
+        let key = cluster.keys_of(node, 1).remove(0);
+        let request = request(&[b"SET", key.as_bytes(), &vec![b'x'; 500_000]]);
+        let clients: Vec<_> = (0..CLIENTS).map(|_| nearside.connect()).collect();
+        let before = metric(&nearside, "requests_total");
+        node.pause();
+        let threads: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                let request = request.clone();
+                std::thread::spawn(move || (0..60).for_each(|_| client.send(&request)))
+            })
+            .collect();
+        let mut taken = 0;
+        eventually("no more is taken", || {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = metric(&nearside, "requests_total") - before;
+            std::mem::replace(&mut taken, now) == now && now > 0
+        });
+        node.resume();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        // 8 MB, what the node's socket takes, and one more of each.
+        assert!(taken < 60, "{taken} requests of 500 KB were taken");
+    }
+}
