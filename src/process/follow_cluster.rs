@@ -112,9 +112,12 @@ fn adopt(process: &Process, seen: &Seen) {
     let unowned = (0..slots).filter(|slot| topology.owner_of(*slot).is_none()).count();
     let nodes = topology.nodes().len();
     match process.metrics.topology_news.now() {
-        Some(untold) if unowned == 0 => {
-            info!(nodes, by = %seen.by, untold, "the cluster's nodes, or whose the hash slots are, have changed");
-        }
+        Some(untold) if unowned == 0 => match process.is_single() {
+            true => info!(nodes, by = %seen.by, "the cluster's nodes are known"),
+            false => {
+                info!(nodes, by = %seen.by, untold, "the cluster's nodes, or whose the hash slots are, have changed");
+            }
+        },
         Some(untold) => warn!(
             nodes, unowned, by = %seen.by, untold,
             "hash slots of the cluster are nobody's: requests for their keys are answered with CLUSTERDOWN"

@@ -47,7 +47,10 @@ impl Router {
                 continue;
             }
             beat = Instant::now() + every;
+            // Of many nodes one may be away for long.
+            let stands = |link: &Link| !link.is_down() || link.is_refused();
             if links.iter().any(|(_, _, link)| link.has_lived())
+                && links.iter().all(|(_, _, link)| stands(link))
                 && self.process.metrics.links_down_told.over()
             {
                 info!(upstream = %self.process.first_node().upstream.address, "the upstream is there again");

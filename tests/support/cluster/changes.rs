@@ -146,8 +146,9 @@ impl Cluster {
     #[track_caller]
     pub fn failover(&self, replica: usize, how: Failover) {
         let node = &self.nodes[replica];
-        let master = self.master_of(replica).expect("it is a replica");
-        let replaced = *self.nodes[master].replaced.lock().unwrap();
+        // One that was reset is called otherwise since.
+        let master = self.master_of(replica);
+        let replaced = master.and_then(|master| *self.nodes[master].replaced.lock().unwrap());
         let votes = Duration::from_millis(2 * NODE_TIMEOUT + 300);
         if let Some(wait) = replaced.and_then(|at| votes.checked_sub(at.elapsed())) {
             std::thread::sleep(wait);
@@ -158,7 +159,9 @@ impl Cluster {
             Failover::Takeover => "CLUSTER FAILOVER TAKEOVER",
         });
         in_time("the replica is the master", || node.is_master() && node.state_is_ok() && self.agrees());
-        *self.nodes[master].replaced.lock().unwrap() = Some(Instant::now());
+        if let Some(master) = master {
+            *self.nodes[master].replaced.lock().unwrap() = Some(Instant::now());
+        }
     }
 
     /// Waits until others have taken all slots that the node had, which is away or lost them; says who.
