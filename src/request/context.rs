@@ -106,7 +106,9 @@ impl Context {
             Target::Any => Ok(None),
             Target::Node(node) if node.id == self.key.node.id => Ok(None),
             Target::Node(node) => {
-                let link = self.outbound.router.link(&LinkKey { node, ..self.key.clone() });
+                let router = &self.outbound.router;
+                let known = if self.key.login.is_none() { router.link_at(node.id, self.ident) } else { None };
+                let link = known.unwrap_or_else(|| router.link(&LinkKey { node, ..self.key.clone() }));
                 if link.is_crowded() {
                     self.crowded.replace(Some(link.clone()));
                 }

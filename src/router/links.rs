@@ -106,6 +106,16 @@ impl Router {
         Some(known.link.clone())
     }
 
+    /// The shared link to this node, if there is one, of an identity without a login of its own, whose number is known: to be
+    /// asked for each request.
+    pub fn link_at(&self, node: NodeId, ident: IdentId) -> Option<Link> {
+        let links = self.links.borrow();
+        let is = |known: &&SharedLink| known.node == node && known.ident == ident && known.login.is_none();
+        let known = links.iter().find(is)?;
+        known.used.set(Instant::now());
+        Some(known.link.clone())
+    }
+
     /// A shared link of an identity that is in use on this worker, to the node that is asked for; if its user has several
     /// passwords, one that stands.
     pub fn known_link(&self, node: NodeId, ident: IdentId) -> Option<Link> {

@@ -235,10 +235,14 @@ impl Cluster {
     #[track_caller]
     pub fn reset(&self, place: usize, how: Reset) {
         let node = &self.nodes[place];
-        if node.is_master() {
-            node.order("FLUSHALL");
-        }
-        node.order(if how == Reset::Hard { "CLUSTER RESET HARD" } else { "CLUSTER RESET SOFT" });
+        let order = if how == Reset::Hard { "CLUSTER RESET HARD" } else { "CLUSTER RESET SOFT" };
+        // Clients may write to it in between.
+        in_time("it is reset", || {
+            if node.is_master() {
+                node.order("FLUSHALL");
+            }
+            node.ask(order).starts_with("+OK")
+        });
         let id = node.ask("CLUSTER MYID").lines().nth(1).expect("an id").to_owned();
         *node.id.lock().unwrap() = id;
     }
