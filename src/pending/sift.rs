@@ -154,7 +154,11 @@ impl LinkHandler {
         if is_script && self.is_here(&said) {
             return None;
         }
-        self.learn(&said);
+        match is_script {
+            // It may have been executed, and say what it likes: others are to say it too.
+            true => self.process.cluster.refresh_soon(),
+            false => self.learn(&said),
+        }
         refusal(Some(said))
     }
 }
