@@ -50,7 +50,7 @@ pub use handler::{Link, send};
 pub use in_flight::{Bypass, InFlight, Pending};
 pub use link_handler::{LinkHandler, Origin, Owner};
 pub use pushes::{Awaited, Pushes};
-pub use redirected::address;
+pub use redirected::{is_owned_at, node_at};
 pub use said::Said;
 pub use standing::Standing;
 pub use state::{

@@ -12,6 +12,8 @@
 //! - What a script says is its own word, to the letter even: it moves no hash slot, nor makes it a cluster of a server that is
 //!   none. The session holds it against what others say before the script is sent again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::in_flight::Pending;
@@ -19,7 +21,7 @@ use super::link_handler::LinkHandler;
 use crate::cache::NO_LINK;
 use crate::command::Say;
 use crate::io::Address;
-use crate::process::errors;
+use crate::process::{Node, Process, Topology, errors};
 use crate::reply::Refusal;
 use crate::resp::scanner::Kind;
 use crate::resp::{Redirection, Whereabouts};
@@ -193,8 +195,19 @@ pub(super) fn may_pass(loss: &Loss) -> bool {
     }
 }
 
+/// The node to which this leads, if it is of the topology.
+pub fn node_at<'t>(process: &Process, topology: &'t Topology, to: &Whereabouts) -> Option<&'t Arc<Node>> {
+    topology.node_at(&process.settings.cluster.reached(address(to)?))
+}
+
+/// Whether the topology, too, has the hash slot there.
+pub fn is_owned_at(process: &Process, topology: &Topology, slot: u16, to: &Whereabouts) -> bool {
+    let owner = topology.owner_of(slot).map(|node| node.id);
+    owner.is_some() && node_at(process, topology, to).map(|node| node.id) == owner
+}
+
 /// Where that is, unless nobody has said it.
-pub fn address(to: &Whereabouts) -> Option<Address> {
+pub(super) fn address(to: &Whereabouts) -> Option<Address> {
     let host = to.host.as_deref()?.to_owned();
     Some(Address::Tcp { host, port: to.port })
 }

@@ -14,7 +14,7 @@ use crate::cache::{Bounds, IdentId, Micros};
 use crate::command::{Asks, Row};
 use crate::io::Outgoing;
 use crate::namespace::Namespace;
-use crate::pending::{Link, Owner, Pending, address, send};
+use crate::pending::{Link, Owner, Pending, node_at, send};
 use crate::process::{Node, Present, Process, Topology};
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::request::Request;
@@ -106,9 +106,7 @@ impl Context {
             Target::Any => Ok(None),
             Target::Node(node) if node.id == self.key.node.id => Ok(None),
             Target::Node(node) => {
-                let router = &self.outbound.router;
-                let known = if self.key.login.is_none() { router.link_at(node.id, self.ident) } else { None };
-                let link = known.unwrap_or_else(|| router.link(&LinkKey { node, ..self.key.clone() }));
+                let link = self.link_at(node);
                 if link.is_crowded() {
                     self.crowded.replace(Some(link.clone()));
                 }
@@ -118,16 +116,22 @@ impl Context {
         }
     }
 
+    /// The link that it shares with others of its kind, to this node.
+    pub fn link_at(&self, node: Arc<Node>) -> Link {
+        let router = &self.outbound.router;
+        let known = if self.key.login.is_none() { router.link_at(node.id, self.ident) } else { None };
+        known.unwrap_or_else(|| router.link(&LinkKey { node, ..self.key.clone() }))
+    }
+
     /// The node that an `ASK` leads to, if that is known.
     pub fn asked(&self, said: &Redirection) -> Option<Arc<Node>> {
         let Redirection::Ask { to, .. } = said else { return None };
-        let to = self.process.settings.cluster.reached(address(to)?);
-        self.topology.node_at(&to).cloned()
+        node_at(&self.process, &self.topology, to).cloned()
     }
 
     /// The link to that node, on which the next request may be for what it does not own yet.
     pub fn asking_link(&self, node: Arc<Node>) -> Link {
-        let link = self.outbound.router.link(&LinkKey { node, ..self.key.clone() });
+        let link = self.link_at(node);
         let asking = |tail: &mut bytes::BytesMut| encode::command(tail, &[b"ASKING"]);
         send(&link, self.now, |out| out.with(asking), Pending::Asking);
         link

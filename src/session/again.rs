@@ -26,11 +26,11 @@ use tracing::warn;
 use super::about;
 use super::admit::{Action, Admission};
 use super::concern::{Concern, Concerns};
-use super::resending::Resending;
+use super::resending::{KEYS_MOVE, MOVED, PATIENCE, Resending, TURNS, Unsent};
 use super::state::Session;
 use crate::cache::Reason;
 use crate::command::{Kind, Table};
-use crate::pending::address;
+use crate::pending::{is_owned_at, node_at};
 use crate::process::{Node, Topology};
 use crate::reply::{Again, Refusal, Standing};
 use crate::request::{Raw, Resent, give_up_parts, preload, read, send_parts_again};
@@ -39,12 +39,7 @@ use crate::resp::framer::{Frame, RequestFramer};
 use crate::router::Target;
 use crate::upstream::backoff;
 
-/// How often a request is sent again, at most.
-const TURNS: u32 = 5;
-
-/// Before it is, the first time and at most: by what has refused it.
-const MOVED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-const KEYS_MOVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Before a request is sent again, the first time and at most: by what has refused it. See also [`resending`](super::resending).
 const STATE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 const UNREACHABLE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
@@ -58,22 +53,12 @@ const PROMOTION: Duration = Duration::from_secs(20);
 /// So long it may take until others say the same as a script does, and so often it is looked.
 const HEARSAY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(20));
 
-/// For how long, where replies are waited for as long as they take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// A request that was put back, or was answered behind one that was.
 struct Request {
     slot: u64,
     bytes: Bytes,
     concern: Concern,
     again: Option<Again>,
-}
-
-/// Why a request is not sent again, as metrics count it.
-#[derive(Clone, Copy)]
-enum Unsent {
-    Overtaken,
-    Exhausted,
 }
 
 impl Session {
@@ -217,10 +202,7 @@ impl Session {
     /// Whether nobody else says that the hash slot is where this `MOVED` leads.
     fn is_doubted(&self, again: &Again) -> bool {
         let Some(Redirection::Moved { slot, to }) = &again.refusal.said else { return false };
-        let (process, topology) = (&self.cx.process, &self.cx.topology);
-        let to = address(to).and_then(|to| topology.node_at(&process.settings.cluster.reached(to)));
-        let owner = topology.owner_of(*slot);
-        owner.is_none() || owner.map(|node| node.id) != to.map(|node| node.id)
+        !is_owned_at(&self.cx.process, &self.cx.topology, *slot, to)
     }
 
     /// When it is to go, and the node to which an `ASK` leads.
@@ -231,16 +213,14 @@ impl Session {
         };
         let mut at_once = |between| if turns == 0 { again.since } else { after(between, turns - 1) };
         let (process, topology) = (&self.cx.process, &self.cx.topology);
-        let node = |to| topology.node_at(&process.settings.cluster.reached(address(to)?)).cloned();
         match &again.refusal.said {
             // It may be that of a node that is not known yet.
             Some(Redirection::Moved { slot, to }) => {
-                let owner = topology.owner_of(*slot).map(|node| node.id);
-                let is_known = owner.is_some() && node(to).map(|node| node.id) == owner;
+                let is_known = is_owned_at(process, topology, *slot, to);
                 (if is_known { at_once(MOVED) } else { after(STATE, turns) }, None)
             }
-            Some(Redirection::Ask { to, .. }) => match node(to) {
-                Some(node) => (at_once(MOVED), Some(node)),
+            Some(Redirection::Ask { to, .. }) => match node_at(process, topology, to) {
+                Some(node) => (at_once(MOVED), Some(node.clone())),
                 None => (after(STATE, turns), None),
             },
             Some(Redirection::TryAgain) => (after(KEYS_MOVE, turns), None),

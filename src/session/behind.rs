@@ -44,12 +44,12 @@ impl Session {
 
     /// What has no keys goes to a node that is there.
     fn choose_node(&mut self) {
-        let (nodes, own) = (self.cx.topology.nodes(), &self.cx.key.node);
-        let is_any_up = nodes.iter().any(|node| node.is_up());
-        if self.cx.topology.has(own) && (own.is_up() || !is_any_up) {
+        let (own, first) = (&self.cx.key.node, self.cx.process.first_node());
+        // If that is not up, none is.
+        if self.cx.topology.has(own) && (own.is_up() || !first.is_up()) {
             return;
         }
-        self.cx.key = LinkKey { node: self.cx.process.first_node(), ..self.cx.key.clone() };
+        self.cx.key = LinkKey { node: first, ..self.cx.key.clone() };
         self.cx.link = self.cx.outbound.router.link(&self.cx.key);
     }
 }

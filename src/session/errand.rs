@@ -10,27 +10,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::resending::{KEYS_MOVE, MOVED, PATIENCE, TURNS, Unsent};
 use super::waits::timeout_of;
 use crate::command::Row;
-use crate::pending::{Held, address};
+use crate::pending::{Held, is_owned_at, node_at};
 use crate::process::{Node, Process};
 use crate::resp::request::Request;
 use crate::resp::{Redirection, encode};
 use crate::upstream::backoff;
 
-/// How often a request is sent again.
-const MOST: u32 = 5;
-
-/// Before it is sent again, unless it is the first time that it is told where: at first, and at most. By what has refused it.
-const MOVED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-const KEYS_MOVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Before a request is sent again because of the state of a node: at first, and at most.
 const STATE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
-
-/// For how long, where replies are waited for as long as they take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The reason why a request is not sent again, as metrics count it.
-const EXHAUSTED: usize = 1;
 
 /// What was taken for so long has waited at the server.
 const WAITED: Duration = Duration::from_secs(1);
@@ -74,18 +64,14 @@ impl Tries {
         let limit = Some(process.settings.upstream.reply_timeout).filter(|limit| !limit.is_zero());
         // Until a replica may have taken the place of a node that is gone, what cannot be sent to it has not come to nothing.
         let is_gone = !held.was_sent && topology.nodes().iter().any(|node| node.is_up());
-        if self.number > MOST && !is_gone || self.since.elapsed() > limit.unwrap_or(PATIENCE) {
-            process.metrics.unresent[EXHAUSTED].inc();
+        if self.number > TURNS && !is_gone || self.since.elapsed() > limit.unwrap_or(PATIENCE) {
+            process.metrics.unresent[Unsent::Exhausted as usize].inc();
             return None;
         }
-        let at = |to| topology.node_at(&process.settings.cluster.reached(address(to)?)).cloned();
         let (asking, is_known) = match &held.refusal.said {
-            Some(Redirection::Moved { slot, to }) => {
-                let owner = topology.owner_of(*slot).map(|node| node.id);
-                (None, owner.is_some() && at(to).map(|node| node.id) == owner)
-            }
+            Some(Redirection::Moved { slot, to }) => (None, is_owned_at(process, &topology, *slot, to)),
             Some(Redirection::Ask { to, .. }) => {
-                let node = at(to);
+                let node = node_at(process, &topology, to).cloned();
                 let is_known = node.is_some();
                 (node, is_known)
             }
@@ -94,7 +80,7 @@ impl Tries {
         let is_named = held.refusal.said.as_ref().is_some_and(|said| said.slot().is_some());
         if self.is_script && is_named && (!is_known || self.number > 1) {
             // Sent there it would be refused, and sent back it would be executed once more.
-            process.metrics.unresent[EXHAUSTED].inc();
+            process.metrics.unresent[Unsent::Exhausted as usize].inc();
             return None;
         }
         process.metrics.resent.inc();

@@ -9,7 +9,6 @@ use crate::pending::{Bypass, Link, Pending, WriteSet};
 use crate::request::mget::{self, Progress};
 use crate::request::{Raw, keys_of, write};
 use crate::resp::request::Request;
-use crate::router::LinkKey;
 
 impl Session {
     /// Sends a request on a link that others share; `None` is the session's own.
@@ -62,7 +61,7 @@ impl Session {
         }
         let id = where_to_unblock(&self.cx.process, row, request)?;
         let node = self.cx.topology.nodes().iter().find(|node| node.id == id)?.clone();
-        Some(self.cx.outbound.router.link(&LinkKey { node, ..self.cx.key.clone() }))
+        Some(self.cx.link_at(node))
     }
 
     /// What has become of an `MGET`: says whether anything was done.

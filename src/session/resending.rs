@@ -6,6 +6,23 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
+/// How often a request is sent again, at most.
+pub(super) const TURNS: u32 = 5;
+
+/// Before it is, the first time and at most, where its slot or its keys have moved.
+pub(super) const MOVED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+pub(super) const KEYS_MOVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// For how long, where replies are waited for as long as they take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a request is not sent again, as metrics count it.
+#[derive(Clone, Copy)]
+pub(super) enum Unsent {
+    Overtaken,
+    Exhausted,
+}
+
 /// See the [module](self).
 #[derive(Default)]
 pub(super) struct Resending {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use smallvec::smallvec;
 
 use super::super::astray::Keeps;
+use super::super::redirected::address;
 use super::*;
 use crate::cache::Sample;
 use crate::command::{Fields, KeyUse, Tells};
