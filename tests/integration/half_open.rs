@@ -2,20 +2,12 @@
 
 use crate::support;
 
-use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use nearside::cache::{Cache, CoverageId, CoverageSlot, Micros, Waiter, Wanted};
-use nearside::command::ServerCommand;
+use nearside::cache::Micros;
 use nearside::config::{Config, Tracking};
-use nearside::feed::{Feed, Hooks, Registrar, Reports, Told};
-use nearside::io::{Address, Dial};
-use nearside::metrics::Metrics;
-use nearside::namespace::Namespaces;
-use nearside::upstream::{Ours, ServerId, Settings};
+use support::alone::Running;
 use support::chaos::{Chaos, Role, Way};
 use support::relay::Relay;
 use support::{Conn, Nearside, Redis, eventually, line};
@@ -198,138 +190,13 @@ fn a_slow_link_is_tracked_again_when_it_answers() {
     assert_eq!(chaos.of(Role::Data).len(), 1, "and nobody goes back to it");
 }
 
-/// A feed without sessions: the test says whether reads come in.
-struct Alone {
-    registrar: Registrar,
-    namespaces: Namespaces,
-    state: Arc<Heard>,
-}
-
-struct Heard {
-    metrics: Metrics,
-    slot: CoverageSlot,
-    origin: Instant,
-    reads: AtomicBool,
-}
-
-struct Nobody;
-
-impl Waiter for Nobody {
-    fn served(self, _reply: Bytes) {}
-    fn released(self) {}
-}
-
-impl Hooks for Alone {
-    fn namespaces(&self) -> &Namespaces {
-        &self.namespaces
-    }
-    fn metrics(&self) -> &Metrics {
-        &self.state.metrics
-    }
-    fn slot(&self) -> &CoverageSlot {
-        &self.state.slot
-    }
-    fn now(&self) -> Micros {
-        self.state.origin.elapsed().as_micros() as Micros + 1
-    }
-    fn up(&self, _coverage: CoverageId, _client_id: Option<i64>, _server: Option<ServerId>) {}
-    fn down(&self) {}
-    fn report(&self, _reports: Reports) {}
-    fn reports(&self) -> Reports {
-        Reports::Nothing
-    }
-    fn is_redirect_refused(&self) -> bool {
-        false
-    }
-    fn registrar(&self) -> &Registrar {
-        &self.registrar
-    }
-    fn commands(&self, _commands: &[ServerCommand]) {}
-    fn rights_changed(&self) {}
-    fn watches_users(&self, _watched: bool) {}
-    fn server_said(&self, _reply: &[u8]) {}
-
-    fn is_of_cluster(&self) -> bool {
-        false
-    }
-
-    fn slots_said(&self, _said: Option<(bool, &[u8])>) {}
-
-    fn prove(&self, _at: Micros) {}
-
-    fn provable(&self, at: Micros) -> Micros {
-        at
-    }
-
-    fn is_voiding(&self) -> bool {
-        false
-    }
-
-    fn owns(&self, _key: &[u8]) -> bool {
-        true
-    }
-
-    fn slots_doubted(&self) {}
-
-    fn role_changed(&self) {}
-    fn left(&self) -> tokio::sync::watch::Receiver<u64> {
-        tokio::sync::watch::channel(0).1
-    }
-    fn refresh(&self, _key: &[u8], _wanted: Vec<Wanted>) {}
-    fn is_active(&self, _now: Micros) -> bool {
-        self.state.reads.load(Ordering::Relaxed)
-    }
-}
-
 #[test]
 fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_first_read() {
     let redis = Redis::start();
     let chaos = Chaos::to(redis.address());
-    let cache = Arc::new(Cache::<Nobody>::new(1 << 20, 1 << 10, 0));
-    let state = Arc::new(Heard {
-        metrics: Metrics::default(),
-        slot: cache.coverages().take().unwrap(),
-        origin: Instant::now(),
-        reads: AtomicBool::new(true),
-    });
-    let (host, port) = (chaos.address.ip().to_string(), chaos.address.port());
-    let (theirs, heard) = (cache.clone(), state.clone());
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let thread = std::thread::spawn(move || {
-        let feed = Feed {
-            cache: theirs,
-            hooks: Alone {
-                namespaces: Namespaces::new(Vec::new()),
-                registrar: Registrar::default(),
-                state: heard,
-            },
-            own: Default::default(),
-            settings: Settings {
-                address: Address::Tcp { host, port }.into(),
-                own: Default::default(),
-                connect_timeout: Duration::from_secs(2),
-                reply_timeout: Duration::from_secs(60),
-                ours: Ours::default(),
-                dial: Dial::default(),
-            },
-            bound: BOUND,
-            redirects: true,
-            prefixes: Vec::new(),
-            ways: Vec::new(),
-            unregistrable: Cell::default(),
-            registering_first: Cell::default(),
-            told: Told::default(),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, async {
-            tokio::select! {
-                () = feed.run() => {}
-                _ = stopped => {}
-            }
-        });
-    });
+    let running = Running::start(chaos.address, BOUND, false);
+    let (cache, state) = (&running.cache, &running.state);
     let lapses = || state.metrics.feed_lapses.get();
-    let now = || state.origin.elapsed().as_micros() as Micros + 1;
     let watermark = || cache.coverages().oldest_watermark();
     for _ in 0..2 {
         state.reads.store(true, Ordering::Relaxed);
@@ -338,7 +205,7 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
         let begun = lapses();
         // What is under way is answered, and then nothing proves the coverage any more.
         eventually("nothing is proven", || {
-            watermark().is_some_and(|mark| now() - mark > BOUND.as_micros() as Micros)
+            watermark().is_some_and(|mark| state.now() - mark > BOUND.as_micros() as Micros)
         });
         let pings = redis.calls("ping");
         chaos.of(Role::Feed).iter().for_each(|pair| pair.swallow(Way::Down));
@@ -358,6 +225,5 @@ fn a_feed_that_died_while_nothing_was_read_is_known_within_the_bound_of_the_firs
     state.reads.store(false, Ordering::Relaxed);
     eventually("the feed is given up", || lapses() > begun);
     assert!(died.elapsed() <= BOUND, "{:?}", died.elapsed());
-    let _ = stop.send(());
-    thread.join().unwrap();
+    running.stop();
 }

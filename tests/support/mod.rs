@@ -1,6 +1,7 @@
 //! What the tests share: real servers on free ports, nearside in-process, and a client that sees raw bytes.
 #![allow(dead_code)]
 
+pub mod alone;
 pub mod bus;
 pub mod chaos;
 pub mod cluster;
