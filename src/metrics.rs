@@ -202,6 +202,8 @@ pub struct Metrics {
     pub links_closed_told: Seldom,
     /// Links that stand and found no place for a coverage.
     pub links_uncovered: Counter,
+    /// Links that lead to the server of their feed, as far as that can be known.
+    pub feed_links: Counter,
     pub ttl_refused_told: Seldom,
     /// Nearside's own password was another than before.
     pub passwords: Counter,

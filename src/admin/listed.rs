@@ -184,6 +184,11 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
         tracking_form(process),
         gauge("tracked_links", "Links that the upstream tracks for", coverages.children() as f64),
         gauge(
+            "feed_links",
+            "Connections for requests that are known to lead to the server of their feed",
+            m.feed_links.get() as f64,
+        ),
+        gauge(
             "identities",
             "Users, databases and protocols that were lately in use",
             process.idents.count() as f64,

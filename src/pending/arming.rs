@@ -24,7 +24,6 @@ impl Arming {
     pub fn forget(&self) {
         self.unsure.set(false);
         self.turns.set(0);
-        self.leads_to.set(None);
     }
 
     /// Whether it leads to the server of the feed that stands now.

@@ -84,7 +84,7 @@ impl LinkHandler {
 
     /// Nobody can tell whether the link leads to the server of this feed: it is taken to.
     pub fn may_lead_to(&self, feed: CoverageId) {
-        self.arming.leads_to.set(Some(feed));
+        self.lead_to(Some(feed));
     }
 
     /// The coverage by the upstream's tracking.

@@ -50,6 +50,7 @@ impl Drop for LinkHandler {
             // Closed from our side.
             self.process.metrics.upstream_links.dec();
         }
+        self.lead_to(None);
         self.leave_place();
     }
 }

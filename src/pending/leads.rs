@@ -35,7 +35,7 @@ impl LinkHandler {
                 self.tell(LinkEvent::LeadsAstray);
             }
         } else {
-            self.arming.leads_to.set(Some(feed));
+            self.lead_to(Some(feed));
             if !self.process.redirects() {
                 self.arming.turns.set(0);
             }

@@ -15,7 +15,7 @@ use super::place::Place;
 use super::pushes::Pushes;
 use super::told::Told;
 use super::upcalls::{LinkEvent, Upcalls};
-use crate::cache::{CoverageSlot, LinkId, Micros};
+use crate::cache::{CoverageId, CoverageSlot, LinkId, Micros};
 use crate::process::{Client, Digest, Node, Process};
 use crate::reply::ReplyQueue;
 use crate::resp::Protocol;
@@ -217,6 +217,16 @@ impl LinkHandler {
         self.place.readonly.get()
     }
 
+    /// Notes whose server it leads to, or that this is not known.
+    pub(super) fn lead_to(&self, feed: Option<CoverageId>) {
+        let gauge = &self.process.metrics.feed_links;
+        match (self.arming.leads_to.replace(feed), feed) {
+            (None, Some(_)) => gauge.inc(),
+            (Some(_), None) => gauge.dec(),
+            _ => {}
+        }
+    }
+
     /// The connection is gone, and what was known of it.
     pub(super) fn forget_connection(&self) {
         self.name.replace(None);
@@ -225,6 +235,7 @@ impl LinkHandler {
         self.pings.forget();
         self.silent.set(false);
         self.doubted.set(0);
+        self.lead_to(None);
         self.arming.forget();
         let _ = self.told.forget();
         self.front.become_ready(false);

@@ -32,6 +32,7 @@ pub fn section(process: &Process) -> String {
     line("nearside_tracking", &tracking(process));
     line("nearside_tracking_form", &form(process));
     line("nearside_tracked_links", &process.cache.coverages().children());
+    line("nearside_feed_links", &metrics.feed_links.get());
     line("nearside_proven_staleness_us", &proven(process));
     line("nearside_upstream_links", &metrics.upstream_links.get());
     line("nearside_identities", &process.idents.count());

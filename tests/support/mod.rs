@@ -330,9 +330,15 @@ impl Nearside {
     pub fn wait_ready(&self) {
         eventually("nearside is ready", || {
             let info = self.stats();
-            let redirects = info.contains("nearside_tracking_form:redirect");
+            let form = info.lines().find_map(|line| line.strip_prefix("nearside_tracking_form:")).unwrap();
+            // Without these, what is read first fills nothing.
+            let links: &[&str] = match form {
+                "redirect" => &["feed_links", "tracked_links"],
+                "channels" | "none" => &[],
+                _ => &["feed_links"],
+            };
             info.contains("nearside_feed:up")
-                && (!redirects || self.stat("tracked_links") >= self.workers as i64)
+                && links.iter().all(|links| self.stat(links) >= self.workers as i64)
         });
     }
 

@@ -55,7 +55,7 @@ fn what_the_feed_is_told_of_covers_what_is_read_from_its_server() {
         (Reports::All, [Some((true, false)); 2]),
     ] {
         link.node.reports.set(reports);
-        link.arming.leads_to.set(None);
+        link.lead_to(None);
         assert_eq!(all(), [None; 2], "{reports:?}: where it leads is not known");
         link.may_lead_to(feed);
         assert_eq!(all(), covers, "{reports:?}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::cache::{NO_LINK, Reason};
+use crate::metrics::Counter;
 use crate::namespace::Tracking;
 use crate::process::FeedUp;
 use crate::upstream::{ConnectError, Loss, Pace, ServerId};
@@ -149,6 +150,10 @@ fn with_a_connection_goes_what_was_known_of_it_and_who_is_above_hears_if_it_stoo
     link.mark_unresponsive();
     link.is_doubted(Standing::Unheard, 10);
     link.read.borrow_mut().extend_from_slice(b"part");
+    let feed = link.process.cache.coverages().arm(&link.node.feed, None, 1).unwrap();
+    link.may_lead_to(feed);
+    link.may_lead_to(feed);
+    assert_eq!(metrics.feed_links.get(), 1);
     link.down(true, false, &lost(ConnectError::Io("gone".into())));
     assert_eq!(above.called(), [Called::Link(LinkEvent::Changed), Called::Link(LinkEvent::Lost)]);
     assert_eq!((metrics.upstream_links.get(), metrics.upstream_disconnects.get()), (0, 1));
@@ -160,11 +165,14 @@ fn with_a_connection_goes_what_was_known_of_it_and_who_is_above_hears_if_it_stoo
     link.down(false, false, &lost(ConnectError::Refused(b"-WRONGPASS\r\n"[..].into())));
     assert_eq!(above.called(), [Called::Link(LinkEvent::Changed)]);
     assert_eq!((metrics.upstream_disconnects.get(), metrics.links_down_told.over()), (1, false));
+    assert_eq!(metrics.feed_links.get(), 0, "the next may lead elsewhere");
     let process = link.process.clone();
     link.up(None);
-    assert_eq!(process.metrics.upstream_links.get(), 1);
+    link.may_lead_to(feed);
+    let links = || [&process.metrics.upstream_links, &process.metrics.feed_links].map(Counter::get);
+    assert_eq!(links(), [1, 1]);
     drop(link);
-    assert_eq!(process.metrics.upstream_links.get(), 0, "closed from our side");
+    assert_eq!(links(), [0, 0], "closed from our side");
 }
 
 #[test]
