@@ -18,12 +18,19 @@ impl<W: Waiter> Cache<W> {
     /// be small would stay so, and what is in use there would go instead of what others have not used for
     /// long. The newest entry is the last to go.
     pub(super) fn evict(&self, grown: usize, now: Micros) {
+        let is_over = || self.bytes.load(Ordering::Relaxed) > self.max_bytes;
+        if !is_over() {
+            return;
+        }
         let share = self.max_bytes / SHARDS;
         for (share, newest) in [(share, 1), (0, 1), (0, 0)] {
             for i in 0..SHARDS {
                 let keep = if i == 0 { newest } else { 0 };
                 let shard = &self.shards[(grown + i) % SHARDS];
-                while self.bytes.load(Ordering::Relaxed) > self.max_bytes {
+                loop {
+                    if !is_over() {
+                        return;
+                    }
                     let mut guard = shard.lock();
                     if guard.store.bytes() <= share || guard.store.len() <= keep {
                         break;
