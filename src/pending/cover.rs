@@ -24,7 +24,12 @@ impl LinkHandler {
     /// Under what a read of `key` on this link would be filled now. Where the upstream tells of no changes of such keys, it is the
     /// coverage of the channels, which is for namespaces only.
     pub fn cover(&self, key: &[u8], namespace: Option<&Namespace>) -> Option<Cover> {
-        if self.arming.unsure.get() || self.is_of_old() || !self.is_owner(key) {
+        self.cover_in(None, key, namespace)
+    }
+
+    /// Likewise, where the key's hash slot may be known already.
+    pub fn cover_in(&self, slot: Option<u16>, key: &[u8], namespace: Option<&Namespace>) -> Option<Cover> {
+        if self.arming.unsure.get() || self.is_of_old() || !self.is_owner(slot, key) {
             return None;
         }
         let how = self.process.wanted_tracking(namespace);
@@ -45,12 +50,12 @@ impl LinkHandler {
 
     /// Whether the key is the node's own: as requests are sent now, and of a node of a cluster by its own word too. Asked under
     /// the lock of the key's shard, so what was leased before a loss is there to be voided (see `Owned`).
-    fn is_owner(&self, key: &[u8]) -> bool {
+    fn is_owner(&self, slot: Option<u16>, key: &[u8]) -> bool {
         let (process, is_cluster) = (&self.process, self.process.cluster.is());
         if process.is_single() && !is_cluster {
             return true;
         }
-        let slot = key_slot(key);
+        let slot = slot.unwrap_or_else(|| key_slot(key));
         let is_sent_here = process.topology().owner_of(slot).is_some_and(|owner| owner.id == self.node.id);
         is_sent_here && (!is_cluster || self.node.owned.has(slot))
     }

@@ -87,7 +87,12 @@ impl Topology {
         if self.is_single() {
             return &self.nodes[0];
         }
-        self.owner_of(key_slot(key)).unwrap_or(&self.nodes[0])
+        self.to_ask(key_slot(key))
+    }
+
+    /// Likewise for the keys of a hash slot.
+    pub fn to_ask(&self, slot: u16) -> &Arc<Node> {
+        self.owner_of(slot).unwrap_or(&self.nodes[0])
     }
 
     /// Whose the hash slot is, if it is anybody's.

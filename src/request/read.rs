@@ -1,5 +1,7 @@
 //! Cached reads of one key: lookup, and on a miss the read with its time to live.
 
+use std::cell::OnceCell;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
@@ -9,7 +11,7 @@ use super::raw::Raw;
 use crate::cache::{By, EntryKey, EntryKeyBuf, Lookup};
 use crate::command::{Row, Table};
 use crate::io::Outgoing;
-use crate::pending::{Bypass, CacheLease, Fill, Pending, send};
+use crate::pending::{Bypass, CacheLease, Fill, Link, Pending, send};
 use crate::process::Ticket;
 use crate::reply::ReplySlot;
 use crate::resp::framer::{Frame, RequestFramer};
@@ -21,14 +23,19 @@ pub fn read(cx: &Context, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>
         cx.forward(raw, Pending::Relay);
         return false;
     };
-    match lookup(cx, row.id, request, None) {
-        Lookup::Hit => return true,
+    let route = Route::new();
+    match lookup(cx, row.id, request, None, &route) {
+        Lookup::Hit => {
+            cx.keep_answered(|| raw.to_bytes());
+            return true;
+        }
         Lookup::Joined => {
             cx.queue.open_joined(request.raw(), request.arg(1));
+            cx.keep_answered(|| raw.to_bytes());
         }
         Lookup::Miss(lease) => {
             let to = cx.open_for(&raw);
-            fetch(cx, row, request, raw, (to, lease));
+            fetch(cx, row, request, raw, (to, lease, &route));
         }
         Lookup::Bypass(_) => {
             let link = cx.link_of(request.arg(1));
@@ -48,10 +55,11 @@ pub fn read_again(cx: &Context, table: &Table, slot: u64, request: &[u8]) -> boo
     if !cx.topology.is_single() && cx.again.is_none() {
         cx.queue.keep(slot, Bytes::copy_from_slice(request));
     }
-    match lookup(cx, row.id, &parsed, Some(slot)) {
+    let route = Route::new();
+    match lookup(cx, row.id, &parsed, Some(slot), &route) {
         Lookup::Hit => return true,
         Lookup::Joined => cx.queue.join(slot, request.into(), parsed.arg(1)),
-        Lookup::Miss(lease) => fetch(cx, row, &parsed, Raw::Copy(request), (cx.slot(slot), lease)),
+        Lookup::Miss(lease) => fetch(cx, row, &parsed, Raw::Copy(request), (cx.slot(slot), lease, &route)),
         Lookup::Bypass(_) => {
             let link = cx.link_of(parsed.arg(1));
             let pending = Pending::Bypass(cx.slot(slot), bypass(cx, row.id, &parsed));
@@ -61,9 +69,22 @@ pub fn read_again(cx: &Context, table: &Table, slot: u64, request: &[u8]) -> boo
     false
 }
 
+/// The key's hash slot, in front of several nodes, and the link to its node, once it is asked for; `None` is the session's own.
+type Route = OnceCell<(Option<u16>, Option<Link>)>;
+
+fn link_by<'r>(cx: &'r Context, route: &'r Route, key: &[u8]) -> &'r Link {
+    route.get_or_init(|| cx.route(key)).1.as_ref().unwrap_or(&cx.link)
+}
+
 /// Answers into `slot`, or into the next one.
 #[inline]
-fn lookup(cx: &Context, command: u16, request: &Request<'_>, slot: Option<u64>) -> Lookup<Ticket> {
+fn lookup(
+    cx: &Context,
+    command: u16,
+    request: &Request<'_>,
+    slot: Option<u64>,
+    route: &Route,
+) -> Lookup<Ticket> {
     let key = request.arg(1);
     let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by: by(cx, command) };
     let namespace = cx.process.namespaces.find(key);
@@ -71,7 +92,10 @@ fn lookup(cx: &Context, command: u16, request: &Request<'_>, slot: Option<u64>) 
         &name,
         cx.now,
         cx.bounds(namespace, key),
-        || cx.link_of(key).as_ref().unwrap_or(&cx.link).client().cover(key, namespace),
+        || {
+            let (slot, link) = route.get_or_init(|| cx.route(key));
+            link.as_ref().unwrap_or(&cx.link).client().cover_in(*slot, key, namespace)
+        },
         |behind_write| {
             // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
             // released join another refill: of a key that is written all the time, readers would wait for ever.
@@ -107,18 +131,18 @@ fn bypass(cx: &Context, command: u16, request: &Request<'_>) -> Box<Bypass> {
     Box::new(Bypass { keys: smallvec![key.into()], instead, ahead: None })
 }
 
-fn fetch(cx: &Context, row: &Row, request: &Request<'_>, raw: Raw<'_>, (to, lease): (ReplySlot, CacheLease)) {
-    let (key, link) = (request.arg(1), cx.link_of(request.arg(1)));
-    if lease.link() != link.as_ref().unwrap_or(&cx.link).client().id {
-        // Its link was closed in between, and another has its place: what is read there is not covered.
-        drop(lease);
-        let pending = Pending::Bypass(to, bypass(cx, row.id, request));
-        let _ = send(link.as_ref().unwrap_or(&cx.link), cx.now, |out| raw.write(out), pending);
-        return;
-    }
+fn fetch(
+    cx: &Context,
+    row: &Row,
+    request: &Request<'_>,
+    raw: Raw<'_>,
+    (to, lease, route): (ReplySlot, CacheLease, &Route),
+) {
+    let key = request.arg(1);
+    let link = link_by(cx, route, key);
+    debug_assert_eq!(lease.link(), link.client().id, "what is read on another link is not covered");
     if !lease.is_registered() {
         // The client does not wait for that: it is answered past the cache, and the reply is fetched once more.
-        let link = link.as_ref().unwrap_or(&cx.link);
         let mut bypass = bypass(cx, row.id, request);
         bypass.ahead = Some((lease.ahead(), BytesMut::new()));
         send(link, cx.now, |out| raw.write(out), Pending::Bypass(to, bypass));
@@ -130,5 +154,5 @@ fn fetch(cx: &Context, row: &Row, request: &Request<'_>, raw: Raw<'_>, (to, leas
         raw.write(out);
         out.with(|tail| ask_times(tail, row.fields, key, request.raw_after(1)));
     };
-    send(link.as_ref().unwrap_or(&cx.link), cx.now, write, Pending::Fill(Box::new(fill)));
+    send(link, cx.now, write, Pending::Fill(Box::new(fill)));
 }
