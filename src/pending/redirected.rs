@@ -62,7 +62,8 @@ impl LinkHandler {
             false => return Err(pending),
         }
         let is_verbatim = forgot || said.is_verbatim(line);
-        let refusal = Refusal { said: Some(said), line: Bytes::copy_from_slice(line) };
+        let refusal =
+            Refusal { said: Some(said), by: self.node.address(), line: Bytes::copy_from_slice(line) };
         match pending {
             Pending::Relay(to) => match to.put_back(refusal) {
                 Ok(()) => Ok(None),
@@ -123,7 +124,7 @@ impl LinkHandler {
             return Some(pending);
         }
         let line = errors::line(&errors::lost(&self.node.upstream.address, loss));
-        let refusal = Refusal { said: None, line: line.into() };
+        let refusal = Refusal { said: None, by: None, line: line.into() };
         if to.is_none_or(|to| to.put_back(refusal).is_err()) {
             return Some(pending);
         }

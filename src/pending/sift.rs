@@ -33,7 +33,7 @@ impl LinkHandler {
             if !at.last {
                 return Err(Some(pending));
             }
-            self.hold(pending, chunk, at, || (Refusal { said: None, line: Bytes::new() }, true));
+            self.hold(pending, chunk, at, || (Refusal { said: None, by: None, line: Bytes::new() }, true));
             return Err(None);
         }
         if at.kind != Kind::Error || !at.first || !at.last {
@@ -97,7 +97,7 @@ impl LinkHandler {
         self.process.metrics.redirects[Redirection::KINDS].inc();
         self.process.cluster.refresh_soon();
         let at = At { kind: Kind::Error, first: true, last: true };
-        self.hold(pending, b"-", at, || (Refusal { said: None, line: line() }, false));
+        self.hold(pending, b"-", at, || (Refusal { said: None, by: None, line: line() }, false));
         None
     }
 
@@ -141,7 +141,8 @@ impl LinkHandler {
 
     /// What an error says, if that proves that nothing was executed. What a script says may be its own word.
     fn refusal_of(&self, line: &[u8], is_script: bool) -> Option<Refusal> {
-        let refusal = |said| Some(Refusal { said, line: Bytes::copy_from_slice(line) });
+        let by = self.node.address();
+        let refusal = |said| Some(Refusal { said, by: by.clone(), line: Bytes::copy_from_slice(line) });
         if line.starts_with(DEMOTED) {
             self.process.cluster.refresh_soon();
             return refusal(None);

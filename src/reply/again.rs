@@ -98,13 +98,13 @@ impl ReplyQueue {
         standing.collect()
     }
 
-    /// A reply that waits behind what is to be sent again is thrown away, and its request put back, to be sent again too.
+    /// A reply that waits behind what is to be sent again is thrown away, and its request put back, to be sent again too. It was
+    /// answered, so it is counted anew how often it goes.
     pub fn recall(&self, number: u64, refusal: Refusal) -> Option<Again> {
         let mut inner = self.0.borrow_mut();
         let slot = inner.slot(number).filter(|slot| slot.done)?;
         let (kept, now) = (slot.kept.as_mut()?, Instant::now());
-        let turns = kept.again.as_ref().map_or(0, |again| again.turns);
-        kept.again = Some(Again { refusal, turns, first: now, since: now, was_asked: false });
+        kept.again = Some(Again { refusal, turns: 0, first: now, since: now, was_asked: false });
         (kept.rest, kept.is_back) = (None, true);
         let again = kept.again.clone();
         let pieces = std::mem::take(&mut slot.pieces);
@@ -152,7 +152,7 @@ mod tests {
     use crate::resp::Redirection;
 
     fn refusal(said: Option<Redirection>) -> Refusal {
-        Refusal { said, line: Bytes::from_static(b"-TRYAGAIN\r\n") }
+        Refusal { said, by: None, line: Bytes::from_static(b"-TRYAGAIN\r\n") }
     }
 
     fn tryagain() -> Refusal {

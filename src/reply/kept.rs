@@ -1,8 +1,11 @@
 //! What a slot keeps of its request in front of a cluster.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::io::Address;
 use crate::resp::Redirection;
 
 /// Bytes of requests that a queue keeps, at most, before it opens no more than a few slots at a time.
@@ -13,6 +16,8 @@ pub(super) const KEPT: usize = 16 << 20;
 pub struct Refusal {
     /// What the server said; `None` if it could not be sent.
     pub said: Option<Redirection>,
+    /// Where that server is, if it matters.
+    pub by: Option<Arc<Address>>,
     /// The whole reply.
     pub line: Bytes,
 }

@@ -84,7 +84,7 @@ mod tests {
         let slot = outer.open();
         outer.keep(slot, Bytes::from_static(b"all"));
         let parts = ReplyQueue::of_parts(2, &outer, slot);
-        let refusal = || Refusal { said: None, line: Bytes::from_static(b"-ERR\r\n") };
+        let refusal = || Refusal { said: None, by: None, line: Bytes::from_static(b"-ERR\r\n") };
         parts.keep(1, Bytes::from_static(b"part"));
         parts.put_back(1, refusal()).unwrap();
         assert_eq!((parts.parts_away(), parts.has_back()), (1, true));

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::combine::How;
@@ -18,7 +19,7 @@ use crate::pending::{Link, Owner, Pending, node_at, send};
 use crate::process::{Node, Present, Process, Topology};
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::request::Request;
-use crate::resp::{Redirection, encode};
+use crate::resp::{Redirection, encode, key_slot};
 use crate::router::{Keys, LinkKey, Target};
 
 /// What requests of one session are made with. The session alone changes it.
@@ -72,6 +73,15 @@ impl Context {
     #[inline]
     pub fn open_for(&self, raw: &Raw<'_>) -> ReplySlot {
         if self.topology.is_single() { self.open() } else { self.open_kept(raw) }
+    }
+
+    /// A request was answered here. In front of a cluster it is kept if its reply waits for those before it, for it may have to be
+    /// answered anew.
+    #[inline]
+    pub fn keep_answered(&self, raw: impl FnOnce() -> Bytes) {
+        if !self.topology.is_single() && self.again.is_none() && self.queue.waiting() > 0 {
+            self.queue.keep(self.queue.next() - 1, raw());
+        }
     }
 
     fn open_kept(&self, raw: &Raw<'_>) -> ReplySlot {
@@ -140,10 +150,21 @@ impl Context {
     /// The link to the node of this key; `None` is the session's own.
     #[inline]
     pub fn link_of(&self, key: &[u8]) -> Option<Link> {
+        self.route(key).1
+    }
+
+    /// Likewise, and before it the key's hash slot, unless there is but one node.
+    #[inline]
+    pub fn route(&self, key: &[u8]) -> (Option<u16>, Option<Link>) {
         if self.topology.is_single() {
-            return None;
+            return (None, None);
         }
-        self.link_to(Target::Node(self.topology.owner(key).clone())).ok().flatten()
+        let slot = key_slot(key);
+        let node = self.topology.to_ask(slot);
+        if node.id == self.key.node.id {
+            return (Some(slot), None);
+        }
+        (Some(slot), self.link_to(Target::Node(node.clone())).ok().flatten())
     }
 
     /// Where a request goes, by its keys.

@@ -85,7 +85,10 @@ pub fn mget(cx: &Context, request: &Request<'_>, raw: Raw<'_>) -> (Progress, Opt
             }
         })
     });
-    let Some((at, found, held)) = first else { return (Progress::Over { hit: true }, None) };
+    let Some((at, found, held)) = first else {
+        cx.keep_answered(|| raw.to_bytes());
+        return (Progress::Over { hit: true }, None);
+    };
     let slot = cx.open_for(&raw).slot;
     let keys = match raw {
         Raw::Own(whole) => whole.slice_ref(request.raw_after(at - 1)),

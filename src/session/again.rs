@@ -8,9 +8,11 @@
 //!   first of a hash slot goes alone, for a node that has just refused may take the next; the others follow when it is taken.
 //! - What was written behind a request of the same key forbids that it is sent again: then its client gets the refusal. What
 //!   was read behind it is read anew, after it.
+//! - What was read of other keys behind a request that is long in going is read anew, too, unless it was written since: it would be too old when
+//!   it leaves.
 //! - Each is sent again at most [`TURNS`] times, with growing delays, and for no longer than `upstream-timeout`. That it cannot be
 //!   sent, because its node is gone, counts only when no replica can be expected to take its place any more.
-//! - A script may have said so itself, and be executed: that its hash slot is another node's is to be heard from others, too,
+//! - A script may have said so itself, and be executed: that its hash slot is no more the node's that says so is to be heard from others, too,
 //!   before it goes there; and one that was sent to where a slot will be, and is sent back, is not executed again.
 //! - `ASK` counts for one sending. What is asked for so is never kept, for the node does not own it.
 
@@ -81,8 +83,8 @@ impl Session {
         let mut framer = RequestFramer::new(self.cx.process.settings.limits);
         let standing = self.cx.queue.standing().into_iter();
         let mut requests: Vec<_> = standing.map(|of| Request::of(of, table, &mut framer)).collect();
-        self.refuse_overtaken(&mut requests);
-        self.recall_reads(&mut requests);
+        let fixed = self.refuse_overtaken(&mut requests);
+        self.recall_reads(&mut requests, &fixed);
         let next = self.send_due(requests, before.as_deref(), table, &mut framer);
         self.resending.timer = None;
         if self.cx.queue.has_sent() {
@@ -101,33 +103,40 @@ impl Session {
     }
 
     /// Those of whose keys something was written behind them are not sent again. What is left can be, and what was read behind
-    /// it can be read anew.
-    fn refuse_overtaken(&mut self, requests: &mut Vec<Request>) {
+    /// it can be read anew, but for those that are given.
+    fn refuse_overtaken(&mut self, requests: &mut Vec<Request>) -> HashSet<u64> {
         let mut fixed = Concerns::default();
-        let mut refused = HashSet::new();
+        let (mut refused, mut stays) = (HashSet::new(), HashSet::new());
         for request in requests.iter().rev() {
             let meets = fixed.meet(&request.concern);
             match request.again {
                 Some(_) if meets => drop(refused.insert(request.slot)),
                 Some(_) => {}
                 // What was read before a later write cannot be read after it.
-                None if meets || !request.concern.reads => fixed.add(&request.concern),
+                None if meets || !request.concern.reads => {
+                    fixed.add(&request.concern);
+                    stays.insert(request.slot);
+                }
                 None => {}
             }
         }
         for request in requests.extract_if(.., |request| refused.contains(&request.slot)) {
             self.give_up(&request, Unsent::Overtaken);
         }
+        stays
     }
 
-    /// What was read behind a request that goes again is read after it.
-    fn recall_reads(&self, requests: &mut Vec<Request>) {
-        let (mut going, mut line) = (Concerns::default(), Bytes::new());
+    /// What was read behind a request that goes again is read after it; of other keys, too, if it is old by now, and not `fixed`.
+    fn recall_reads(&self, requests: &mut Vec<Request>, fixed: &HashSet<u64>) {
+        let (mut going, mut line, mut is_late) = (Concerns::default(), Bytes::new(), false);
+        // With what remains of the bound the reply to what goes now can come.
+        let late = self.cx.process.tightest_staleness() / 4;
         requests.retain_mut(|request| {
             if let Some(again) = &request.again {
                 line.clone_from(&again.refusal.line);
-            } else if request.concern.reads && going.meet(&request.concern) {
-                let refusal = Refusal { said: Some(Redirection::TryAgain), line: line.clone() };
+                is_late |= again.first.elapsed() > late;
+            } else if !fixed.contains(&request.slot) && (is_late || going.meet(&request.concern)) {
+                let refusal = Refusal { said: Some(Redirection::TryAgain), by: None, line: line.clone() };
                 request.again = self.cx.queue.recall(request.slot, refusal);
             }
             let goes = request.again.is_some();
@@ -199,10 +208,15 @@ impl Session {
         again.turns >= TURNS && !waits || named.is_some_and(is_forged) || is_back
     }
 
-    /// Whether nobody else says that the hash slot is where this `MOVED` leads.
+    /// Whether nobody else says that the hash slot is where this `MOVED` leads, or at least not where it was said.
     fn is_doubted(&self, again: &Again) -> bool {
-        let Some(Redirection::Moved { slot, to }) = &again.refusal.said else { return false };
-        !is_owned_at(&self.cx.process, &self.cx.topology, *slot, to)
+        let Refusal { said: Some(Redirection::Moved { slot, to }), by, .. } = &again.refusal else {
+            return false;
+        };
+        // It may have moved on since.
+        let owner = self.cx.topology.owner_of(*slot).and_then(|owner| owner.address());
+        let is_elsewhere = by.as_ref().zip(owner).is_some_and(|(by, owner)| **by != *owner);
+        !is_elsewhere && !is_owned_at(&self.cx.process, &self.cx.topology, *slot, to)
     }
 
     /// When it is to go, and the node to which an `ASK` leads.

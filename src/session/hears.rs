@@ -209,7 +209,7 @@ impl Dedicated {
         if link.in_flight() > 0 {
             return false;
         }
-        let unsent = || Refusal { said: None, line: Bytes::new() };
+        let unsent = || Refusal { said: None, by: None, line: Bytes::new() };
         let lost = || Held { refusal: unsent(), was_sent: false, slots: Vec::new() };
         let held = refused(&link).or_else(|| (!link.is_up()).then(lost));
         let Some(held) = held else {

@@ -196,7 +196,7 @@ impl Session {
         if !transaction.borrow().answered {
             if dedicated.link.is_down() {
                 let slots = pinned.again.take().unwrap_or_default();
-                let refusal = Refusal { said: None, line: errors::line(errors::NOT_BEGUN).into() };
+                let refusal = Refusal { said: None, by: None, line: errors::line(errors::NOT_BEGUN).into() };
                 self.refused_transaction(Held { refusal, was_sent: false, slots });
                 return true;
             }
@@ -204,7 +204,9 @@ impl Session {
         }
         let slots = pinned.again.take().unwrap_or_default();
         match refusal {
-            Some(line) => self.fail(Held { refusal: Refusal { said: None, line }, was_sent: true, slots }),
+            Some(line) => {
+                self.fail(Held { refusal: Refusal { said: None, by: None, line }, was_sent: true, slots })
+            }
             None => self.say_again(slots, table),
         }
         true

@@ -5,6 +5,7 @@ use crate::support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use support::cluster::{Cluster, Failover, in_time, key_in_slot};
 use support::{Conn, Nearside, eventually, line};
@@ -316,6 +317,45 @@ fn a_slot_that_nobody_has_is_an_error_to_its_commands_alone() {
     assert!(replies[2].starts_with('$'));
     assert_eq!(redirects(&nearside, "clusterdown"), 6, "it was sent again five times");
     assert_eq!(metric(&nearside, "unresent_requests_total{reason=\"exhausted\"}"), 1);
+}
+
+/// A request whose slot nobody has waits; the reads behind it were answered long before it is, and changed since.
+#[test]
+fn reads_that_wait_behind_it_for_long_are_not_old_when_they_leave() {
+    let cluster = Cluster::with(2, 0, &["--cluster-require-full-coverage", "no"]);
+    let nearside = Nearside::cluster_with(&cluster, |config| {
+        config.max_staleness = Duration::from_millis(100);
+        config.namespaces = [].into();
+    });
+    let (slot, key) = (90, key_in_slot(90));
+    let (mut client, mut direct) = (nearside.connect(), cluster.node(1).connect());
+    let [cached, fetched] = cluster.keys_of(cluster.node(1), 2).try_into().unwrap();
+    let both = [&cached, &fetched];
+    both.iter().for_each(|key| drop(direct.text(&format!("SET {key} old"))));
+    eventually("it is a hit", || {
+        let hits = nearside.stat("hits");
+        client.text(&format!("GET {cached}"));
+        nearside.stat("hits") > hits
+    });
+    for node in [0, 1] {
+        cluster.node(node).order(&format!("CLUSTER DELSLOTS {slot}"));
+    }
+    let lines = [
+        format!("SET {key} 1"),
+        format!("GET {cached}"),
+        format!("GET {fetched}"),
+        format!("MGET {cached} {fetched}"),
+    ];
+    client.send(&lines.iter().flat_map(|text| line(text)).collect::<Vec<_>>());
+    eventually("it is refused again", || redirects(&nearside, "clusterdown") > 1);
+    both.iter().for_each(|key| assert_eq!(direct.text(&format!("SET {key} new")), "+OK\r\n"));
+    let id = cluster.node(0).id();
+    cluster.node(0).order(&format!("CLUSTER ADDSLOTS {slot}"));
+    cluster.node(1).order(&format!("CLUSTER SETSLOT {slot} NODE {id}"));
+    let new = "$3\r\nnew\r\n";
+    for expected in ["+OK\r\n", new, new, &format!("*2\r\n{new}{new}")] {
+        assert_eq!(String::from_utf8_lossy(&client.reply()), expected);
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use crate::support;
 
+use std::time::Duration;
+
 use nearside::config::{Tracking, Upstream};
 use nearside::resp::key_slot;
 use support::scripted::{Asked, Scripted};
@@ -35,6 +37,8 @@ fn node() -> (Scripted, Nearside) {
         config.upstream = Upstream::parse(&format!("redis+cluster://{}", node.address)).unwrap();
         config.tracking = Tracking::Off;
         config.namespaces = [].into();
+        // What waits behind a refused request is not too old for long.
+        config.max_staleness = Duration::from_secs(120);
     });
     eventually("it is ready", || nearside.get("/readyz").0 == 200);
     (node, nearside)
