@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nearside::resp::key_slot;
 
 use super::super::Conn;
-use super::{Cluster, Failover, NODE_TIMEOUT, Node, Reset, State, in_time, view::Member};
+use super::{Cluster, Failover, IN_TIME, NODE_TIMEOUT, Node, Reset, State, in_time, view::Member};
 
 /// How long a migration of keys may wait for the other node, in milliseconds.
 const MIGRATE_TIMEOUT: u64 = 10_000;
@@ -64,9 +64,20 @@ impl Cluster {
     }
 
     /// `NODE`, said to the new owner first, then to the old one and all other masters, and waits until all agree.
+    ///
+    /// The others are told when they know the new owner's epoch: what the old one has said of the slot before may still be on the
+    /// bus, and whoever has the slot with an epoch that is older than that would give it back. Servers can then send clients to and fro
+    /// for ever.
     #[track_caller]
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
-        self.assign(slot, to, &[to, from]);
+        self.assign(slot, to, &[to]);
+        let id = self.nodes[to].id();
+        in_time("all know the epoch of a slot's new owner", || {
+            let known = |node: &Node| node.view().into_iter().find(|of| of.id == id).map(|of| of.epoch);
+            let own = known(&self.nodes[to]);
+            own.is_some() && self.up().all(|node| known(node) == own)
+        });
+        self.assign(slot, to, &[from]);
         let others = self.masters().into_iter().map(|node| node.place).filter(|place| *place != from);
         self.assign(slot, to, &others.filter(|place| *place != to).collect::<Vec<_>>());
         self.wait_owned(slot, to);
@@ -121,9 +132,18 @@ impl Cluster {
     pub fn wait_owned(&self, slot: u16, owner: usize) {
         let id = self.nodes[owner].id();
         let has = |of: &Member| of.id == id && of.owns(slot);
-        in_time("all agree on the slot", || {
-            self.up().all(|node| node.view().iter().any(has)) && self.agrees()
-        });
+        let agree = || self.up().all(|node| node.view().iter().any(has)) && self.agrees();
+        let deadline = Instant::now() + IN_TIME;
+        while !agree() {
+            let views =
+                || self.up().map(|node| format!("{}: {:?}", node.port, node.view())).collect::<Vec<_>>();
+            assert!(
+                Instant::now() < deadline,
+                "not within {IN_TIME:?}: all agree that slot {slot} is that of {id}:\n{}",
+                views().join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Places of the node's replicas that are up.
