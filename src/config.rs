@@ -28,7 +28,7 @@ pub use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
 pub use address::{HostPort, Listen, Place, Secret, Upstream};
 pub use address_map::Mapped;
-pub use choice::{Auth, CrossSlot, LogFormat, PresentAs};
+pub use choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor};
 pub use cli::{Invocation, Task};
 pub use cluster::Seeds;
 pub use error::ConfigError;

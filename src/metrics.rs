@@ -81,6 +81,22 @@ pub const REDIRECTS: [&str; 8] =
 /// Why such a request is not sent again: what came behind it was executed, or it was refused again and again.
 pub const UNRESENT: [&str; 2] = ["overtaken", "exhausted"];
 
+/// Why a request to the admin pages was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminRefusal {
+    /// It is for a host that need not be ours.
+    Host,
+    /// A page of another site asks.
+    Origin,
+    /// It does not show the token.
+    Token,
+    /// It is to change something, and there is no token that it could show.
+    Change,
+}
+
+/// As these are called, by number.
+pub const ADMIN_REFUSED: [&str; 4] = ["host", "origin", "token", "change"];
+
 /// Everything that is counted for the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -105,6 +121,9 @@ pub struct Metrics {
     pub tls_reload_failed: Counter,
     /// By setting, when the certificates end, in seconds since 1970.
     pub certificates: Mutex<BTreeMap<&'static str, u64>>,
+    /// Requests to the admin pages that were refused, by [reason](AdminRefusal).
+    pub admin_refused: [Counter; ADMIN_REFUSED.len()],
+    pub admin_refused_told: Seldom,
     /// Closed because they spoke HTTP.
     pub clients_http: Counter,
     pub http_told: Seldom,

@@ -12,6 +12,7 @@ mod check;
 mod error;
 mod files;
 mod nodes;
+mod pages;
 mod parts;
 mod password;
 mod program;
@@ -30,7 +31,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::admin;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::io::Address;
@@ -43,10 +43,11 @@ use crate::worker::Worker;
 pub use check::{Findings, check};
 pub use error::ServerError;
 
-use accept::{Door, Listener};
+use accept::{Door, Listener, SocketFile};
 use alarm::Alarm;
 use files::{Room, Spare};
 use nodes::Nodes;
+use pages::Pages;
 use rights::Rights;
 use runtime::runtime;
 use tls::Tls;
@@ -142,7 +143,7 @@ pub struct Server {
     config: Config,
     process: Arc<Process>,
     listeners: Vec<Listener>,
-    admin: Option<std::net::TcpListener>,
+    pages: Pages,
     room: Room,
     tls: Tls,
 }
@@ -188,19 +189,13 @@ impl Server {
         for listen in &config.listen {
             listeners.push(Listener::bind(listen, &rights, &tls)?);
         }
-        let admin = match &config.admin {
-            Some(at) => Some(accept::bind_tcp(at).map_err(|cause| {
-                let at = at.to_string();
-                ServerError::Admin { at, cause }
-            })?),
-            None => None,
-        };
+        let pages = Pages::bind(&config, &rights, &tls)?;
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
         let settings = parts::settings(&config, room.files, tls.outward.clone());
         let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
         let process = Process::new(topology, settings, cache, parts::namespaces(&config));
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
-        Ok(Server { config, process, listeners, admin, room, tls })
+        Ok(Server { config, process, listeners, pages, room, tls })
     }
 
     /// Where clients can connect by TCP.
@@ -213,9 +208,9 @@ impl Server {
         self.listeners.iter().filter_map(Listener::path).collect()
     }
 
-    /// Where the admin pages are.
+    /// Where the admin pages are, if on a port.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+        self.pages.address()
     }
 
     /// Serves until it is told to stop, and the drain is over.
@@ -270,7 +265,7 @@ impl Server {
         reread: &Reread,
         alarm: &Alarm,
     ) -> Result<Running, ServerError> {
-        let Server { config, process, listeners, admin, room, tls } = self;
+        let Server { config, process, listeners, pages, room, tls } = self;
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
                 let audits = config.audit.filter(|_| i == 0);
@@ -299,9 +294,8 @@ impl Server {
             tasks.push(alarm.spawn("the watch of the files for TLS", renewal));
         }
         let draining = Arc::new(AtomicBool::new(false));
-        if let Some(admin) = admin {
-            tasks.push(admin::serve(admin, process.clone(), draining.clone(), room.admin)?);
-        }
+        let (admin, sockets) = pages.serve(&config, process.clone(), draining.clone(), room.admin)?;
+        tasks.push(admin);
         for listener in &listeners {
             info!("listening on {listener}");
         }
@@ -314,7 +308,7 @@ impl Server {
                 listener.accept(Door { process, workers, room, keepalive, plain, spare }, alarm)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Running { workers, accepting, tasks, draining })
+        Ok(Running { workers, accepting, tasks, draining, _sockets: sockets })
     }
 }
 
@@ -325,6 +319,8 @@ struct Running {
     tasks: Vec<Task>,
     /// Whether it is no more for new clients.
     draining: Arc<AtomicBool>,
+    /// Of the admin pages.
+    _sockets: Vec<SocketFile>,
 }
 
 type Task = tokio::task::JoinHandle<()>;

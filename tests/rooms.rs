@@ -35,7 +35,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "resp",
         ],
     ),
-    ("admin", &["process", "cache", "metrics"]),
+    ("admin", &["process", "cache", "config", "metrics"]),
     (
         "worker",
         &[
@@ -102,9 +102,10 @@ const KEPT: &[(&str, &[&str])] = &[
     ("hyper_util", &["admin"]),
     ("http_body_util", &["admin"]),
     ("prometheus_client", &["admin"]),
+    ("percent_encoding", &["admin"]),
     // The configuration checks what the log is told.
     ("tracing_subscriber", &["logging", "config"]),
-    ("rustix", &["server", "dev"]),
+    ("rustix", &["server", "admin", "dev"]),
     ("socket2", &["server", "io"]),
     ("lru", &["process", "router"]),
     ("mimalloc", &["main"]),

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use hyper::header::ACCEPT;
+use hyper::{Response, StatusCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -10,12 +12,29 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::answer::{Body, page_of, text as text_of};
+use super::asked::Asked;
 use super::listed::{Metric, Value, all};
 use crate::metrics::BUCKETS;
 use crate::process::Process;
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const TEXT_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// `/metrics`. Who does not ask for OpenMetrics is told in the older format, as other exporters do.
+pub(super) fn page(asked: &Asked) -> Response<Body> {
+    let accepts = asked.request.headers().get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let wants_open = accepts.into_iter().any(|value| value.contains("application/openmetrics-text"));
+    match metrics(asked.process()) {
+        Ok(page) if wants_open => page_of(StatusCode::OK, OPEN_METRICS, page),
+        Ok(page) => page_of(StatusCode::OK, TEXT_METRICS, as_text(&page)),
+        Err(_) => text_of(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+    }
+}
+
 /// What is known at one moment, as a page.
-pub(super) fn metrics(process: &Process) -> Result<String, fmt::Error> {
+fn metrics(process: &Process) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("nearside");
     registry.register_collector(Box::new(Snapshot(all(process))));
     let mut page = String::new();
@@ -25,7 +44,7 @@ pub(super) fn metrics(process: &Process) -> Result<String, fmt::Error> {
 
 /// An OpenMetrics page in Prometheus' text format 0.0.4, where a counter's help and type are of the name that its samples
 /// have, and there are neither units nor an end.
-pub(super) fn as_text(page: &str) -> String {
+fn as_text(page: &str) -> String {
     let words = |line: &str| line.split(' ').nth(2).map(str::to_owned);
     let counters: HashSet<String> = page
         .lines()

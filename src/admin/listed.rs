@@ -3,7 +3,7 @@
 use prometheus_client::registry::Unit;
 
 use crate::cache::{Class, Reason, Stats};
-use crate::metrics::{Counter, Histogram, LOST_LINES, Metrics, PANICS, REDIRECTS, UNRESENT};
+use crate::metrics::{ADMIN_REFUSED, Counter, Histogram, LOST_LINES, Metrics, PANICS, REDIRECTS, UNRESENT};
 use crate::process::{Form, HandshakeFailure, Process};
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) fn all(process: &Process) -> Vec<Metric> {
         of_upstream(process),
         of_passwords(metrics),
         of_announcements(metrics),
-        of_nearside(),
+        of_nearside(metrics),
         of_feed(metrics, process.feeds_up()),
         of_audits(metrics),
         of_times(process),
@@ -314,8 +314,14 @@ fn of_announcements(m: &Metrics) -> Vec<Metric> {
     ]
 }
 
-fn of_nearside() -> Vec<Metric> {
+fn of_nearside(m: &Metrics) -> Vec<Metric> {
     vec![
+        by(
+            "refused_admin_requests",
+            "Requests to the admin pages that were refused, by reason",
+            "reason",
+            counted(&ADMIN_REFUSED, &m.admin_refused),
+        ),
         counter("lost_log_lines", "Lines of the log that nobody took in time", LOST_LINES.get()),
         counter("panics", "Faults in nearside: must stay 0", PANICS.get()),
     ]

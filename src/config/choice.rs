@@ -30,6 +30,14 @@ pub enum PresentAs {
     Cluster,
 }
 
+/// What needs the token of the admin pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFor {
+    All,
+    /// All but the health pages.
+    Pages,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -50,6 +58,10 @@ impl Choice for OnUpdate {
 impl Choice for Auth {
     const WORDS: &'static [(&'static str, Self)] =
         &[("upstream", Auth::Upstream), ("password", Auth::Password)];
+}
+
+impl Choice for TokenFor {
+    const WORDS: &'static [(&'static str, Self)] = &[("all", TokenFor::All), ("pages", TokenFor::Pages)];
 }
 
 impl Choice for Tracking {

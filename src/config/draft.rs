@@ -40,6 +40,7 @@ impl Draft {
             Err(why) => self.problems.push(why),
         }
         self.problems.extend(password::check_upstream(config).err());
+        self.problems.extend(password::check_admin(config).err());
         tls::check(&self.given.config, &mut self.problems);
         self.check_ports();
         self.check_sentinels();
@@ -73,7 +74,7 @@ impl Draft {
             None => (listen.to_string(), false),
         };
         let listened = config.listen.iter().map(|listen| ("listen", of(listen)));
-        let admin = config.admin.iter().map(|at| ("admin", (at.to_string(), at.port == 0)));
+        let admin = config.admin.iter().map(|listen| ("admin", of(listen)));
         for (what, (listen, any)) in listened.chain(admin) {
             // Port 0 is another port each time.
             if !any && taken.contains(&listen) {

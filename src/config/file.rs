@@ -240,7 +240,7 @@ mod tests {
             [
                 "n.toml:1: unknown key \"max-memroy\"; did you mean max-memory?",
                 "n.toml:2: max-age: \"soon\" is not a time; write a number with a unit, such as 500ms, 1s or 5m",
-                "n.toml:4: admin: expected ADDR|off, found table",
+                "n.toml:4: admin: expected ADDR|unix:PATH|off, found table",
                 "n.toml:6: unknown key \"prefx\" in namespace \"users\"; did you mean prefix?",
                 "n.toml:7: namespace.users.max-age: \"1\" is not a time; write a number with a unit, such as 500ms, 1s or 5m",
             ]

@@ -62,6 +62,13 @@ pub(super) fn check_upstream(config: &Config) -> Result<(), String> {
     }
 }
 
+/// Whether there is a token for the admin pages, if there is to be one; or what is wrong.
+pub(super) fn check_admin(config: &Config) -> Result<(), String> {
+    let Some(path) = &config.admin_token_file else { return Ok(()) };
+    let read = read_password(path).map_err(|why| format!("admin-token-file: {}: {why}", path.display()));
+    read.map(drop)
+}
+
 fn unused(what: &str) -> String {
     format!("{what}: is given, but nearside does not ask for it; write auth = \"password\"")
 }

@@ -6,9 +6,9 @@
 
 use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
-use super::address::{HostPort, Listen, Secret, Upstream};
+use super::address::{Listen, Secret, Upstream};
 use super::address_map::Mapped;
-use super::choice::{Auth, CrossSlot, LogFormat, PresentAs};
+use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor};
 use super::commands::COMMANDS;
 use super::namespace::{self, Namespace, Written, parse_names};
 use super::value::*;
@@ -49,6 +49,10 @@ pub(super) fn settings() -> &'static [Setting] {
     &SETTINGS
 }
 
+/// The kinds that are lists.
+const LISTS: [&str; 5] =
+    [LISTEN.metavar, ADMIN.metavar, HOSTS.metavar, COMMANDS.metavar, ADDRESS_MAP.metavar];
+
 macro_rules! settings {
     ($( $(#[doc = $help:literal])+ $field:ident: $type:ty = $kind:ident $default:literal; )+) => {
         /// Every setting, validated: what the rest of nearside goes by.
@@ -77,7 +81,7 @@ macro_rules! settings {
                 name: stringify!($field).replace('_', "-"),
                 metavar: $kind.metavar,
                 default: $default,
-                list: [LISTEN.metavar, COMMANDS.metavar, ADDRESS_MAP.metavar].contains(&$kind.metavar),
+                list: LISTS.contains(&$kind.metavar),
                 help: [$($help.trim()),+].join(" "),
                 set: |given, text| {
                     given.config.$field = ($kind.parse)(text)?;
@@ -198,8 +202,17 @@ settings! {
     upstream_timeout: Option<Duration> = TIME_OR_FOREVER "60s";
     /// How long requests in flight may take to finish when nearside is told to stop
     drain_timeout: Duration = TIME "10s";
-    /// Where /livez, /readyz and /metrics are served, or off
-    admin: Option<HostPort> = ADDRESS_OR_OFF "127.0.0.1:9380";
+    /// Where /livez, /readyz and /metrics are served: HOST:PORT, PORT (on 127.0.0.1) or unix:PATH, or off; may be given more
+    /// than once
+    admin: Vec<Listen> = ADMIN "127.0.0.1:9380";
+    /// A file with the token, in its first line, that the admin pages ask for on a port; it is read anew when it changes.
+    /// Without one, what changes something can be asked for on a Unix socket only
+    admin_token_file: Option<PathBuf> = FILE "";
+    /// What needs this token: all pages, or all but the health pages (pages), which a kubelet asks for without one
+    admin_token_for: TokenFor = TOKEN_FOR "all";
+    /// Names by which browsers and scrapers may ask for the admin pages, beside localhost, IP addresses and the names in
+    /// admin; * allows any; may be given more than once
+    admin_hosts: Vec<String> = HOSTS "";
     /// error, warn, info, debug, trace, off, or directives such as info,nearside::feed=debug
     log_level: String = LOG_LEVEL "info";
     /// How the log, on standard error, is written

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::address::{HostPort, Listen, Secret, Upstream};
 use super::address_map::Mapped;
-use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, parse_choice, show_choice};
+use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor, parse_choice, show_choice};
 use super::text::{did_you_mean, quoted};
 use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
@@ -158,13 +158,39 @@ pub(super) const ADDRESS_MAP: Kind<Vec<Mapped>> = Kind {
 pub(super) const UPSTREAM: Kind<Upstream> =
     Kind { metavar: "URL", parse: Upstream::parse, show: |upstream| quoted(&upstream.to_string()) };
 
-pub(super) const ADDRESS_OR_OFF: Kind<Option<HostPort>> = Kind {
-    metavar: "ADDR|off",
+/// Addresses without TLS, or none.
+pub(super) const ADMIN: Kind<Vec<Listen>> = Kind {
+    metavar: "ADDR|unix:PATH|off",
     parse: |text| match text {
-        "off" => Ok(None),
-        _ => HostPort::parse(text).map(Some).map_err(|why| format!("{why}; write HOST:PORT or off")),
+        "off" => Ok(Vec::new()),
+        _ => parse_list(text, parse_admin),
     },
-    show: |address| quoted(&address.as_ref().map_or("off".to_owned(), HostPort::to_string)),
+    show: |list| if list.is_empty() { quoted("off") } else { (LISTEN.show)(list) },
+};
+
+fn parse_admin(text: &str) -> Result<Listen, String> {
+    match text.starts_with('/') || text.starts_with("unix:") {
+        true => Listen::parse(text),
+        false => HostPort::parse(text)
+            .map(Listen::Tcp)
+            .map_err(|why| format!("{why}; write HOST:PORT, unix:PATH or off")),
+    }
+}
+
+/// Names of hosts, in small letters, or `*` for any.
+pub(super) const HOSTS: Kind<Vec<String>> = Kind {
+    metavar: "HOST",
+    parse: |text| {
+        parse_list(text, |name| {
+            let is_name =
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+            match name == "*" || is_name {
+                true => Ok(name.to_ascii_lowercase()),
+                false => Err(format!("{name:?} is no host's name; write it without a port, or * for any")),
+            }
+        })
+    },
+    show: |names| format!("[{}]", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
 };
 
 /// The path of a file, or nothing.
@@ -186,6 +212,8 @@ pub(super) const PROGRAM: Kind<Option<Vec<String>>> = Kind {
 
 pub(super) const AUTH: Kind<Auth> =
     Kind { metavar: "upstream|password", parse: parse_choice, show: show_choice };
+pub(super) const TOKEN_FOR: Kind<TokenFor> =
+    Kind { metavar: "all|pages", parse: parse_choice, show: show_choice };
 pub(super) const CROSS_SLOT: Kind<CrossSlot> =
     Kind { metavar: "split|refuse", parse: parse_choice, show: show_choice };
 pub(super) const PRESENT_AS: Kind<PresentAs> =

@@ -19,6 +19,7 @@ use super::error::ServerError;
 use super::files::{Room, Spare, is_out_of_files};
 use super::rights::Rights;
 use super::tls::Tls;
+use crate::admin;
 use crate::config::{HostPort, Listen};
 use crate::io::Acceptor;
 use crate::process::{Inbox, Message, Process, errors};
@@ -58,7 +59,7 @@ impl fmt::Display for Listener {
 }
 
 /// Binds the first of the host's addresses that can be bound.
-pub(super) fn bind_tcp(at: &HostPort) -> io::Result<TcpListener> {
+fn bind_tcp(at: &HostPort) -> io::Result<TcpListener> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in (at.host.as_str(), at.port).to_socket_addrs()? {
         match bind_address(address) {
@@ -119,6 +120,14 @@ impl Listener {
         match self {
             Listener::Tcp(..) => None,
             Listener::Unix(_, file) => Some(file.0.clone()),
+        }
+    }
+
+    /// The same for the admin pages, which have no TLS, and the socket's file.
+    pub(super) fn into_admin(self) -> (admin::Listener, Option<SocketFile>) {
+        match self {
+            Listener::Tcp(listener, _) => (admin::Listener::Tcp(listener), None),
+            Listener::Unix(listener, file) => (admin::Listener::Unix(listener), Some(file)),
         }
     }
 

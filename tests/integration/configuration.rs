@@ -172,7 +172,7 @@ fn each_bad_value_is_told_with_what_is_allowed() {
         ("--on-update", "refesh", "invalidate or refresh; did you mean refresh?"),
         ("--max-memory", "64xb", "such as 64mb"),
         ("--workers", "0", "from 1 to 256"),
-        ("--admin", "nowhere", "write HOST:PORT or off"),
+        ("--admin", "nowhere", "write HOST:PORT, unix:PATH or off"),
         ("--max-clients", "0", "whole number from 1 up"),
         ("--connect-timeout", "0", "above 0"),
         ("--log-level", "inof", "did you mean info?"),

@@ -23,6 +23,7 @@ mod command_table;
 mod configuration;
 mod dedicated;
 mod dedicated_state;
+mod door;
 mod expiry;
 mod feed_gap;
 mod feed_slots;

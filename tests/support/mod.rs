@@ -388,8 +388,11 @@ impl Nearside {
     pub fn page_as(&self, path: &str, accept: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
-            .unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -424,7 +427,7 @@ impl Drop for Nearside {
 pub fn config(upstream: SocketAddr) -> Config {
     let mut config = Config {
         listen: vec![Listen::Tcp(HostPort { host: "127.0.0.1".into(), port: 0 })],
-        admin: Some(HostPort { host: "127.0.0.1".into(), port: 0 }),
+        admin: vec![Listen::Tcp(HostPort { host: "127.0.0.1".into(), port: 0 })],
         upstream: Upstream::parse(&format!("redis://{upstream}")).unwrap(),
         workers: 1,
         drain_timeout: Duration::from_secs(2),

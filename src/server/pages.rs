@@ -1,0 +1,57 @@
+//! The admin pages: where they are, and who is let in.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::task::JoinHandle;
+
+use super::accept::{Listener, SocketFile};
+use super::error::ServerError;
+use super::rights::Rights;
+use super::tls::Tls;
+use crate::admin::{self, Admin, Door, Token};
+use crate::config::{Config, TokenFor};
+use crate::process::Process;
+
+/// Their listeners, bound.
+pub(super) struct Pages(Vec<Listener>);
+
+impl Pages {
+    /// On a socket, others than its owner and group may never ask: who may, may change something. Errors: where they cannot
+    /// be, and why.
+    pub(super) fn bind(config: &Config, rights: &Rights, tls: &Tls) -> Result<Self, ServerError> {
+        let rights = Rights { mode: rights.mode & 0o770, group: rights.group.clone() };
+        let bind = |listen| match Listener::bind(listen, &rights, tls) {
+            Err(ServerError::Listen { at, cause }) => Err(ServerError::Admin { at, cause }),
+            bound => bound,
+        };
+        config.admin.iter().map(bind).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Of the first port.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.0.iter().find_map(Listener::address)
+    }
+
+    /// Serves them, to so many connections at once, until the task is aborted; and the files of their sockets.
+    pub(super) fn serve(
+        self,
+        config: &Config,
+        process: Arc<Process>,
+        draining: Arc<AtomicBool>,
+        most: usize,
+    ) -> io::Result<(JoinHandle<()>, Vec<SocketFile>)> {
+        let (listeners, files): (Vec<_>, Vec<_>) = self.0.into_iter().map(Listener::into_admin).unzip();
+        let admin = Admin { process, draining, door: door(config) };
+        Ok((admin::serve(listeners, admin, most)?, files.into_iter().flatten().collect()))
+    }
+}
+
+fn door(config: &Config) -> Door {
+    let ports = config.admin.iter().filter_map(|listen| listen.port());
+    let names = ports.map(|at| at.host.clone()).filter(|host| host.parse::<IpAddr>().is_err());
+    let token = config.admin_token_file.clone().map(Token::of);
+    Door::new(token, config.admin_token_for == TokenFor::All, config.admin_hosts.iter().cloned().chain(names))
+}
