@@ -15,6 +15,7 @@ mod health;
 mod hosts;
 mod listed;
 mod query;
+mod reload;
 mod token;
 
 use std::io;
@@ -32,6 +33,7 @@ use door::For;
 pub use asked::Admin;
 pub use connections::Listener;
 pub use door::Door;
+pub use reload::{Reload, Reloaded};
 pub use token::Token;
 
 /// A page, or something that is done.
@@ -46,6 +48,11 @@ const ROUTES: &[Route] = &[
     Route { path: "/livez", is_for: For::Probes, answer: |_| now(text(StatusCode::OK, "ok\n")) },
     Route { path: "/readyz", is_for: For::Probes, answer: |asked| now(health::readyz(&asked)) },
     Route { path: "/metrics", is_for: For::Readers, answer: |asked| now(export::page(&asked)) },
+    Route {
+        path: "/reload",
+        is_for: For::Operators,
+        answer: |asked| Box::pin(async move { reload::reload(&asked.admin.reload).await }),
+    },
 ];
 
 /// Serves the pages until the task is aborted, to at most `most` connections at once: one more takes the place of the

@@ -20,7 +20,8 @@
 //! - **Echoes.** Our own announcements, coming back, do not void what was read after the write. See [`echo`].
 //! - **Monotonic.** When a reply was read past the cache, older entries and older flights of its key go
 //!   ([`Cache::note_bypass`]).
-//! - Memory: the sum of the entries' costs stays within `max_bytes`, except for the one entry being added.
+//! - Memory: the sum of the entries' costs stays within `max_bytes`, except for the one entry being added; when it
+//!   is set to less, it comes down bit by bit.
 //!
 //! `request` looks up, leases and fences; `pending` fills; `feed` invalidates.
 //!
@@ -28,6 +29,7 @@
 //! closures of [`Cache::lookup`], which must not call back. Waiters are told after the lock is released.
 
 mod barrier;
+mod budget;
 mod cover;
 mod coverage;
 mod echo;

@@ -8,6 +8,7 @@
 
 mod address;
 mod address_map;
+mod changes;
 mod choice;
 mod cli;
 mod cluster;
@@ -28,6 +29,7 @@ pub use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
 pub use address::{HostPort, Listen, Place, Secret, Upstream};
 pub use address_map::Mapped;
+pub use changes::Change;
 pub use choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor};
 pub use cli::{Invocation, Task};
 pub use cluster::Seeds;

@@ -7,6 +7,7 @@ mod queue;
 
 use std::io::{self, IsTerminal, stderr};
 use std::panic;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -20,7 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Keeps the log going; what was logged is written before it is gone.
 #[must_use]
-pub struct Log(Queue);
+pub struct Log(Queue, Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Log {
+    /// By which the level, or directives, can be set anew. Precondition: they are valid.
+    pub fn levels(&self) -> impl Fn(&str) + Send + use<> {
+        let set = self.1.clone();
+        move |directives| set(directives)
+    }
+}
 
 impl Drop for Log {
     fn drop(&mut self) {
@@ -43,9 +52,18 @@ pub fn init(config: &Config) -> io::Result<Log> {
         // It would tell of an event that cannot be written on standard error, and panic without one.
         .log_internal_errors(false)
         .with_ansi(colour);
-    let _second_call = match config.log_format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    // Where an event is made it is looked at a number that is set anew with the filter: that it can be costs nothing.
+    let (levels, _second_call): (Arc<dyn Fn(&str) + Send + Sync>, _) = match config.log_format {
+        LogFormat::Text => {
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            (Arc::new(move |level| drop(handle.reload(EnvFilter::new(level)))), log.try_init())
+        }
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_filter_reloading();
+            let handle = log.reload_handle();
+            (Arc::new(move |level| drop(handle.reload(EnvFilter::new(level)))), log.try_init())
+        }
     };
     panic::set_hook(Box::new(|panic| {
         PANICS.inc();
@@ -55,5 +73,5 @@ pub fn init(config: &Config) -> io::Result<Log> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a fault in nearside, please report it: panic: {message}");
     }));
-    Ok(Log(queue))
+    Ok(Log(queue, levels))
 }

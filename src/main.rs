@@ -6,10 +6,10 @@
 use std::{error::Error, io::Write, process::ExitCode};
 
 use nearside::{
-    config::{Invocation, Task},
+    config::{Config, Invocation, Task, Upstream},
     dev::DevServer,
     logging,
-    server::{Server, Shutdown, check},
+    server::{ConfigSource, Server, Shutdown, check},
 };
 
 #[global_allocator]
@@ -28,11 +28,11 @@ fn main() -> ExitCode {
     if invocation.task == Task::Connect {
         return show_upstream(&invocation);
     }
-    let _log = match logging::init(&invocation.config) {
+    let log = match logging::init(&invocation.config) {
         Ok(log) => log,
         Err(_) => return ExitCode::FAILURE,
     };
-    match run(invocation) {
+    match run(invocation, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -54,15 +54,22 @@ fn show_upstream(invocation: &Invocation) -> ExitCode {
     if findings.caches { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(invocation: Invocation) -> Result<(), Box<dyn Error>> {
-    let mut config = invocation.config;
+fn run(invocation: Invocation, log: &logging::Log) -> Result<(), Box<dyn Error>> {
     // Dropped, and so stopped, after the last client was served.
     let private = if invocation.task == Task::Dev { Some(DevServer::start()?) } else { None };
-    if let Some(private) = &private {
-        config.upstream = private.upstream();
-        // It asks for none.
+    let upstream = private.as_ref().map(DevServer::upstream);
+    let read = move || Ok(in_front_of(Invocation::of_process()?.config, upstream.as_ref()));
+    let config = in_front_of(invocation.config, private.as_ref().map(DevServer::upstream).as_ref());
+    let source = ConfigSource::new(read, log.levels());
+    Server::bind(config)?.reloading(source).run(Shutdown::on_signals())?;
+    Ok(())
+}
+
+/// Likewise in front of a private upstream, which asks for no password.
+fn in_front_of(mut config: Config, private: Option<&Upstream>) -> Config {
+    if let Some(private) = private {
+        config.upstream = private.clone();
         (config.upstream_password_file, config.upstream_password_command) = (None, None);
     }
-    Server::bind(config)?.run(Shutdown::on_signals())?;
-    Ok(())
+    config
 }

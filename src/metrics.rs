@@ -121,6 +121,9 @@ pub struct Metrics {
     pub tls_reload_failed: Counter,
     /// By setting, when the certificates end, in seconds since 1970.
     pub certificates: Mutex<BTreeMap<&'static str, u64>>,
+    /// Configurations that were read anew, and that were wrong, so that all stayed as it was.
+    pub reloads: Counter,
+    pub reloads_refused: Counter,
     /// Requests to the admin pages that were refused, by [reason](AdminRefusal).
     pub admin_refused: [Counter; ADMIN_REFUSED.len()],
     pub admin_refused_told: Seldom,

@@ -3,6 +3,7 @@
 //! Invariants: the wire format is that of redis-pubsub-dict 0.0.2. A write to `N/<key>` is announced
 //! on `N/update`, a removal on `N/delete`, and the payload is the bare key, any bytes, nothing else.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What happened to a key.
@@ -23,13 +24,18 @@ pub enum OnUpdate {
     Refresh,
 }
 
-/// One namespace.
-#[derive(Clone, Debug)]
+/// One namespace. Its rules may be changed while all threads go by them, each by itself: to read one is a plain load.
+#[derive(Debug)]
 pub struct Namespace {
     pub name: String,
     prefix: Box<[u8]>,
     channels: [Box<[u8]>; 2],
-    pub rules: Rules,
+    tracking: Tracking,
+    refreshes: AtomicBool,
+    refills: AtomicBool,
+    /// In microseconds.
+    max_age: AtomicU64,
+    max_staleness: AtomicU64,
 }
 
 /// What holds for the entries of a namespace.
@@ -75,7 +81,53 @@ impl Namespace {
     /// `<channel>/delete`.
     pub fn new(name: &str, prefix: &[u8], channel: &str, rules: Rules) -> Self {
         let channels = ["update", "delete"].map(|event| format!("{channel}/{event}").into_bytes().into());
-        Self { name: name.into(), prefix: prefix.into(), channels, rules }
+        let namespace = Self {
+            name: name.into(),
+            prefix: prefix.into(),
+            channels,
+            tracking: rules.tracking,
+            refreshes: AtomicBool::default(),
+            refills: AtomicBool::default(),
+            max_age: AtomicU64::default(),
+            max_staleness: AtomicU64::default(),
+        };
+        namespace.change(rules);
+        namespace
+    }
+
+    /// From now on these are its rules; but how the upstream tells of changes stays as it is.
+    pub fn change(&self, rules: Rules) {
+        /// Far above any use, and far below what overflows a sum.
+        const LONGEST: u128 = u64::MAX as u128 / 4;
+        let micros = |span: Duration| span.as_micros().min(LONGEST) as u64;
+        self.refreshes.store(rules.on_update == OnUpdate::Refresh, Ordering::Relaxed);
+        self.refills.store(rules.refill_on_write, Ordering::Relaxed);
+        self.max_age.store(micros(rules.max_age), Ordering::Relaxed);
+        self.max_staleness.store(micros(rules.max_staleness), Ordering::Relaxed);
+    }
+
+    /// How the upstream tells of changes.
+    pub fn tracking(&self) -> Tracking {
+        self.tracking
+    }
+
+    pub fn on_update(&self) -> OnUpdate {
+        if self.refreshes.load(Ordering::Relaxed) { OnUpdate::Refresh } else { OnUpdate::Invalidate }
+    }
+
+    pub fn refill_on_write(&self) -> bool {
+        self.refills.load(Ordering::Relaxed)
+    }
+
+    /// In microseconds.
+    pub fn max_age(&self) -> u64 {
+        self.max_age.load(Ordering::Relaxed)
+    }
+
+    /// In microseconds.
+    #[inline]
+    pub fn max_staleness(&self) -> u64 {
+        self.max_staleness.load(Ordering::Relaxed)
     }
 
     pub fn prefix(&self) -> &[u8] {
@@ -99,7 +151,7 @@ impl Namespace {
 }
 
 /// All namespaces. No prefix is a prefix of another.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Namespaces(Vec<Namespace>);
 
 impl Namespaces {

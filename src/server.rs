@@ -16,6 +16,7 @@ mod pages;
 mod parts;
 mod password;
 mod program;
+mod reload;
 mod rights;
 mod runtime;
 mod tls;
@@ -28,9 +29,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use crate::admin::{Admin, Reload};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::io::Address;
@@ -42,12 +44,14 @@ use crate::upstream;
 use crate::worker::Worker;
 pub use check::{Findings, check};
 pub use error::ServerError;
+pub use reload::Source as ConfigSource;
 
 use accept::{Door, Listener, SocketFile};
 use alarm::Alarm;
 use files::{Room, Spare};
 use nodes::Nodes;
 use pages::Pages;
+use reload::{Reloads, Wish, wishes};
 use rights::Rights;
 use runtime::runtime;
 use tls::Tls;
@@ -103,8 +107,8 @@ impl Shutdown {
 }
 
 impl Orders {
-    /// Drives `stop` until the process ends, and says on `reread` when files are to be read again at once.
-    async fn follow(self, stop: &watch::Sender<Stop>, reread: &Reread) {
+    /// Drives `stop` until the process ends, and wishes for a reload when one is asked for.
+    async fn follow(self, stop: &watch::Sender<Stop>, reload: &mpsc::Sender<Wish>) {
         match self {
             Orders::Signals { end: [mut term, mut int], mut hangup } => {
                 let mut next = Stop::Drain;
@@ -113,8 +117,9 @@ impl Orders {
                         _ = term.recv() => {}
                         _ = int.recv() => {}
                         _ = hangup.recv() => {
-                            info!("SIGHUP: files are read again; settings are as they were at the start");
-                            reread.send_replace(());
+                            info!("SIGHUP: files are read again, and so are the settings");
+                            // If so many wait already, the last of them will read what is there now.
+                            let _ = reload.try_send(oneshot::channel().0);
                             continue;
                         }
                     }
@@ -135,7 +140,7 @@ impl Orders {
     }
 }
 
-/// Told by SIGHUP: what is read from files is to be read anew.
+/// Told by a reload: what is read from files is to be read anew.
 type Reread = watch::Sender<()>;
 
 /// A server whose ports are bound.
@@ -146,6 +151,7 @@ pub struct Server {
     pages: Pages,
     room: Room,
     tls: Tls,
+    source: Option<ConfigSource>,
 }
 
 impl Server {
@@ -192,10 +198,16 @@ impl Server {
         let pages = Pages::bind(&config, &rights, &tls)?;
         let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
         let settings = parts::settings(&config, room.files, tls.outward.clone());
+        settings.max_clients.set(room.clients);
         let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
         let process = Process::new(topology, settings, cache, parts::namespaces(&config));
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
-        Ok(Server { config, process, listeners, pages, room, tls })
+        Ok(Server { config, process, listeners, pages, room, tls, source: None })
+    }
+
+    /// From where it is to read its configuration anew when that is asked for.
+    pub fn reloading(self, source: ConfigSource) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// Where clients can connect by TCP.
@@ -219,13 +231,13 @@ impl Server {
     }
 
     async fn serve(self, shutdown: Shutdown) -> Result<(), ServerError> {
-        let (process, timeout) = (self.process.clone(), self.config.drain_timeout);
+        let process = self.process.clone();
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
         let orders = shutdown.hear()?;
-        let reread = Reread::new(());
-        let running = self.start(&stop, &reread, &alarm)?;
-        let follow = orders.follow(&stop, &reread);
+        let (reload, wished) = wishes();
+        let running = self.start(&stop, &alarm, reload.clone(), wished)?;
+        let follow = orders.follow(&stop, &reload);
         tokio::pin!(follow);
         let drain = async {
             let _ = stopped.wait_for(|stop| *stop >= Stop::Drain).await;
@@ -238,7 +250,7 @@ impl Server {
                 return Err(ServerError::Fault(part));
             }
         }
-        let clients = process.metrics.clients.get();
+        let (clients, timeout) = (process.metrics.clients.get(), process.settings.drain_timeout.get());
         info!(clients, ?timeout, "stopping: no new clients, finishing what is in flight");
         running.drain();
         let result = tokio::select! {
@@ -262,10 +274,12 @@ impl Server {
     fn start(
         self,
         stop: &watch::Sender<Stop>,
-        reread: &Reread,
         alarm: &Alarm,
+        reload: mpsc::Sender<Wish>,
+        wished: mpsc::Receiver<Wish>,
     ) -> Result<Running, ServerError> {
-        let Server { config, process, listeners, pages, room, tls } = self;
+        let Server { config, process, listeners, pages, room, tls, source } = self;
+        let reread = Reread::new(());
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
                 let audits = config.audit.filter(|_| i == 0);
@@ -294,7 +308,9 @@ impl Server {
             tasks.push(alarm.spawn("the watch of the files for TLS", renewal));
         }
         let draining = Arc::new(AtomicBool::new(false));
-        let (admin, sockets) = pages.serve(&config, process.clone(), draining.clone(), room.admin)?;
+        let (door, reload) = (pages::door(&config), Reload(reload));
+        let admin = Admin { process: process.clone(), draining: draining.clone(), door, reload };
+        let (admin, sockets) = pages.serve(admin, room.admin)?;
         tasks.push(admin);
         for listener in &listeners {
             info!("listening on {listener}");
@@ -308,6 +324,8 @@ impl Server {
                 listener.accept(Door { process, workers, room, keepalive, plain, spare }, alarm)
             })
             .collect::<Result<_, _>>()?;
+        let reloads = Reloads { process, config, source, reread };
+        tasks.push(alarm.spawn("the reload of the configuration", reloads.run(wished)));
         Ok(Running { workers, accepting, tasks, draining, _sockets: sockets })
     }
 }
@@ -359,8 +377,8 @@ async fn drained(
     Ok(())
 }
 
-/// Frees void entries bit by bit, about a sixth of the time: a flush of a million does not keep a processor from
-/// the workers.
+/// Frees void entries, and those that are too many, bit by bit, about a sixth of the time: a flush of a million does not
+/// keep a processor from the workers.
 async fn sweep(process: Arc<Process>) {
     /// How many of each shard in a row, after how long it rests, and how long.
     const BATCH: usize = 16;
@@ -372,7 +390,8 @@ async fn sweep(process: Arc<Process>) {
         let begun = Instant::now();
         let mut more = true;
         while more && begun.elapsed() < SLICE {
-            more = process.cache.sweep(BATCH, process.now()) > 0;
+            let now = process.now();
+            more = process.cache.sweep(BATCH, now) > 0 || process.cache.shrink(now);
         }
         tokio::time::sleep(if more { REST } else { PAUSE }).await;
     }

@@ -8,6 +8,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 
 use super::door::Door;
+use super::reload::Reload;
 use crate::process::Process;
 
 /// What all requests are about.
@@ -16,6 +17,7 @@ pub struct Admin {
     /// Whether nearside is no more for new clients.
     pub draining: Arc<AtomicBool>,
     pub door: Door,
+    pub reload: Reload,
 }
 
 /// A request that was let in.

@@ -317,6 +317,12 @@ fn of_announcements(m: &Metrics) -> Vec<Metric> {
 fn of_nearside(m: &Metrics) -> Vec<Metric> {
     vec![
         by(
+            "reloads",
+            "Times that the configuration was read anew, by what came of it",
+            "outcome",
+            vec![("applied", m.reloads.get()), ("refused", m.reloads_refused.get())],
+        ),
+        by(
             "refused_admin_requests",
             "Requests to the admin pages that were refused, by reason",
             "reason",

@@ -18,11 +18,11 @@ impl<W: Waiter> Cache<W> {
     /// be small would stay so, and what is in use there would go instead of what others have not used for
     /// long. The newest entry is the last to go.
     pub(super) fn evict(&self, grown: usize, now: Micros) {
-        let is_over = || self.bytes.load(Ordering::Relaxed) > self.max_bytes;
+        let is_over = || self.bytes.load(Ordering::Relaxed) > self.max_bytes();
         if !is_over() {
             return;
         }
-        let share = self.max_bytes / SHARDS;
+        let share = self.max_bytes() / SHARDS;
         for (share, newest) in [(share, 1), (0, 1), (0, 0)] {
             for i in 0..SHARDS {
                 let keep = if i == 0 { newest } else { 0 };
@@ -42,6 +42,15 @@ impl<W: Waiter> Cache<W> {
                 }
             }
         }
+    }
+
+    /// Goes a step towards what the cache may hold, if that is less than before; says whether there may be another.
+    pub fn shrink(&self, now: Micros) -> bool {
+        let goes = self.budget.step(self.bytes.load(Ordering::Relaxed));
+        if goes {
+            self.evict(now as usize % SHARDS, now);
+        }
+        goes
     }
 
     /// Frees entries that nobody can be served any more at the cold end of each shard, at most `limit` of each; says how many there were.

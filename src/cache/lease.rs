@@ -185,7 +185,7 @@ impl<W: Waiter> Lease<W> {
         now: Micros,
         max_staleness: Micros,
     ) -> Result<(), Reason> {
-        if reply.len() > self.cache.max_value {
+        if reply.len() > self.cache.max_value() {
             return Err(self.give_up(Reason::TooLarge, now));
         }
         let cache = self.cache.clone();

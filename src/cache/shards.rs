@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::barrier::Barrier;
+use super::budget::Budget;
 use super::coverage::{Coverages, Micros};
 use super::echo::Echoes;
 use super::entry::{Body, Head};
@@ -25,10 +26,9 @@ pub struct Cache<W: Waiter> {
     /// Fences over all keys that are held now.
     pub(super) fences_over_all: AtomicUsize,
     pub(super) bytes: AtomicUsize,
-    pub(super) max_bytes: usize,
-    pub(super) max_value: usize,
+    pub(super) budget: Budget,
     /// How long after the end of its coverage an entry is kept for when the upstream is unreachable.
-    pub(super) grace: Micros,
+    grace: AtomicU64,
     /// When the cache was last asked; heartbeats run only while reads come in.
     pub(super) last_lookup: AtomicU64,
     pub(super) reasons: [AtomicU64; Reason::COUNT],
@@ -71,9 +71,8 @@ impl<W: Waiter> Cache<W> {
             barrier: Barrier::default(),
             fences_over_all: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            max_bytes,
-            max_value: max_value.min(max_bytes),
-            grace,
+            budget: Budget::new(max_bytes, max_value),
+            grace: grace.into(),
             last_lookup: AtomicU64::new(0),
             reasons: [const { AtomicU64::new(0) }; Reason::COUNT],
         }
@@ -84,12 +83,19 @@ impl<W: Waiter> Cache<W> {
     }
 
     pub fn max_bytes(&self) -> usize {
-        self.max_bytes
+        self.budget.bytes()
     }
 
     /// Replies longer than this are not kept, in bytes.
     pub fn max_value(&self) -> usize {
-        self.max_value
+        self.budget.value()
+    }
+
+    /// From now on these are what [`Cache::new`] was told. If it may hold less than it does, it comes down to that
+    /// [bit by bit](Cache::shrink).
+    pub fn change(&self, max_bytes: usize, max_value: usize, grace: Micros) {
+        self.budget.change(max_bytes, max_value);
+        self.grace.store(grace, Ordering::Relaxed);
     }
 
     /// Something that may have changed keys which cannot be named was answered at `now`, and its reply is about to be
@@ -148,7 +154,8 @@ impl<W: Waiter> Cache<W> {
             }
             return if unproven <= max_staleness { State::Fresh } else { State::Unproven };
         }
-        match self.grace > 0 && coverages.ended_within(coverage, self.grace, now) {
+        let grace = self.grace.load(Ordering::Relaxed);
+        match grace > 0 && coverages.ended_within(coverage, grace, now) {
             true => State::Ended,
             false => State::Gone(Reason::CoverageEnded),
         }

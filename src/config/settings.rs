@@ -32,6 +32,8 @@ pub(super) struct Setting {
     pub help: String,
     /// Puts a value in effect, or says in one sentence why not.
     pub set: fn(&mut Given, &str) -> Result<(), String>,
+    /// Whether two configurations have the same value, secrets included.
+    pub same: fn(&Config, &Config) -> bool,
     /// Lines of the file, as name and value, which say what is in effect.
     pub show: fn(&Config) -> Vec<(String, String)>,
 }
@@ -87,6 +89,7 @@ macro_rules! settings {
                     given.config.$field = ($kind.parse)(text)?;
                     Ok(())
                 },
+                same: |one, other| one.$field == other.$field,
                 show: |config| {
                     vec![(stringify!($field).replace('_', "-"), ($kind.show)(&config.$field))]
                 },
@@ -271,6 +274,7 @@ fn namespaces() -> Setting {
             given.namespaces = parse_names(text)?;
             Ok(())
         },
+        same: |one, other| one.namespaces == other.namespaces,
         show: |config| config.namespaces.iter().flat_map(namespace::describe).collect(),
     }
 }

@@ -5,7 +5,7 @@ use tracing::debug;
 use super::client::{FeedClient, MAX_DEPTH};
 use super::hooks::Hooks;
 use crate::cache::{Micros, Reason, Waiter};
-use crate::namespace::{Event, OnUpdate};
+use crate::namespace::{Event, Namespace, OnUpdate};
 use crate::resp::decode::{Value, decode};
 
 /// Keys for which an announcement is awaited, at most: those of one large write.
@@ -46,7 +46,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             }
             Event::Update => {
                 feed.hooks.metrics().heard_updates.inc();
-                match namespace.rules.on_update {
+                match namespace.on_update() {
                     OnUpdate::Invalidate => feed.cache.heard(&key, Reason::Update, now),
                     OnUpdate::Refresh => {
                         let mut wanted = feed.cache.heard_for_refresh(&key, Reason::Update, now);
@@ -71,7 +71,7 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         };
         feed.hooks.metrics().heard_tracking.add(keys.len() as u64);
         for key in keys.iter().filter_map(Value::as_bytes) {
-            match feed.hooks.namespaces().find(key).map(|namespace| namespace.rules.on_update) {
+            match feed.hooks.namespaces().find(key).map(Namespace::on_update) {
                 Some(OnUpdate::Refresh) => self.drop_and_await(key, now),
                 _ => feed.cache.heard(key, Reason::Tracking, now),
             }

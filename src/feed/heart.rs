@@ -30,13 +30,15 @@ fn pass_barrier<W: Waiter, H: Hooks>(link: &Link<FeedClient<W, H>>) {
 /// Sends a `PING` at a third of the bound while reads come in; ends when one is not answered in time, and
 /// wakes for that.
 pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Link<FeedClient<W, H>>) {
-    let within = Pace::within(feed.bound);
-    let mut beat = Instant::now() + within.every;
+    let mut told = feed.hooks.bound_told();
+    let mut bound = feed.hooks.bound();
+    let mut beat = Instant::now() + Pace::within(bound).every;
     let mut barriers = feed.cache.barriers();
     let mut place = feed.hooks.left();
     loop {
         // Nobody depends on it until it is armed, and there is more to be answered by then.
-        let patience = if link.client().armed.get() { within.patience } else { feed.bound };
+        let within = Pace::within(bound);
+        let patience = if link.client().armed.get() { within.patience } else { bound };
         let pace = Pace { patience, ..within };
         let left = link.client().pings.left(pace, feed.hooks.now());
         let overdue = left.map(|left| Instant::now() + left);
@@ -51,6 +53,11 @@ pub(super) async fn heartbeat<W: Waiter, H: Hooks>(feed: &Feed<W, H>, link: &Lin
             }
             Ok(()) = barriers.changed() => {
                 pass_barrier(link);
+                continue;
+            }
+            Ok(()) = told.changed() => {
+                bound = feed.hooks.bound();
+                beat = beat.min(Instant::now() + Pace::within(bound).every);
                 continue;
             }
             () = feed.hooks.registrar().arrived() => {

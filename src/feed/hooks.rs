@@ -89,6 +89,12 @@ pub trait Hooks: 'static {
     /// These replies were in use, and an update of their key was announced.
     fn refresh(&self, key: &[u8], wanted: Vec<Wanted>);
 
+    /// Within what time it must be known that the connection is dead.
+    fn bound(&self) -> Duration;
+
+    /// Told when that may be another.
+    fn bound_told(&self) -> watch::Receiver<()>;
+
     /// Whether reads come in, so that freshness has to be proven.
     fn is_active(&self, now: Micros) -> bool;
 }
@@ -99,8 +105,6 @@ pub struct Feed<W: Waiter, H: Hooks> {
     pub hooks: H,
     pub own: Credentials,
     pub settings: Settings,
-    /// Within what time it must be known that the connection is dead.
-    pub bound: Duration,
     /// Whether data links are to redirect their tracking here.
     pub redirects: bool,
     /// Prefixes of keys of whose changes the upstream is to tell in any case; the empty one is every key's.

@@ -63,7 +63,8 @@ async fn watch(process: Arc<Process>, name: EntryKeyBuf, opened: Micros) {
             process.metrics.audit_staleness.observe(now - begun, 1);
             return;
         };
-        if fresh && now - begun > bound {
+        // It may be another meanwhile.
+        if fresh && now - begun > bound.max(process.max_staleness(namespace)) {
             process.metrics.audits_stale.inc();
             let key = name.borrow().key;
             let history = why(&process, key, None).join("; ");
@@ -97,7 +98,8 @@ mod tests {
     fn with_entry(bound: Micros) -> (Arc<Process>, EntryKeyBuf, Micros) {
         let max_staleness = bound;
         let bound = Duration::from_micros(bound);
-        let process = fixture::process_with(fixture::nowhere(), |settings| settings.max_staleness = bound);
+        let process =
+            fixture::process_with(fixture::nowhere(), |settings| settings.max_staleness = bound.into());
         let ident = Ident { db: 0, protocol: Protocol::Resp2, user: None };
         let (ident, command) = (process.idents.number(&ident), process.get);
         let name = EntryKeyBuf::new(&EntryKey { key: b"k", ident, command, args: b"", by: By::GET });

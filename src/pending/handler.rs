@@ -402,7 +402,7 @@ impl LinkHandler {
 
     /// What the cache may serve, by `stale-if-error`, for a read that was lost with its link.
     fn instead<'e>(&self, pending: &'e Pending) -> Option<(&'e ReplySlot, Bytes)> {
-        if !self.process.settings.stale_if_error {
+        if !self.process.settings.stale_if_error.get() {
             return None;
         }
         let (to, name) = match pending {

@@ -101,7 +101,7 @@ pub fn leads_to(node: &Node, is_primary: bool) {
 
 /// A process whose one node is nowhere.
 pub fn process(max_links: usize) -> Arc<Process> {
-    process_with(nowhere(), |settings| settings.max_links = max_links)
+    process_with(nowhere(), |settings| settings.max_links = max_links.into())
 }
 
 /// A process with this one node, and no namespaces.
@@ -121,16 +121,19 @@ pub fn process_of(
         db: 0,
         password: None,
         limits: Limits::default(),
-        output_limit: 1 << 20,
-        max_links: 16,
-        stall_timeout: SECOND,
-        max_staleness: SECOND,
-        max_age: SECOND,
-        stale_if_error: false,
+        max_request: (1 << 30).into(),
+        output_limit: (1 << 20).into(),
+        max_clients: 16.into(),
+        max_links: 16.into(),
+        stall_timeout: SECOND.into(),
+        drain_timeout: SECOND.into(),
+        max_staleness: SECOND.into(),
+        max_age: SECOND.into(),
+        stale_if_error: false.into(),
         tracking: Tracking::Off,
         tracking_form: TrackingForm::Auto,
         cache_commands: None,
-        described: Vec::new(),
+        described: Default::default(),
     };
     change(&mut settings);
     let cache = Cache::new(8 << 20, 1 << 20, 0);

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::hint::black_box;
 
+use parking_lot::RwLock;
+
 use crate::upstream::Login;
 
 /// What clients, or those who ask for the admin pages, have to give.
-#[derive(Clone)]
-pub struct Password(Box<[u8]>);
+pub struct Password(RwLock<Box<[u8]>>);
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,14 +19,20 @@ impl fmt::Debug for Password {
 impl Password {
     /// Precondition: it is not empty.
     pub fn new(password: &[u8]) -> Self {
-        Self(password.into())
+        Self(RwLock::new(password.into()))
+    }
+
+    /// From now on it is another. Precondition: it is not empty.
+    pub fn change(&self, password: &[u8]) {
+        *self.0.write() = password.into();
     }
 
     /// Whether it is this one. Compares in a time that depends on the length of what was given and on nothing else.
     pub fn is(&self, given: &[u8]) -> bool {
-        let mut different = usize::from(given.len() != self.0.len());
+        let known = self.0.read();
+        let mut different = usize::from(given.len() != known.len());
         for (i, byte) in given.iter().enumerate() {
-            let known = self.0.get(i % self.0.len().max(1)).copied().unwrap_or_default();
+            let known = known.get(i % known.len().max(1)).copied().unwrap_or_default();
             different |= usize::from(black_box(known ^ byte));
         }
         black_box(different) == 0

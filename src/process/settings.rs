@@ -1,15 +1,15 @@
 //! What the configuration tells the workers.
 
-use std::time::Duration;
+use parking_lot::Mutex;
 
+use super::live::{Count, Span, Switch};
 use super::password::Password;
 use crate::io::Address;
 use crate::namespace::{Tracking, TrackingForm};
 use crate::resp::framer::Limits;
 use crate::upstream;
 
-/// What sessions are told by the configuration.
-#[derive(Clone)]
+/// What sessions are told by the configuration. What is a [`Count`], a [`Span`] or a [`Switch`] may change at any time.
 pub struct Settings {
     pub upstream: upstream::Settings,
     pub cluster: ClusterSettings,
@@ -18,15 +18,20 @@ pub struct Settings {
     /// What clients have to give before anything else; `None` lets the upstream ask them.
     pub password: Option<Password>,
     pub limits: Limits,
-    pub output_limit: usize,
+    /// Of the requests of clients that connect from now on. It bounds nothing that was taken from a client already.
+    pub max_request: Count,
+    /// Of the replies of clients that connect from now on, in bytes.
+    pub output_limit: Count,
+    pub max_clients: Count,
     /// How many links sessions share, of one worker.
-    pub max_links: usize,
-    pub stall_timeout: Duration,
+    pub max_links: Count,
+    pub stall_timeout: Span,
+    pub drain_timeout: Span,
     /// For keys outside all namespaces.
-    pub max_staleness: Duration,
-    pub max_age: Duration,
+    pub max_staleness: Span,
+    pub max_age: Span,
     /// Whether reads may be served for a while when the upstream is unreachable.
-    pub stale_if_error: bool,
+    pub stale_if_error: Switch,
     /// How the upstream tells of changes of keys outside all namespaces.
     pub tracking: Tracking,
     /// In which form it tells of those that were read.
@@ -34,7 +39,7 @@ pub struct Settings {
     /// The commands whose replies are cached; `None` is all that can be.
     pub cache_commands: Option<Vec<String>>,
     /// Name and value of every setting, for `NEARSIDE CONFIG`.
-    pub described: Vec<(String, String)>,
+    pub described: Mutex<Vec<(String, String)>>,
 }
 
 /// What the configuration says of a cluster.

@@ -51,6 +51,8 @@ pub struct Process {
     pub scripts: Scripts,
     topology: ArcSwap<Topology>,
     voids: Arc<Voids>,
+    /// Told when the bounds are others.
+    bounds: watch::Sender<()>,
     /// The epoch of the present topology.
     epoch: watch::Sender<u64>,
     /// The same, and that there is but one node, for who asks before all requests.
@@ -90,6 +92,7 @@ impl Process {
             present: AtomicU64::new(topology.epoch),
             single: AtomicBool::new(topology.is_single()),
             voids: Arc::default(),
+            bounds: watch::Sender::default(),
             epoch: watch::Sender::new(topology.epoch),
             topology: ArcSwap::from_pointee(topology),
             origin: Instant::now(),
@@ -233,7 +236,7 @@ impl Process {
 
     /// How the upstream is to tell of changes of a key.
     pub fn wanted_tracking(&self, namespace: Option<&Namespace>) -> Tracking {
-        namespace.map_or(self.settings.tracking, |namespace| namespace.rules.tracking)
+        namespace.map_or(self.settings.tracking, Namespace::tracking)
     }
 
     /// Whether any key is to be tracked in this way.
@@ -277,17 +280,34 @@ impl Process {
 
     /// How stale a hit of such a key may be.
     pub fn max_staleness(&self, namespace: Option<&Namespace>) -> Micros {
-        micros(namespace.map_or(self.settings.max_staleness, |namespace| namespace.rules.max_staleness))
+        match namespace {
+            Some(namespace) => namespace.max_staleness(),
+            None => self.settings.max_staleness.micros(),
+        }
     }
 
     /// The tightest bound there is, which sets the pace of the heartbeats; zero if nothing is served.
     pub fn tightest_staleness(&self) -> Duration {
-        let all = self.namespaces.iter().map(|namespace| namespace.rules.max_staleness);
-        all.chain([self.settings.max_staleness]).filter(|bound| !bound.is_zero()).min().unwrap_or_default()
+        let all = self.namespaces.iter().map(Namespace::max_staleness);
+        let bounds = all.chain([self.settings.max_staleness.micros()]).filter(|bound| *bound > 0);
+        Duration::from_micros(bounds.min().unwrap_or_default())
+    }
+
+    /// The bounds may be others than before: who keeps a pace by them is to look.
+    pub fn tell_bounds(&self) {
+        self.bounds.send_replace(());
+    }
+
+    /// Told by [`Process::tell_bounds`].
+    pub fn bounds_told(&self) -> watch::Receiver<()> {
+        self.bounds.subscribe()
     }
 
     pub fn max_age(&self, namespace: Option<&Namespace>) -> Micros {
-        micros(namespace.map_or(self.settings.max_age, |namespace| namespace.rules.max_age))
+        match namespace {
+            Some(namespace) => namespace.max_age(),
+            None => self.settings.max_age.micros(),
+        }
     }
 
     /// Whether reads came in lately, so that freshness is to be proven.
@@ -302,10 +322,4 @@ fn narrowed(settings: &Settings, table: Table) -> Table {
         Some(wanted) => table.narrow(wanted),
         None => table,
     }
-}
-
-/// As the cache counts time.
-pub fn micros(duration: Duration) -> Micros {
-    let whole = duration.as_secs().saturating_mul(1_000_000);
-    whole.saturating_add(duration.subsec_micros().into()).min(Micros::MAX / 4)
 }

@@ -191,7 +191,7 @@ impl Context {
     /// Under what conditions a read of this key, in this namespace, may be served.
     #[inline]
     pub fn bounds(&self, namespace: Option<&Namespace>, key: &[u8]) -> Bounds {
-        let unreachable = self.process.settings.stale_if_error && !self.is_reached(key);
+        let unreachable = self.process.settings.stale_if_error.get() && !self.is_reached(key);
         Bounds { max_staleness: self.process.max_staleness(namespace), unreachable }
     }
 

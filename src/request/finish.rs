@@ -32,7 +32,7 @@ fn one(cx: &Context, mut gather: Gather) {
     if gather.queue.parts_failed() {
         // More came than is held, or what was to bring it is gone. What still comes is thrown away.
         gather.queue.close();
-        return cx.slot(gather.slot).error(&errors::too_large(cx.process.settings.output_limit));
+        return cx.slot(gather.slot).error(&errors::too_large(cx.process.settings.output_limit.get()));
     }
     if !back.is_empty() {
         // What is by the way of the cluster's changing first: that of which it is not known how long it takes.

@@ -44,7 +44,7 @@ enum Ready {
 /// Sends the parts of a request. Says in which slot the reply will be, and whether they may write keys that nobody can name.
 pub fn send(cx: &Context, whole: &Raw<'_>, parts: Vec<Part>, plan: Plan, way: Way) -> (u64, bool) {
     let number = parts.len() + cx.outbound.own_parts.get();
-    if way != Way::Shared && number > cx.process.settings.max_links {
+    if way != Way::Shared && number > cx.process.settings.max_links.get() {
         let slot = cx.queue.next();
         cx.queue.reply(&errors::line(errors::TOO_MANY_OWN));
         return (slot, false);

@@ -127,7 +127,7 @@ fn bypass(cx: &Context, command: u16, request: &Request<'_>) -> Box<Bypass> {
     let key = request.arg(1);
     let by = by(cx, command);
     let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by };
-    let instead = cx.process.settings.stale_if_error.then(|| EntryKeyBuf::new(&name));
+    let instead = cx.process.settings.stale_if_error.get().then(|| EntryKeyBuf::new(&name));
     Box::new(Bypass { keys: smallvec![key.into()], instead, ahead: None })
 }
 

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::fetch::fetch_unasked;
 use crate::cache::{By, CachedReply, EntryKey, EntryKeyBuf, NO_LINK};
 use crate::command::Row;
+use crate::namespace::Namespace;
 use crate::pending::{CacheLease, Link, WriteSet};
 
 /// Keys of one write that are refilled, and replies of one key.
@@ -19,8 +20,7 @@ const MAX_REPLIES: usize = 8;
 pub fn wanted(cx: &Context, link: &Link, write_set: &WriteSet) -> Vec<EntryKeyBuf> {
     let (process, ident, now) = (&cx.process, &cx.key.ident, cx.now);
     let mut wanted = Vec::new();
-    let refills =
-        |key: &[u8]| process.namespaces.find(key).is_some_and(|namespace| namespace.rules.refill_on_write);
+    let refills = |key: &[u8]| process.namespaces.find(key).is_some_and(Namespace::refill_on_write);
     if ident.user.is_some() || link.client().id == NO_LINK || write_set.keys.len() > MAX_KEYS {
         return wanted;
     }

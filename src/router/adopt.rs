@@ -97,7 +97,7 @@ impl Router {
 
     /// Closes idle links while there are too many, the newest aside: those that no session holds first.
     fn keep_to_bound(&self, newest: Option<&Link>) {
-        let max = self.process.settings.max_links;
+        let max = self.process.settings.max_links.get();
         if self.links.borrow().len() <= max {
             return;
         }

@@ -20,9 +20,8 @@ use crate::upstream::Pace;
 impl Router {
     /// Runs until it is dropped.
     pub async fn heartbeat(&self) {
-        let bound = self.process.tightest_staleness();
-        let pace = Pace::within(if bound.is_zero() { UNUSED } else { bound });
-        let every = pace.every.min(UNUSED);
+        let mut told = self.process.bounds_told();
+        let mut pace = self.pace();
         let mut beat = Instant::now();
         let mut barriers = self.process.cache.barriers();
         loop {
@@ -31,6 +30,11 @@ impl Router {
                 () = sleep_until(silence.map_or(beat, |silence| silence.min(beat))) => {}
                 Ok(()) = barriers.changed() => {
                     self.shared_links().iter().for_each(|(_, _, link)| self.pass_barrier(link));
+                    continue;
+                }
+                Ok(()) = told.changed() => {
+                    pace = self.pace();
+                    beat = beat.min(Instant::now() + pace.every.min(UNUSED));
                     continue;
                 }
             }
@@ -46,7 +50,7 @@ impl Router {
             if Instant::now() < beat {
                 continue;
             }
-            beat = Instant::now() + every;
+            beat = Instant::now() + pace.every.min(UNUSED);
             // Of many nodes one may be away for long.
             let stands = |link: &Link| !link.is_down() || link.is_refused();
             if links.iter().any(|(_, _, link)| link.has_lived())
@@ -68,6 +72,12 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// By the tightest bound that there is now.
+    fn pace(&self) -> Pace {
+        let bound = self.process.tightest_staleness();
+        Pace::within(if bound.is_zero() { UNUSED } else { bound })
     }
 
     /// A shared link has answered, and a barrier asks for more.

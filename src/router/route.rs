@@ -71,7 +71,7 @@ impl Router {
             known.used.set(Instant::now());
             return Some(known.link.clone());
         }
-        if spares.len() >= self.process.settings.max_links {
+        if spares.len() >= self.process.settings.max_links.get() {
             return None;
         }
         let link = self.new_link(key);

@@ -45,10 +45,10 @@ fn with_mute(test: impl AsyncFnOnce(Rc<Router>)) {
         let mute = fixture::Mute::start();
         let nobody: Weak<dyn Upcalls> = Rc::downgrade(&Rc::new(Nobody)) as Weak<dyn Upcalls>;
         let process = fixture::process_with(mute.settings.clone(), |settings| {
-            settings.max_links = MAX_LINKS;
+            settings.max_links = MAX_LINKS.into();
             settings.tracking = Tracking::Keys;
             // So long that no link is silent within a test unless it says so.
-            settings.max_staleness = 60 * UNUSED;
+            settings.max_staleness = (60 * UNUSED).into();
         });
         test(Rc::new(Router::new(process, nobody))).await;
     });

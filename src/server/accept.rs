@@ -214,7 +214,7 @@ impl Door {
         };
         // The system gives the lowest free number: one so high says how many are in use.
         let full = stream.as_raw_fd() as usize >= self.room.files;
-        if full || metrics.clients.get() as usize >= self.room.clients {
+        if full || metrics.clients.get() as usize >= self.process.settings.max_clients.get() {
             return self.refuse(stream);
         }
         metrics.clients.inc();

@@ -4,6 +4,7 @@
 //! upstream's own account of rights (`ACL DRYRUN`), or said to be untried.
 
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::error::ServerError;
@@ -47,7 +48,7 @@ struct Check<'c> {
     config: &'c Config,
     settings: Settings,
     cluster: ClusterSettings,
-    namespaces: Namespaces,
+    namespaces: Rc<Namespaces>,
     identity: Identity,
     /// Whether the upstream is to tell of changes.
     tracks: bool,
@@ -79,11 +80,11 @@ impl Check<'_> {
             db: settings.db,
             protocol: Protocol::Resp2,
         };
-        let namespaces = parts::namespaces(config);
+        let namespaces = Rc::new(parts::namespaces(config));
         let prefix = namespaces.iter().next().map_or(&b""[..], |namespace| namespace.prefix());
         let key = [prefix, KEY].concat();
         let tracks = settings.tracking != Tracking::Off
-            || namespaces.iter().any(|namespace| namespace.rules.tracking != Tracking::Off);
+            || namespaces.iter().any(|namespace| namespace.tracking() != Tracking::Off);
         let (settings, cluster) = (settings.upstream, settings.cluster);
         Check {
             config,

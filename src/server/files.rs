@@ -18,7 +18,7 @@ const NEEDED: (usize, usize) = (20, 7);
 /// How many there may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Room {
-    /// Clients.
+    /// Clients, at the start.
     pub(super) clients: usize,
     /// File descriptors, before those that are kept for the shared connections and the admin pages.
     pub(super) files: usize,
@@ -46,6 +46,12 @@ pub(super) fn make_room(max_clients: usize, workers: usize) -> Result<Room, Serv
         );
     }
     Ok(room)
+}
+
+/// So many clients, or as many as there is room for with the file descriptors that were granted at the start.
+pub(super) fn fitting(max_clients: usize, workers: usize) -> usize {
+    let have = getrlimit(Resource::Nofile).current.and_then(|have| usize::try_from(have).ok());
+    divide(have.unwrap_or(usize::MAX), max_clients, workers).map_or(max_clients, |room| room.clients)
 }
 
 fn divide(have: usize, max_clients: usize, workers: usize) -> Option<Room> {

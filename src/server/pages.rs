@@ -2,8 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::task::JoinHandle;
 
@@ -13,7 +11,6 @@ use super::rights::Rights;
 use super::tls::Tls;
 use crate::admin::{self, Admin, Door, Token};
 use crate::config::{Config, TokenFor};
-use crate::process::Process;
 
 /// Their listeners, bound.
 pub(super) struct Pages(Vec<Listener>);
@@ -36,20 +33,14 @@ impl Pages {
     }
 
     /// Serves them, to so many connections at once, until the task is aborted; and the files of their sockets.
-    pub(super) fn serve(
-        self,
-        config: &Config,
-        process: Arc<Process>,
-        draining: Arc<AtomicBool>,
-        most: usize,
-    ) -> io::Result<(JoinHandle<()>, Vec<SocketFile>)> {
+    pub(super) fn serve(self, admin: Admin, most: usize) -> io::Result<(JoinHandle<()>, Vec<SocketFile>)> {
         let (listeners, files): (Vec<_>, Vec<_>) = self.0.into_iter().map(Listener::into_admin).unzip();
-        let admin = Admin { process, draining, door: door(config) };
         Ok((admin::serve(listeners, admin, most)?, files.into_iter().flatten().collect()))
     }
 }
 
-fn door(config: &Config) -> Door {
+/// Who is let in.
+pub(super) fn door(config: &Config) -> Door {
     let ports = config.admin.iter().filter_map(|listen| listen.port());
     let names = ports.map(|at| at.host.clone()).filter(|host| host.parse::<IpAddr>().is_err());
     let token = config.admin_token_file.clone().map(Token::of);

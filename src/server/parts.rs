@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::files;
 use super::password::Source;
 use crate::cache::{CoverageId, CoverageSlot, Micros, Wanted};
 use crate::command::{ServerCommand, Table};
@@ -86,32 +87,66 @@ pub(super) fn settings(config: &Config, files: usize, tls: Option<Arc<Connector>
         cluster: cluster(config),
         db: config.upstream.db,
         password: config.password.as_ref().map(|password| Password::new(password.expose().as_bytes())),
-        limits: Limits { max_request: config.max_request, ..Limits::default() },
-        output_limit: config.client_output_limit,
-        max_links: config.max_links,
-        stall_timeout: config.client_stall_timeout,
-        max_staleness: config.max_staleness,
-        max_age: config.max_age,
-        stale_if_error: !config.stale_if_error.is_zero(),
+        limits: Limits { max_request: usize::MAX, ..Limits::default() },
+        max_request: config.max_request.into(),
+        output_limit: config.client_output_limit.into(),
+        max_clients: config.max_clients.into(),
+        max_links: config.max_links.into(),
+        stall_timeout: config.client_stall_timeout.into(),
+        drain_timeout: config.drain_timeout.into(),
+        max_staleness: config.max_staleness.into(),
+        max_age: config.max_age.into(),
+        stale_if_error: (!config.stale_if_error.is_zero()).into(),
         tracking: tracking(config, config.tracking),
         tracking_form: config.tracking_form,
         cache_commands: config.cache_commands.clone(),
-        described: config.describe(),
+        described: config.describe().into(),
     }
 }
 
 pub(super) fn namespaces(config: &Config) -> Namespaces {
     let namespace = |namespace: &config::Namespace| {
-        let rules = Rules {
-            on_update: namespace.on_update,
-            refill_on_write: namespace.refill_on_write,
-            tracking: tracking(config, namespace.tracking),
-            max_age: namespace.max_age,
-            max_staleness: namespace.max_staleness,
-        };
+        let rules = rules(config, namespace);
         Namespace::new(&namespace.name, namespace.prefix.as_bytes(), &namespace.channel, rules)
     };
     Namespaces::new(config.namespaces.iter().map(namespace).collect())
+}
+
+fn rules(config: &Config, namespace: &config::Namespace) -> Rules {
+    Rules {
+        on_update: namespace.on_update,
+        refill_on_write: namespace.refill_on_write,
+        tracking: tracking(config, namespace.tracking),
+        max_age: namespace.max_age,
+        max_staleness: namespace.max_staleness,
+    }
+}
+
+/// Puts into effect what of the configuration may change while nearside runs.
+pub(super) fn apply(process: &Process, config: &Config) {
+    let settings = &process.settings;
+    settings.max_request.set(config.max_request);
+    settings.output_limit.set(config.client_output_limit);
+    settings.max_clients.set(files::fitting(config.max_clients, config.workers));
+    settings.max_links.set(config.max_links);
+    settings.stall_timeout.set(config.client_stall_timeout);
+    settings.drain_timeout.set(config.drain_timeout);
+    settings.max_staleness.set(config.max_staleness);
+    settings.max_age.set(config.max_age);
+    settings.stale_if_error.set(!config.stale_if_error.is_zero());
+    if let (Some(known), Some(password)) = (&settings.password, &config.password) {
+        known.change(password.expose().as_bytes());
+    }
+    if let Some(password) = &config.upstream.password {
+        settings.upstream.own.take(password.expose().as_bytes().to_vec());
+    }
+    for namespace in &config.namespaces {
+        let known = process.namespaces.iter().find(|known| known.name == namespace.name);
+        known.into_iter().for_each(|known| known.change(rules(config, namespace)));
+    }
+    process.cache.change(config.max_memory, config.max_value, micros(config.stale_if_error));
+    *settings.described.lock() = config.describe();
+    process.tell_bounds();
 }
 
 /// The feed of one node.
@@ -125,7 +160,6 @@ pub(super) fn feed(
         hooks: FeedHooks { process: process.clone(), node: node.clone(), workers: workers.to_vec() },
         own: process.settings.upstream.own.clone(),
         settings: node.upstream.without_limit(),
-        bound: bound(process),
         redirects: process.redirects(),
         prefixes: prefixes(process),
         ways: ways(process),
@@ -180,7 +214,7 @@ fn prefixes(process: &Process) -> Vec<Vec<u8>> {
     if process.settings.tracking == Tracking::Prefix {
         return vec![Vec::new()];
     }
-    let by_prefix = |namespace: &&Namespace| namespace.rules.tracking == Tracking::Prefix;
+    let by_prefix = |namespace: &&Namespace| namespace.tracking() == Tracking::Prefix;
     process.namespaces.iter().filter(by_prefix).map(|namespace| namespace.prefix().to_vec()).collect()
 }
 
@@ -315,6 +349,14 @@ impl Hooks for FeedHooks {
                 worker.send(Message::Refresh { key: key.into(), wanted });
             }
         }
+    }
+
+    fn bound(&self) -> Duration {
+        bound(&self.process)
+    }
+
+    fn bound_told(&self) -> watch::Receiver<()> {
+        self.process.bounds_told()
     }
 
     fn is_active(&self, now: Micros) -> bool {

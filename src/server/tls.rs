@@ -45,6 +45,15 @@ impl Tls {
         Ok(tls)
     }
 
+    /// Whether all files can be used as they are now. Errors: what is wrong with which.
+    pub(super) fn check(config: &Config) -> Result<(), String> {
+        match Self::of(config) {
+            Ok(_) => Ok(()),
+            Err(ServerError::Tls(why)) => Err(why),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn watch(&mut self, side: Arc<dyn Renew>, loaded: Loaded) {
         self.ends.extend(loaded.ends);
         self.watched.push(Watched { side, last: Ok(loaded.texts), is_bad: false });

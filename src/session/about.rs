@@ -57,10 +57,10 @@ pub fn answer(cx: &Context, who: &Ident, request: &Request<'_>) {
         }
         (b"FLUSH", 2..) => flush(cx, who, request),
         (b"CONFIG", 2) => {
-            let all = &cx.process.settings.described;
+            let all = cx.process.settings.described.lock().clone();
             cx.queue.reply_with(|out| {
                 encode::map(out, protocol, all.len());
-                for (name, value) in all {
+                for (name, value) in &all {
                     encode::bulk(out, name.as_bytes());
                     encode::bulk(out, value.as_bytes());
                 }

@@ -182,7 +182,7 @@ impl Session {
         if self.cx.key.ident.user.is_none() {
             return false;
         }
-        let unreachable = self.cx.process.settings.stale_if_error && !self.cx.link.is_refused();
+        let unreachable = self.cx.process.settings.stale_if_error.get() && !self.cx.link.is_refused();
         !self.cx.key.node.watches_users() || !self.cx.link.is_up() && !unreachable
     }
 

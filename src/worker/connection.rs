@@ -23,7 +23,7 @@ use crate::process::{Present, errors};
 use crate::reply::{MAX_SPARE, ReplyQueue, WriteOutcome};
 use crate::request::Raw;
 use crate::resp::encode;
-use crate::resp::framer::{Frame, RequestFramer};
+use crate::resp::framer::{Frame, Limits, RequestFramer};
 use crate::session::{Session, Wanted};
 
 /// Room for one read.
@@ -32,7 +32,9 @@ const READ: usize = 64 << 10;
 /// Serves a client until it leaves, is sent away, or the worker drains.
 pub async fn serve(worker: Rc<Worker>, present: Present, queue: Rc<ReplyQueue>, mut stream: Stream) {
     let id = present.id;
-    let framer = RequestFramer::new(worker.process.settings.limits);
+    let settings = &worker.process.settings;
+    let limits = Limits { max_request: settings.max_request.get(), ..settings.limits };
+    let framer = RequestFramer::new(limits);
     let mut connection = Connection {
         session: Session::new(worker.outbound.clone(), present, queue.clone()),
         worker,
@@ -62,7 +64,7 @@ pub async fn serve(worker: Rc<Worker>, present: Present, queue: Rc<ReplyQueue>, 
         break;
     }
     let patience =
-        (connection.input == Input::Away).then_some(connection.worker.process.settings.stall_timeout);
+        (connection.input == Input::Away).then(|| connection.worker.process.settings.stall_timeout.get());
     drop(connection);
     let _ = stream.shutdown().await;
     if let Some(patience) = patience {
@@ -213,7 +215,7 @@ impl Connection {
     /// due to wakes the session when it ends.
     fn is_held_up(&self) -> bool {
         if self.queue.is_full() {
-            return self.buf.len() >= self.worker.process.settings.output_limit;
+            return self.buf.len() >= self.worker.process.settings.output_limit.get();
         }
         self.framed.is_some() || self.held_back && !self.buf.is_empty()
     }
@@ -401,7 +403,7 @@ impl Connection {
     /// Whether nothing has moved for `client-stall-timeout`, since this was first asked.
     fn is_still(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> bool {
         let (queue, came) = (&self.queue, self.came);
-        let timeout = self.worker.process.settings.stall_timeout;
+        let timeout = self.worker.process.settings.stall_timeout.get();
         self.stall.is_over(timeout, || queue.written() + came, || queue.write_now(stream), cx)
     }
 
@@ -414,7 +416,7 @@ impl Connection {
             untaken = self.queue.untaken(),
             "sent away: the client leaves its replies untaken (client-output-limit, client-stall-timeout)"
         );
-        self.queue.end_with(&errors::line(&errors::untaken(settings.output_limit)));
+        self.queue.end_with(&errors::line(&errors::untaken(settings.output_limit.get())));
         self.end_input();
         self.framed = None;
         self.input = Input::Away;

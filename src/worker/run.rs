@@ -127,7 +127,7 @@ impl Worker {
         let inbox = self.outbound.inbox.clone();
         let client = self.process.clients.enter(stream.ends(), inbox, self.process.now());
         let (id, present) = (client.id, Present::new(self.process.clone(), client));
-        let queue = Rc::new(ReplyQueue::new(self.process.settings.output_limit));
+        let queue = Rc::new(ReplyQueue::new(self.process.settings.output_limit.get()));
         self.sessions.borrow_mut().insert(id, queue.clone());
         let seat = Seat { worker: self.clone(), id, queue, gone: gone.clone() };
         tokio::task::spawn_local(async move {

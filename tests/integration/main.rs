@@ -57,6 +57,7 @@ mod redis_rs;
 mod refill;
 mod refresh;
 mod refusing_upstream;
+mod reload;
 mod rights;
 mod rotation;
 mod sentinel;

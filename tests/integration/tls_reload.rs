@@ -144,6 +144,7 @@ fn what_cannot_be_used_leaves_what_was_and_is_told() {
     ] {
         std::fs::write(&used.cert, bad).unwrap();
         program.signal(Signal::HUP);
+        program.wait_for("the configuration is wrong, and nothing has changed: ");
         program.wait_for("TLS: what was read before is kept: ");
         program.wait_for(words);
         eventually("it is known", || is_bad(&program));

@@ -53,6 +53,7 @@ struct Alone {
     registrar: Registrar,
     namespaces: Namespaces,
     state: Arc<Heard>,
+    bound: Duration,
 }
 
 /// Nobody waits.
@@ -127,6 +128,12 @@ impl Hooks for Alone {
     fn left(&self) -> tokio::sync::watch::Receiver<u64> {
         tokio::sync::watch::channel(0).1
     }
+    fn bound(&self) -> std::time::Duration {
+        self.bound
+    }
+    fn bound_told(&self) -> tokio::sync::watch::Receiver<()> {
+        tokio::sync::watch::channel(()).1
+    }
     fn commands(&self, _commands: &[ServerCommand]) {}
     fn refresh(&self, _key: &[u8], _wanted: Vec<Wanted>) {}
     fn is_active(&self, _now: Micros) -> bool {
@@ -187,7 +194,12 @@ fn feed(
 ) -> Feed<Nobody, Alone> {
     Feed {
         cache,
-        hooks: Alone { namespaces: Namespaces::new(Vec::new()), registrar: Registrar::default(), state },
+        hooks: Alone {
+            namespaces: Namespaces::new(Vec::new()),
+            registrar: Registrar::default(),
+            state,
+            bound,
+        },
         own: Default::default(),
         settings: Settings {
             address: Address::Tcp { host: node.ip().to_string(), port: node.port() }.into(),
@@ -197,7 +209,6 @@ fn feed(
             ours: Ours::default(),
             dial: Dial::default(),
         },
-        bound,
         redirects: true,
         prefixes: Vec::new(),
         ways: Vec::new(),

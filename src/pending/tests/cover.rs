@@ -7,7 +7,7 @@ use crate::process::Reports;
 #[test]
 fn what_was_read_is_covered_as_its_namespace_wants_it() {
     let namespaces = [("keys", Tracking::Keys), ("prefix", Tracking::Prefix), ("off", Tracking::Off)];
-    let namespaces = namespaces.map(|(name, tracking)| fixture::namespace(name, tracking)).to_vec();
+    let namespaces = namespaces.map(|(name, tracking)| fixture::namespace(name, tracking)).into();
     let process = fixture::process_of(fixture::nowhere(), namespaces, |_| ());
     let (link, _above) = link(&process);
     let coverages = process.cache.coverages();

@@ -8,7 +8,7 @@ use crate::upstream::{ConnectError, Loss};
 /// With an entry `k` whose proof is older than any bound, and a slot for coverages.
 fn with_stale(stale_if_error: bool) -> (LinkHandler, CoverageSlot) {
     let process =
-        fixture::process_with(fixture::nowhere(), |settings| settings.stale_if_error = stale_if_error);
+        fixture::process_with(fixture::nowhere(), |settings| settings.stale_if_error = stale_if_error.into());
     let (link, _above) = link(&process);
     let slot = process.cache.coverages().take().unwrap();
     keep(&link, &slot, b"k");
