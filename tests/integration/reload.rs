@@ -118,6 +118,9 @@ fn if_anything_is_wrong_nothing_changes() {
         assert_eq!(near.setting("max-age"), "7s");
     }
     near.program.signal(Signal::HUP);
+    eventually("it is refused too", || {
+        near.program.page("/metrics").contains("\nnearside_reloads_total{outcome=\"refused\"} 4\n")
+    });
     near.program.wait_for("the configuration is wrong, and nothing has changed: ");
     let (status, said) = near.reload("max-age = '7s'\n");
     assert!(status == 200 && said.starts_with("no setting has changed\n"), "{said}");
@@ -168,7 +171,9 @@ fn what_is_applied_counts_from_then_on() {
     near.applied(&fewer);
     let mut second = near.program.connect();
     assert!(!logged_in(&mut second, "sesame1") && logged_in(&mut second, "sesame2"));
-    assert!(near.program.connect().text("PING").contains("max number of clients"));
+    // Without a word, behind which its close would be a reset.
+    let said = near.program.connect().reply();
+    assert!(said.starts_with(b"-ERR max number of clients"), "{}", said.escape_ascii());
     assert_eq!(client.text("PING"), "+PONG\r\n", "who was there stays");
     // The log.
     near.applied(&format!("{fewer}log-level = 'error'\n"));
