@@ -21,7 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Keeps the log going; what was logged is written before it is gone.
 #[must_use]
-pub struct Log(Queue, Arc<dyn Fn(&str) + Send + Sync>);
+pub struct Log(Queue, SetLevel);
+
+type SetLevel = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Log {
     /// By which the level, or directives, can be set anew. Precondition: they are valid.
@@ -53,7 +55,7 @@ pub fn init(config: &Config) -> io::Result<Log> {
         .log_internal_errors(false)
         .with_ansi(colour);
     // Where an event is made it is looked at a number that is set anew with the filter: that it can be costs nothing.
-    let (levels, _second_call): (Arc<dyn Fn(&str) + Send + Sync>, _) = match config.log_format {
+    let (set_level, _second_call): (SetLevel, _) = match config.log_format {
         LogFormat::Text => {
             let log = log.with_filter_reloading();
             let handle = log.reload_handle();
@@ -73,5 +75,5 @@ pub fn init(config: &Config) -> io::Result<Log> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a fault in nearside, please report it: panic: {message}");
     }));
-    Ok(Log(queue, levels))
+    Ok(Log(queue, set_level))
 }

@@ -7,7 +7,7 @@ use super::fields;
 use super::link_handler::LinkHandler;
 use crate::cache::{By, EntryKey, Lease, Micros, Reason};
 use crate::command::Fields;
-use crate::process::{Process, Ticket};
+use crate::process::Ticket;
 use crate::reply::{Refusal, ReplySlot};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk};
@@ -29,16 +29,12 @@ pub struct Fill {
     fields: Fields,
     /// For how long no field of the reply ends; `None` if that was not proven.
     fields_last: Option<Micros>,
-    max_age: Micros,
-    max_staleness: Micros,
 }
 
 impl Fill {
     /// Precondition: the lease's key is registered where that is needed.
-    pub fn new(process: &Process, to: Option<ReplySlot>, lease: CacheLease, fields: Fields) -> Self {
+    pub fn new(to: Option<ReplySlot>, lease: CacheLease, fields: Fields) -> Self {
         debug_assert!(lease.is_registered(), "nobody would tell of its changes");
-        let namespace = process.namespaces.find(lease.name().key);
-        let (max_age, max_staleness) = (process.max_age(namespace), process.max_staleness(namespace));
         Self {
             to,
             lease: Some(lease),
@@ -46,8 +42,6 @@ impl Fill {
             read: false,
             fields,
             fields_last: Some(Micros::MAX),
-            max_age,
-            max_staleness,
         }
     }
 
@@ -131,19 +125,23 @@ impl Fill {
         let reply = self.held.freeze();
         let again = if self.to.is_none() { lease.end_refresh() } else { None };
         let again = again.map(|wanted| (Box::<[u8]>::from(lease.name().key), wanted));
-        let expiry = expiry_of(ttl, &reply, lease.opened(), self.max_age);
+        // As they are now: whoever has joined this fetch may have come after they were changed.
+        let namespace = handler.process.namespaces.find(lease.name().key);
+        let (max_age, max_staleness) =
+            (handler.process.max_age(namespace), handler.process.max_staleness(namespace));
+        let expiry = expiry_of(ttl, &reply, lease.opened(), max_age);
         let end = expiry.zip(self.fields_last).map(|(expiry, last)| {
             let last = lease.opened().saturating_add(last);
             expiry.at_most(last)
         });
         if let Some(end) = end {
-            let _ = lease.fill(&reply, end, now, self.max_staleness);
+            let _ = lease.fill(&reply, end, now, max_staleness);
         } else {
             let reason = match expiry {
                 None => not_kept(&handler.process, ttl),
                 Some(_) => Reason::FieldTtl,
             };
-            lease.pass_on(&reply, reason, now, self.max_staleness);
+            lease.pass_on(&reply, reason, now, max_staleness);
         }
         if let (Some((key, wanted)), Some(upcalls)) = (again, handler.upcalls()) {
             upcalls.refresh(&key, &wanted);

@@ -60,7 +60,7 @@ pub fn fetch_unasked(inbox: &Arc<Inbox>, link: &Link, lease: CacheLease, now: Mi
         return false;
     }
     ask_times(&mut request, fields, name.key, name.args);
-    let pending = Pending::Fill(Box::new(Fill::new(process, None, lease, fields)));
+    let pending = Pending::Fill(Box::new(Fill::new(None, lease, fields)));
     let _ = send(link, now, |out: &mut Outgoing| out.append(request.freeze()), pending);
     true
 }

@@ -149,7 +149,7 @@ fn fetch(
         return register(&cx.outbound.inbox, link, vec![lease]);
     }
     cx.process.cache.touch(cx.now);
-    let fill = Fill::new(&cx.process, Some(to), lease, row.fields);
+    let fill = Fill::new(Some(to), lease, row.fields);
     let write = |out: &mut Outgoing| {
         raw.write(out);
         out.with(|tail| ask_times(tail, row.fields, key, request.raw_after(1)));

@@ -214,7 +214,7 @@ async fn waits_for_its_reader() {
     let slot_of_coverage = process.cache.coverages().take().unwrap();
     let fill = |to, key: &[u8]| {
         let lease = lease(&link, &slot_of_coverage, key);
-        Pending::Fill(Box::new(Fill::new(&process, to, lease, crate::command::Fields::None)))
+        Pending::Fill(Box::new(Fill::new(to, lease, crate::command::Fields::None)))
     };
     let all = |queue: &dyn Fn() -> Rc<ReplyQueue>, key: &[u8]| {
         let to = || slot(&queue());

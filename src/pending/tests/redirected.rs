@@ -155,7 +155,7 @@ fn a_read_gives_its_lease_up_and_what_was_asked_behind_it_is_swallowed() {
         let (link, _above) = node();
         let coverage = link.process.cache.coverages().take().unwrap();
         let (to, queue) = kept();
-        let fill = Fill::new(&link.process, Some(to), lease(&link, &coverage, b"a"), fields);
+        let fill = Fill::new(Some(to), lease(&link, &coverage, b"a"), fields);
         let mut pending = answer(&link, Pending::Fill(Box::new(fill)), MOVED);
         drop(lease(&link, &coverage, b"a"));
         for _ in 0..1 + usize::from(fields == Fields::All) {
@@ -171,7 +171,7 @@ fn only_the_time_to_live_was_refused_so_the_reply_is_good() {
     let (link, _above) = node();
     let coverage = link.process.cache.coverages().take().unwrap();
     let (to, queue) = kept();
-    let fill = Fill::new(&link.process, Some(to), lease(&link, &coverage, b"a"), Fields::None);
+    let fill = Fill::new(Some(to), lease(&link, &coverage, b"a"), Fields::None);
     let pending = answer(&link, Pending::Fill(Box::new(fill)), b"$1\r\nv\r\n").expect("PTTL is to come");
     assert!(answer(&link, pending, ASK).is_none());
     assert_eq!(queue.said(), "$1\r\nv\r\n");
@@ -182,7 +182,7 @@ fn only_the_time_to_live_was_refused_so_the_reply_is_good() {
 fn what_nobody_waits_for_is_dropped() {
     let (link, above) = node();
     let coverage = link.process.cache.coverages().take().unwrap();
-    let refresh = Fill::new(&link.process, None, lease(&link, &coverage, b"a"), Fields::None);
+    let refresh = Fill::new(None, lease(&link, &coverage, b"a"), Fields::None);
     let pending = answer(&link, Pending::Fill(Box::new(refresh)), MOVED).expect("PTTL is to come");
     assert!(answer(&link, pending, MOVED).is_none());
     keep(&link, &coverage, b"b");

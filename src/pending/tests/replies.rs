@@ -49,11 +49,11 @@ fn a_fill_that_is_lost_is_served_what_it_was_to_replace() {
     while link.process.now() < 10 {}
     let lease = lease_within(&link, &coverage, b"k", Bounds { max_staleness: 1, ..EVER });
     let queue = Rc::new(ReplyQueue::new(1000));
-    let fill = Fill::new(&link.process, Some(slot(&queue)), lease, Fields::None);
+    let fill = Fill::new(Some(slot(&queue)), lease, Fields::None);
     lose(&link, Pending::Fill(Box::new(fill)));
     assert_eq!(queue.said(), "$1\r\nv\r\n");
     let unknown = lease_within(&link, &coverage, b"unknown", EVER);
-    let fill = Fill::new(&link.process, Some(slot(&queue)), unknown, Fields::None);
+    let fill = Fill::new(Some(slot(&queue)), unknown, Fields::None);
     lose(&link, Pending::Fill(Box::new(fill)));
     assert!(queue.said().starts_with("-ERR nearside: upstream"));
 }
@@ -76,7 +76,7 @@ fn a_reply_proves_what_the_upstream_had_sent_before_its_request() {
     let covered = coverages.arm(link.coverage.borrow().as_ref().unwrap(), None, 1).unwrap();
     let own = process.cache.coverages().take().unwrap();
     let queue = Rc::new(ReplyQueue::new(1000));
-    let fill = Fill::new(&process, Some(slot(&queue)), lease(&link, &own, b"k"), Fields::None);
+    let fill = Fill::new(Some(slot(&queue)), lease(&link, &own, b"k"), Fields::None);
     while process.now() < 10 {}
     let pending = answer(&link, Pending::Fill(Box::new(fill)), b"$1\r\nv\r\n").unwrap();
     assert_eq!(coverages.watermark(covered), 1, "more is to come");
@@ -93,7 +93,7 @@ fn what_is_as_long_as_may_be_kept_is_kept_and_what_is_longer_is_passed_on_as_it_
         let coverage = process.cache.coverages().take().unwrap();
         let queue = Rc::new(ReplyQueue::new(8 << 20));
         let lease = lease(&link, &coverage, b"k");
-        let fill = Fill::new(&process, Some(slot(&queue)), lease, Fields::None);
+        let fill = Fill::new(Some(slot(&queue)), lease, Fields::None);
         let half = "x".repeat(process.cache.max_value() / 2);
         let second = format!("{half}{}", "y".repeat(longer));
         let piece = |request, bytes: &str, first, last| {
@@ -414,7 +414,7 @@ fn a_refused_read_of_nearside_s_own_is_noted_only_if_it_is_one_that_others_share
         );
         let Lookup::Miss(lease) = found else { panic!("it is not there") };
         let queue = Rc::new(ReplyQueue::new(1000));
-        let fill = Fill::new(&process, Some(slot(&queue)), lease, Fields::None);
+        let fill = Fill::new(Some(slot(&queue)), lease, Fields::None);
         let pending = answer(&link, Pending::Fill(Box::new(fill)), b"-NOPERM\r\n").unwrap();
         assert!(answer(&link, pending, b":-1\r\n").is_none() && queue.said() == "-NOPERM\r\n");
         assert_eq!(before != both(By::GET), by == By::GET);

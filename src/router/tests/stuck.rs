@@ -200,7 +200,7 @@ fn who_waits_for_the_stuck_request_itself_waits_on() {
                 _ => panic!("it is not there"),
             };
             let front = match mget {
-                false => Pending::Fill(Box::new(Fill::new(&process, None, lease(b"front"), Fields::None))),
+                false => Pending::Fill(Box::new(Fill::new(None, lease(b"front"), Fields::None))),
                 true => Pending::MgetAssembly(Box::new(assembly(b"front", lease(b"front")))),
             };
             let _behind = lease(b"behind");
