@@ -9,11 +9,15 @@ HERE = Path(__file__).resolve().parent
 CLIENT = ("reading", "read", "many", "restart nearside", "restart upstream")
 # Things built on clients: what they do is theirs, that they get hits is not always to be seen.
 BUILT_ON = ()
+# In front of a cluster, which is not started anew.
+CLUSTER = ("reading", "read", "many", "restart nearside")
 
 
 class Client:
-    def __init__(self, name, script, *arguments, steps=CLIENT):
+    def __init__(self, name, script, *arguments, steps=CLIENT, cluster=None):
+        """`cluster`: the upstream is one, and nearside presents it so (`present-as`)."""
         self.name, self.script, self.arguments, self.steps = name, HERE / script, list(arguments), steps
+        self.cluster = cluster
 
     def install(self, target):
         """Brings what is missing; the environment variables that the script needs."""
@@ -120,4 +124,12 @@ ALL = [
     Node("connect-redis", "sessions.js", steps=("reading", "read")),
     Node("cache-manager", "cache_manager.js", steps=("reading", "read")),
     Client("redis-benchmark", "redis_benchmark.sh", steps=BUILT_ON),
+    Python("redis-py-before-a-cluster", "redis==8.1.0", "cluster.py", "Redis", steps=CLUSTER, cluster="standalone"),
+    Python("redis-py-cluster", "redis==8.1.0", "cluster.py", "RedisCluster", steps=CLUSTER, cluster="cluster"),
+    Python("redis-py-5-cluster", "redis==5.3.1", "cluster.py", "RedisCluster", steps=CLUSTER, cluster="cluster"),
+    Node("ioredis-before-a-cluster", "cluster.js", "ioredis", "plain", steps=CLUSTER, cluster="standalone"),
+    Node("ioredis-cluster", "cluster.js", "ioredis", "cluster", steps=CLUSTER, cluster="cluster"),
+    Node("ioredis-4-cluster", "cluster.js", "ioredis4", "cluster", steps=CLUSTER, cluster="cluster"),
+    Node("node-redis-before-a-cluster", "cluster.js", "redis", "plain", steps=CLUSTER, cluster="standalone"),
+    Node("node-redis-cluster", "cluster.js", "redis", "cluster", steps=CLUSTER, cluster="cluster"),
 ]
