@@ -177,6 +177,9 @@ fn check_kubectl(line: &str, words: &[&str]) {
     let deployment = fs::read_to_string(root().join("config/kubernetes/deployment.yaml")).unwrap();
     match words[1..] {
         ["apply", "-f", path] => assert!(root().join(path).is_dir(), "{line}: no {path}"),
+        ["apply", "-k", path] => {
+            assert!(root().join(path).join("kustomization.yaml").is_file(), "{line}: no {path}")
+        }
         ["create", "secret", "generic", name, literal] => {
             let key = literal.strip_prefix("--from-literal=").and_then(|l| l.split('=').next()).unwrap();
             let named =
@@ -185,6 +188,19 @@ fn check_kubectl(line: &str, words: &[&str]) {
             assert!(deployment.contains(line), "{line}: the Deployment says another line");
         }
         _ => panic!("{line}: there is no check for that"),
+    }
+}
+
+/// The chart is there, and knows the values that are set.
+fn check_helm(line: &str, words: &[&str]) {
+    let chart = words.iter().find(|word| word.contains('/')).unwrap_or_else(|| panic!("{line}: no chart"));
+    assert!(root().join(chart).join("Chart.yaml").is_file(), "{line}: no {chart}");
+    let values = fs::read_to_string(root().join("config/helm/nearside/values.yaml")).unwrap();
+    let set = words.iter().skip_while(|word| **word != "--set").nth(1).copied().unwrap_or_default();
+    for (path, _) in set.split(',').filter_map(|one| one.split_once('=')) {
+        for key in path.trim_start_matches("nearside.").split('.') {
+            assert!(values.contains(&format!("{key}:")), "{line}: there is no value {path}");
+        }
     }
 }
 
@@ -206,6 +222,7 @@ fn commands_are_such_as_can_be_given() {
                 "cargo" => assert!(["build", "bench", "test"].contains(&words[1]), "{line}"),
                 "docker" => check_image(line, &words, programs.path()),
                 "kubectl" => check_kubectl(line, &words),
+                "helm" => check_helm(line, &words),
                 "redis-cli" => assert_eq!(line, "redis-cli -p 6380"),
                 script if script.starts_with("scripts/") => check_script(line, &words),
                 other => panic!("{}: {line}: there is no check for {other}", page.path),
@@ -234,6 +251,10 @@ fn files_of_settings_are_valid() {
     let deployed = fs::read_to_string(root().join("config/kubernetes/configmap.yaml")).unwrap();
     let (_, deployed) = deployed.split_once("nearside.toml: |\n").expect("the file in the ConfigMap");
     let mut texts = vec![deployed.lines().map(|line| line.trim_start().to_owned() + "\n").collect()];
+    for path in ["component", "app/settings"] {
+        let path = root().join("config/kustomize").join(path).join("nearside.toml");
+        texts.push(fs::read_to_string(path).unwrap());
+    }
     for page in pages() {
         texts.extend(page.blocks().into_iter().filter(|block| block.kind == "toml").map(|block| block.text));
     }
@@ -262,6 +283,22 @@ fn the_lines_for_a_pod_are_valid() {
         let args = args.split(']').next().unwrap().replace(['"', ','], " ").replace(" serve ", " ");
         let args = args.replace("/etc/nearside/nearside.toml", more);
         is_valid(&args, &run(&format!("nearside {args}"), root(), programs.path()));
+    }
+}
+
+/// What is deployed is of this version, wherever a version is written down.
+#[test]
+fn what_is_deployed_is_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (path, line) in [
+        ("Dockerfile", format!("ARG VERSION={version}\n")),
+        ("config/helm/nearside/Chart.yaml", format!("appVersion: \"{version}\"\n")),
+        ("config/helm/nearside/Chart.yaml", format!("version: {version}\n")),
+        ("config/helm/app/Chart.yaml", format!("    version: {version}\n")),
+        ("config/kustomize/component/kustomization.yaml", format!("    newTag: {version}\n")),
+    ] {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        assert!(text.contains(&line), "{path} does not say {}", line.trim());
     }
 }
 
