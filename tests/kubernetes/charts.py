@@ -16,10 +16,10 @@ SECRETS = {
     "upstream": {"url": "rediss://app@redis:6380", "passwordSecret": {"name": "password"},
                  "tls": {"secret": "upstream-tls", "cert": "tls.crt", "key": "tls.key"}},
     "clients": {"passwordSecret": {"name": "clients"}, "tls": {"secret": "tls"}},
+    "admin": {"tokenSecret": {"name": "admin", "key": "secret"}},
 }
 EXTRAS = {
-    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"},
-                   "authorization": {"credentials": {"name": "token", "key": "token"}}},
+    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "networkPolicy": {"enabled": True, "clients": [{"podSelector": {}}], "upstream": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
                       "metrics": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]},
     "namespaces": {"users": {"prefix": "u/", "max-age": "5m", "refill-on-write": True}, "a \"b\" <c>": {}},
@@ -147,6 +147,9 @@ def everything(tools):
     effective = tools.effective(documents)
     need(effective["listen"] == '["tls://127.0.0.1:6380"]' and effective["auth"] == '"password"', f"{effective}")
     need("upstream-password-file" in effective and "upstream-tls-key" in effective, f"{effective}")
+    need(effective["admin-token-for"] == '"pages"', f"{effective}")
+    [endpoint] = one_of_kind(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    need(endpoint["authorization"]["credentials"] == {"name": "admin", "key": "secret"}, f"{endpoint}")
     need(effective["namespace.users.max-age"] == '"5m"', f"{effective}")
     need(not unrestricted(pods(documents)[0]), "not restricted")
     # Nobody from outside is a client of a sidecar.

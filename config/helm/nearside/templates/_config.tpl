@@ -50,6 +50,10 @@ tls-key = "/etc/nearside-tls/tls.key"
 unix-socket-mode = {{ toJson .Values.daemonset.socket.mode }}
 {{- end }}
 admin = {{ printf "%s:%d" .Values.admin.address (int .Values.admin.port) | toJson }}
+{{- if .Values.admin.tokenSecret.name }}
+admin-token-file = "/etc/nearside-admin/token"
+admin-token-for = "pages"
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 {{- if not (kindIs "invalid" $value) }}
 {{ $name }} = {{ include "nearside.toml" $value }}

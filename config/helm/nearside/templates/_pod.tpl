@@ -171,6 +171,11 @@ seccompProfile:
   mountPath: /etc/nearside-tls
   readOnly: true
 {{- end }}
+{{- if .Values.admin.tokenSecret.name }}
+- name: nearside-admin
+  mountPath: /etc/nearside-admin
+  readOnly: true
+{{- end }}
 {{- if and (eq .Values.mode "daemonset") (eq .Values.daemonset.expose "socket") }}
 - name: nearside-socket
   mountPath: {{ .Values.daemonset.socket.directory }}
@@ -230,6 +235,16 @@ seccompProfile:
 - name: nearside-tls
   secret:
     secretName: {{ . }}
+{{- end }}
+{{- with .Values.admin.tokenSecret }}
+{{- if .name }}
+- name: nearside-admin
+  secret:
+    secretName: {{ .name }}
+    items:
+      - key: {{ .key }}
+        path: token
+{{- end }}
 {{- end }}
 {{- if and (eq .Values.mode "daemonset") (eq .Values.daemonset.expose "socket") }}
 - name: nearside-socket
