@@ -99,9 +99,11 @@ def strict(tools):
 
     text = tools.template(tools.app, {"nearside": EXTRAS}).stdout
     for found, by in [("periodSeconds:", "periodSecond:"), ("restartPolicy: Always", "restartPolicy: 1"),
-                      ("port: nearside-admin", "port: admin"), ("interval: 30s", "interval: soon"), ("interval:", "intervall:"),
-                      ("mountPath:", "mountpath:"), ("nearside-sidecar: cache", "nearside-sidecar: [cache]"),
-                      ("configMap:\n            name: cache-nearside", "configMap:\n            name: another"), ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false")]:
+                      ("port: nearside-admin", "port: admin"), ("interval: 30s", "interval: soon"),
+                      ("interval:", "intervall:"), ("mountPath:", "mountpath:"),
+                      ("nearside-sidecar: cache", "nearside-sidecar: [cache]"),
+                      ("configMap:\n            name: cache-nearside", "configMap:\n            name: another"),
+                      ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false")]:
         spoil(text, found, by)
 
 
