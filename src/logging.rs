@@ -3,6 +3,7 @@
 //! Standard output stays free for what a command was asked to print. `main` calls this once, before
 //! anything that logs. Who logs neither waits for the reader of the log nor fails without one.
 
+mod notable;
 mod queue;
 
 use std::io::{self, IsTerminal, stderr};
@@ -10,10 +11,12 @@ use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::{EnvFilter, fmt, prelude::*, registry, reload};
 
 use crate::config::{Config, LogFormat};
 use crate::metrics::PANICS;
+use notable::Notable;
 use queue::Queue;
 
 /// How long the end of the process waits for the log's reader.
@@ -48,25 +51,23 @@ pub fn init(config: &Config) -> io::Result<Log> {
     let queue = Queue::default();
     queue.write_to(stderr())?;
     let writer = queue.clone();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log_level))
+    let log = fmt::layer()
         .with_writer(move || writer.clone())
         // It would tell of an event that cannot be written on standard error, and panic without one.
         .log_internal_errors(false)
         .with_ansi(colour);
-    // Where an event is made it is looked at a number that is set anew with the filter: that it can be costs nothing.
-    let (set_level, _second_call): (SetLevel, _) = match config.log_format {
-        LogFormat::Text => {
-            let log = log.with_filter_reloading();
-            let handle = log.reload_handle();
-            (Arc::new(move |level| drop(handle.reload(EnvFilter::new(level)))), log.try_init())
-        }
-        LogFormat::Json => {
-            let log = log.json().flatten_event(true).with_filter_reloading();
-            let handle = log.reload_handle();
-            (Arc::new(move |level| drop(handle.reload(EnvFilter::new(level)))), log.try_init())
-        }
+    let log = match config.log_format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
+    // Where an event is made it is looked at a number that is set anew with the filter: that it can be costs nothing.
+    let (level, handle) = reload::Layer::new(EnvFilter::new(&config.log_level));
+    let notable = FilterFn::new(notable::is_notable).with_max_level_hint(notable::MOST);
+    let _second_call = registry()
+        .with(log.with_filter(level))
+        .with(Notable::new().with_filter(notable))
+        .try_init();
+    let set_level: SetLevel = Arc::new(move |level| drop(handle.reload(EnvFilter::new(level))));
     panic::set_hook(Box::new(|panic| {
         PANICS.inc();
         let text = panic.payload().downcast_ref::<&str>().copied();

@@ -1,6 +1,7 @@
 //! Counters, gauges and histograms that are not the cache's own. Plain atomics: cheap to count, read when
 //! somebody asks.
 
+mod events;
 mod seldom;
 mod words;
 
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tracing::warn;
 
+pub use events::{EVENTS, Event, Events, Level};
 pub use seldom::Seldom;
 pub use words::Words;
 
