@@ -4,6 +4,7 @@ mod audit;
 mod connection;
 mod handshakes;
 mod run;
+mod sample;
 mod seat;
 mod secure;
 mod stall;

@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::clients::Clients;
 use super::cluster::Cluster;
+use super::hot::Hot;
 use super::idents::Idents;
 use super::inbox::Ticket;
 use super::node::Node;
@@ -41,6 +42,8 @@ pub struct Process {
     pub metrics: Metrics,
     pub idents: Idents,
     pub clients: Clients,
+    /// The keys that are hit most.
+    pub hot: Hot,
     /// The number of `GET` in the command table.
     pub get: u16,
     /// What is known of the upstream as a cluster.
@@ -87,6 +90,7 @@ impl Process {
             scans: Scans::default(),
             scripts: Scripts::default(),
             clients: Clients::default(),
+            hot: Hot::default(),
             get,
             turn: RandomState::new().hash_one(0) as usize,
             present: AtomicU64::new(topology.epoch),

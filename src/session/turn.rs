@@ -65,6 +65,11 @@ impl Turn {
         self.hits += 1;
     }
 
+    /// Hits since the last [report](Turn::report).
+    pub fn hits(&self) -> u64 {
+        self.hits
+    }
+
     /// Requests and hits since this was last asked.
     pub fn report(&mut self) -> (u64, u64) {
         let requests = self.handled - std::mem::replace(&mut self.reported, self.handled);

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::{debug, warn};
 
+use super::sample::sample;
 use super::stall::Stall;
 use super::state::Worker;
 use super::tunnel::{self, Begun, Side};
@@ -307,6 +308,9 @@ impl Connection {
                 self.end_input();
                 break;
             }
+        }
+        if worker.process.hot.is_watched() {
+            sample(&worker.process, table, &self.buf[..self.at], self.session.turn.hits());
         }
         self.drop_handled();
         any |= self.session.turn.handled != before;
