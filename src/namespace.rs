@@ -61,6 +61,17 @@ pub enum Tracking {
     Off,
 }
 
+impl Tracking {
+    /// As the setting has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tracking::Keys => "keys",
+            Tracking::Prefix => "prefix",
+            Tracking::Off => "off",
+        }
+    }
+}
+
 /// In which form the upstream reports changes of keys that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackingForm {

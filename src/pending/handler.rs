@@ -49,6 +49,7 @@ impl Drop for LinkHandler {
         if self.up.get() {
             // Closed from our side.
             self.process.metrics.upstream_links.dec();
+            self.node.links.dec();
         }
         self.lead_to(None);
         self.leave_place();
@@ -185,6 +186,7 @@ impl ReplyHandler for LinkHandler {
         self.take_place();
         self.process.metrics.upstream_connects.inc();
         self.process.metrics.upstream_links.inc();
+        self.node.links.inc();
         self.up.set(true);
         self.tell(LinkEvent::Up);
     }
@@ -205,6 +207,7 @@ impl ReplyHandler for LinkHandler {
         if was_up {
             metrics.upstream_disconnects.inc();
             metrics.upstream_links.dec();
+            self.node.links.dec();
             self.up.set(false);
             if is_shared {
                 self.tell(LinkEvent::Lost);

@@ -17,6 +17,7 @@ use super::reports::{Form, Reports, ReportsCell};
 use super::role::Role;
 use crate::cache::{By, Cache, CoverageId, CoverageSlot, Micros, Reason, ValidUnder, Waiter};
 use crate::io::Address;
+use crate::metrics::Counter;
 use crate::namespace::Tracking;
 use crate::upstream::{self, Location, ServerId};
 
@@ -50,6 +51,8 @@ pub struct Node {
     pub reports: ReportsCell,
     /// Keys that wait to be registered with its feed.
     pub registrar: Registrar,
+    /// Connections for requests to it that stand now.
+    pub links: Counter,
     /// Which hash slots are its own, in front of a cluster.
     pub owned: Owned,
     /// The form that was told last.
@@ -79,6 +82,7 @@ impl Node {
             own_refusal: Mutex::default(),
             reports: ReportsCell::default(),
             registrar: Registrar::default(),
+            links: Counter::default(),
             owned: Owned::default(),
             told: Mutex::default(),
             role: Role::default(),
