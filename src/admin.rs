@@ -14,21 +14,26 @@ mod export;
 mod health;
 mod hosts;
 mod listed;
+mod listen;
+mod live;
 mod query;
+mod ready;
 mod reload;
+mod shown;
 mod token;
+mod why;
 
 use std::io;
 use std::rc::Rc;
 
-use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
+use hyper::StatusCode;
 use tokio::task::JoinHandle;
 
 use answer::{Answer, now, text, with_common_headers};
 use asked::Asked;
 use connections::{Arrival, Connections};
 use door::For;
+use live::Live;
 
 pub use asked::Admin;
 pub use connections::Listener;
@@ -48,6 +53,8 @@ const ROUTES: &[Route] = &[
     Route { path: "/livez", is_for: For::Probes, answer: |_| now(text(StatusCode::OK, "ok\n")) },
     Route { path: "/readyz", is_for: For::Probes, answer: |asked| now(health::readyz(&asked)) },
     Route { path: "/metrics", is_for: For::Readers, answer: |asked| now(export::page(&asked)) },
+    Route { path: "/live", is_for: For::Readers, answer: |asked| now(listen::page(&asked)) },
+    Route { path: "/why", is_for: For::Readers, answer: |asked| now(why::page(&asked)) },
     Route {
         path: "/reload",
         is_for: For::Operators,
@@ -59,24 +66,28 @@ const ROUTES: &[Route] = &[
 /// one that has asked for nothing for longest. Errors: a listener that is none.
 pub fn serve(listeners: Vec<Listener>, admin: Admin, most: usize) -> io::Result<JoinHandle<()>> {
     let (connections, admin) = (Connections::of(listeners, most)?, Rc::new(admin));
-    Ok(tokio::task::spawn_local(
-        connections.serve(move |arrival, request| answer(admin.clone(), arrival, request)),
-    ))
+    let live = Live::new(admin.process.clone(), admin.draining.clone(), most);
+    let samples = live.clone().sample();
+    let pages = connections.serve(move |arrival, request| {
+        answer(arrival, Asked { admin: admin.clone(), live: live.clone(), request })
+    });
+    Ok(tokio::task::spawn_local(async move {
+        tokio::select! { () = pages => {}, () = samples => {} }
+    }))
 }
 
 /// Lets a request in, and has it answered.
-fn answer(admin: Rc<Admin>, arrival: Arrival, request: Request<Incoming>) -> Answer {
+fn answer(arrival: Arrival, asked: Asked) -> Answer {
     Box::pin(async move {
-        let path = request.uri().path();
-        let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
-            // Who may not have any page is not told of them.
-            let refusal = admin.door.stops(&admin.process.metrics, arrival, For::Readers, &request).await;
-            return with_common_headers(refusal.unwrap_or_else(|| text(StatusCode::NOT_FOUND, listed())));
-        };
-        let refusal = admin.door.stops(&admin.process.metrics, arrival, route.is_for, &request).await;
-        with_common_headers(match refusal {
-            Some(refusal) => refusal,
-            None => (route.answer)(Asked { admin, request }).await,
+        let route = ROUTES.iter().find(|route| route.path == asked.request.uri().path());
+        // Who may not have any page is not told of them.
+        let is_for = route.map_or(For::Readers, |route| route.is_for);
+        let Admin { process, door, .. } = &*asked.admin;
+        let refusal = door.stops(&process.metrics, arrival, is_for, &asked.request).await;
+        with_common_headers(match (refusal, route) {
+            (Some(refusal), _) => refusal,
+            (None, Some(route)) => (route.answer)(asked).await,
+            (None, None) => text(StatusCode::NOT_FOUND, listed()),
         })
     })
 }

@@ -137,6 +137,10 @@ pub struct Metrics {
     /// Closed because they did not take their replies.
     pub clients_stalled: Counter,
     pub requests: Counter,
+    /// Who listens to what happens on the admin port, those for whom there was no room, and what was worked out for them.
+    pub live_listeners: Counter,
+    pub live_refused: Counter,
+    pub live_updates: Counter,
     /// Requests sent upstream for clients and for the cache.
     pub upstream_requests: Counter,
     /// Requests refused because the upstream was away.

@@ -38,7 +38,6 @@ mod why;
 pub use crate::io::Failure as HandshakeFailure;
 pub use clients::{Alone, Call, Client, NOBODY, Who};
 pub use follow_cluster::{follow_cluster, see_cluster};
-pub use hot::Hot;
 pub use idents::{Ident, Idents};
 pub use inbox::{Inbox, Message, Registration, Ticket};
 pub use info::section;

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -10,12 +12,20 @@ use hyper::header::{
     CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
+use parking_lot::Mutex;
 
 /// A text, or what comes bit by bit.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A response, now or after a while.
 pub(super) type Answer = Pin<Box<dyn Future<Output = Response<Body>>>>;
+
+/// An extension of a response whose body goes on for as long as its client is there.
+#[derive(Clone, Debug)]
+pub(super) struct GoesOn {
+    /// When some of it was taken last.
+    pub(super) taken: Arc<Mutex<Instant>>,
+}
 
 /// What is known at once.
 pub(super) fn now(response: Response<Body>) -> Answer {

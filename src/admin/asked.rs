@@ -8,6 +8,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 
 use super::door::Door;
+use super::live::Live;
 use super::reload::Reload;
 use crate::process::Process;
 
@@ -23,6 +24,7 @@ pub struct Admin {
 /// A request that was let in.
 pub(super) struct Asked {
     pub(super) admin: Rc<Admin>,
+    pub(super) live: Arc<Live>,
     pub(super) request: Request<Incoming>,
 }
 

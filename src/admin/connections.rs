@@ -5,8 +5,9 @@
 //!   longest, so silent ones keep no probe waiting.
 //! - A client has [`PATIENCE`] to send a request's head, the first and each further one.
 //! - Without file descriptors, one that was kept for that is given up, and so is a connection that was idle for [`GRACE`].
+//! - A connection whose reply goes on is idle after all others. When its client has taken nothing for [`FORSAKEN`], it ends.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::fs::File;
 use std::future::poll_fn;
@@ -25,7 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::answer::Answer;
+use super::answer::{Answer, GoesOn};
 
 /// How long a client may take to send its request, the first and each further one.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,6 +41,12 @@ pub(super) enum Arrival {
     /// Whoever is here was let in by the rights of the socket's file.
     Socket,
 }
+
+/// How long a client may leave untaken a reply that goes on.
+const FORSAKEN: Duration = Duration::from_secs(30);
+
+/// Bytes that are kept of what a client has not taken, and of a request's head.
+const BUFFER: usize = 16 << 10;
 
 /// A bound port or socket, which does not block.
 pub enum Listener {
@@ -71,6 +78,8 @@ impl Accepting {
 struct Open {
     /// When it last asked for something, or came.
     asked: Rc<Cell<Instant>>,
+    /// Set once it has a reply that goes on.
+    goes_on: Rc<OnceCell<GoesOn>>,
     task: JoinHandle<()>,
 }
 
@@ -143,10 +152,11 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that has asked for nothing for longest, if that is as long as `least`.
+    /// Closes the connection that has asked for nothing for longest, if that is as long as `least`. One whose reply goes on
+    /// needs not ask.
     async fn close_idle(&mut self, least: Duration) {
         let idle = self.open.iter().enumerate().filter(|(_, open)| open.asked.get().elapsed() >= least);
-        let longest = idle.min_by_key(|(_, open)| open.asked.get());
+        let longest = idle.min_by_key(|(_, open)| (open.goes_on.get().is_some(), open.asked.get()));
         if let Some((i, _)) = longest {
             let Open { task, .. } = self.open.swap_remove(i);
             task.abort();
@@ -162,18 +172,38 @@ fn talk(
     answer: impl Fn(Arrival, Request<Incoming>) -> Answer + 'static,
 ) -> Open {
     let asked = Rc::new(Cell::new(Instant::now()));
-    let last = asked.clone();
+    let goes_on = Rc::new(OnceCell::new());
+    let (last, lasting, watched) = (asked.clone(), goes_on.clone(), goes_on.clone());
     let pages = service_fn(move |request| {
         last.set(Instant::now());
-        let response = answer(arrival, request);
-        async move { Ok::<_, Infallible>(response.await) }
+        let (response, lasting) = (answer(arrival, request), lasting.clone());
+        async move {
+            let response = response.await;
+            let _ = response.extensions().get().map(|goes_on: &GoesOn| lasting.set(goes_on.clone()));
+            Ok::<_, Infallible>(response)
+        }
     });
     let task = tokio::task::spawn_local(async move {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-        if let Err(error) = http.serve_connection(TokioIo::new(stream), pages).await {
-            debug!(%error, "an admin connection ended");
+        http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(BUFFER);
+        tokio::select! {
+            ended = http.serve_connection(TokioIo::new(stream), pages) => {
+                if let Err(error) = ended {
+                    debug!(%error, "an admin connection ended");
+                }
+            }
+            () = forsaken(&watched) => debug!("closed: nobody takes what an admin connection is told"),
         }
     });
-    Open { asked, task }
+    Open { asked, goes_on, task }
+}
+
+/// Ends when a reply that goes on was not taken for too long.
+async fn forsaken(goes_on: &OnceCell<GoesOn>) {
+    loop {
+        tokio::time::sleep(PATIENCE).await;
+        if goes_on.get().is_some_and(|goes_on| goes_on.taken.lock().elapsed() >= FORSAKEN) {
+            return;
+        }
+    }
 }

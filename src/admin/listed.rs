@@ -77,7 +77,7 @@ fn latency(histogram: &Histogram, path: &'static str) -> (&'static str, Vec<u64>
 }
 
 /// What was counted for each reason of this class.
-fn reasons(class: Class, stats: &Stats) -> Vec<(&'static str, u64)> {
+pub(super) fn reasons(class: Class, stats: &Stats) -> Vec<(&'static str, u64)> {
     let no_reason = |reason: &Reason| matches!(reason, Reason::Unknown | Reason::Filled);
     let reasons = Reason::ALL.into_iter().filter(|reason| reason.class() == class && !no_reason(reason));
     reasons.map(|reason| (reason.name(), stats.reasons[reason as usize])).collect()
@@ -136,6 +136,9 @@ fn of_clients(m: &Metrics) -> Vec<Metric> {
             ],
         ),
         counter("requests", "Requests of clients", m.requests.get()),
+        gauge("live_listeners", "Who listens to /live on the admin port", m.live_listeners.get() as f64),
+        counter("live_updates", "What these were told", m.live_updates.get()),
+        counter("refused_live_listeners", "Those for whom there was no room", m.live_refused.get()),
     ]
 }
 

@@ -216,6 +216,9 @@ settings! {
     /// Names by which browsers and scrapers may ask for the admin pages, beside localhost, IP addresses and the names in
     /// admin; * allows any; may be given more than once
     admin_hosts: Vec<String> = HOSTS "";
+    /// Whether the admin pages tell of keys: those that are hit most, those that events name, and what is known of one that is
+    /// asked for
+    admin_keys: bool = ON_OR_OFF "on";
     /// error, warn, info, debug, trace, off, or directives such as info,nearside::feed=debug
     log_level: String = LOG_LEVEL "info";
     /// How the log, on standard error, is written

@@ -261,6 +261,16 @@ pub(super) const RATE_OR_OFF: Kind<Option<Duration>> = Kind {
     },
 };
 
+/// What can be on or off.
+pub(super) const ON_OR_OFF: Kind<bool> = Kind {
+    metavar: "on|off",
+    parse: |text| match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is not on or off")),
+    },
+    show: |on| quoted(if *on { "on" } else { "off" }),
+};
 pub(super) const LOG_FORMAT: Kind<LogFormat> =
     Kind { metavar: "text|json", parse: parse_choice, show: show_choice };
 

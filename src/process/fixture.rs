@@ -133,6 +133,7 @@ pub fn process_of(
         tracking: Tracking::Off,
         tracking_form: TrackingForm::Auto,
         cache_commands: None,
+        admin_keys: true,
         described: Default::default(),
     };
     change(&mut settings);

@@ -38,6 +38,8 @@ pub struct Settings {
     pub tracking_form: TrackingForm,
     /// The commands whose replies are cached; `None` is all that can be.
     pub cache_commands: Option<Vec<String>>,
+    /// Whether the admin pages tell of keys.
+    pub admin_keys: bool,
     /// Name and value of every setting, for `NEARSIDE CONFIG`.
     pub described: Mutex<Vec<(String, String)>>,
 }

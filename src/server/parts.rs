@@ -100,6 +100,7 @@ pub(super) fn settings(config: &Config, files: usize, tls: Option<Arc<Connector>
         tracking: tracking(config, config.tracking),
         tracking_form: config.tracking_form,
         cache_commands: config.cache_commands.clone(),
+        admin_keys: config.admin_keys,
         described: config.describe().into(),
     }
 }

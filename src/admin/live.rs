@@ -1,0 +1,153 @@
+//! `/live`: what happens, told to whoever listens, as server-sent events: first the last quarter of an hour, then at most once
+//! a second what is known at that moment.
+//!
+//! Invariants:
+//! - While nobody listens nothing is worked out but a sample of the counters, each few seconds.
+//! - What is told is worked out when the connection takes it: a listener that is slow is told less often, and nothing waits for
+//!   it. Nor does it wait for, or tell, anybody else.
+//! - So many listen at most, and no more than half of the connections are theirs, so that probes find one.
+//! - Keys are told of only if `admin-keys` says so.
+
+mod history;
+mod now;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body, Bytes, Frame};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::process::Process;
+use history::{Counts, EVERY, History};
+use now::{Told, now, proven};
+
+/// How many may listen.
+const MOST: usize = 8;
+
+/// How often a listener is told at most.
+const PACE: Duration = Duration::from_secs(1);
+
+/// See the [module](self).
+pub(super) struct Live {
+    process: Arc<Process>,
+    draining: Arc<AtomicBool>,
+    history: Mutex<History>,
+    listeners: AtomicUsize,
+    most: usize,
+}
+
+impl Live {
+    /// For pages that have so many connections.
+    pub(super) fn new(process: Arc<Process>, draining: Arc<AtomicBool>, connections: usize) -> Arc<Self> {
+        let (history, listeners) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { process, draining, history, listeners, most: MOST.min(connections / 2) })
+    }
+
+    /// Takes the samples. Runs until it is dropped.
+    pub(super) async fn sample(self: Arc<Self>) {
+        let mut clock = interval(EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            let stats = self.process.cache.stats();
+            let counts = Counts::of(&self.process, &stats);
+            self.history.lock().add(counts, proven(&self.process), stats.bytes);
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// One listener more. Errors: there are as many as may be; a sentence.
+    pub(super) fn listen(self: &Arc<Self>) -> Result<Updates, String> {
+        let metrics = &self.process.metrics;
+        let (before, most) = (self.listeners.fetch_add(1, Ordering::Relaxed), self.most);
+        if before >= most {
+            self.listeners.fetch_sub(1, Ordering::Relaxed);
+            metrics.live_refused.inc();
+            return Err(format!("there are {most} listeners already: close a page, or try again"));
+        }
+        metrics.live_listeners.inc();
+        let shows_keys = self.process.settings.admin_keys;
+        if shows_keys {
+            self.process.hot.watch();
+        }
+        let mut clock = interval(PACE);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let taken = Arc::new(Mutex::new(Instant::now()));
+        Ok(Updates { live: self.clone(), told: None, clock, taken, shows_keys })
+    }
+}
+
+/// The body of a reply that goes on as long as its listener is there.
+pub(super) struct Updates {
+    live: Arc<Live>,
+    /// What the listener knows; nothing before the history was told.
+    told: Option<Told>,
+    clock: Interval,
+    taken: Arc<Mutex<Instant>>,
+    /// It looks at the keys that are hit most.
+    shows_keys: bool,
+}
+
+impl Updates {
+    /// When the listener has taken something last.
+    pub(super) fn taken(&self) -> Arc<Mutex<Instant>> {
+        self.taken.clone()
+    }
+
+    fn history(&mut self) -> Bytes {
+        let history = self.live.history.lock();
+        self.told = Some(Told { events: 0, samples: history.count(), counts: history.last().cloned() });
+        event("retry: 2000\nevent: history", &history.all())
+    }
+
+    fn now(&mut self) -> Option<Bytes> {
+        let (live, told) = (&self.live, self.told.as_mut()?);
+        live.process.metrics.live_updates.inc();
+        let mut all = now(&live.process, live.is_draining(), told);
+        let history = live.history.lock();
+        all.insert("samples".to_owned(), history.since(told.samples).into());
+        told.samples = history.count();
+        Some(event("event: now", &Value::Object(all)))
+    }
+}
+
+fn event(name: &str, data: &Value) -> Bytes {
+    // JSON as it is written here has no line ends.
+    format!("{name}\ndata: {data}\n\n").into()
+}
+
+impl Body for Updates {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.told.is_none() {
+            return Poll::Ready(Some(Ok(Frame::data(self.history()))));
+        }
+        ready!(self.clock.poll_tick(cx));
+        *self.taken.lock() = Instant::now();
+        Poll::Ready(self.now().map(|update| Ok(Frame::data(update))))
+    }
+}
+
+impl Drop for Updates {
+    fn drop(&mut self) {
+        if self.shows_keys {
+            self.live.process.hot.unwatch();
+        }
+        self.live.process.metrics.live_listeners.dec();
+        self.live.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
