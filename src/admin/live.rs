@@ -151,3 +151,59 @@ impl Drop for Updates {
         self.live.listeners.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::process::fixture;
+
+    fn live(connections: usize) -> Arc<Live> {
+        let process = fixture::process(1);
+        Live::new(process, Arc::default(), connections)
+    }
+
+    /// The name of what is told next.
+    async fn told(updates: &mut Updates) -> String {
+        let frame = pin!(updates).frame().await.unwrap().unwrap();
+        let text = String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
+        assert!(text.ends_with("}\n\n"), "{text}");
+        text.lines().find_map(|line| line.strip_prefix("event: ")).unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_for_long_is_told_once_and_then_at_the_pace_of_others() {
+        let live = live(64);
+        let mut updates = live.listen().unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!((told(&mut updates).await, told(&mut updates).await), ("history".into(), "now".into()));
+        tokio::time::sleep(PACE * 30).await;
+        let began = tokio::time::Instant::now();
+        for waits in 0..3 {
+            assert_eq!(told(&mut updates).await, "now");
+            assert_eq!(began.elapsed().as_secs(), waits, "nothing was kept for it");
+        }
+        assert_eq!(live.process.metrics.live_updates.get(), 4);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_listen_and_not_on_more_than_half_of_the_connections() {
+        for (connections, most) in [(64, 8), (16, 8), (5, 2), (4, 2)] {
+            let live = live(connections);
+            let mut all: Vec<_> = (0..most).map(|_| live.listen().ok().unwrap()).collect();
+            let why = live.listen().err().unwrap();
+            assert_eq!(why, format!("there are {most} listeners already: close a page, or try again"));
+            assert!(live.process.hot.is_watched());
+            all.pop();
+            all.push(live.listen().ok().unwrap());
+            assert_eq!(live.process.metrics.live_listeners.get(), most);
+            drop(all);
+            assert_eq!(
+                (live.process.hot.is_watched(), live.process.metrics.live_listeners.get()),
+                (false, 0)
+            );
+        }
+    }
+}

@@ -39,6 +39,7 @@ mod http;
 mod identity;
 mod idle_cuts;
 mod limits;
+mod live;
 mod logins;
 mod lost_state;
 mod many_identities;
