@@ -107,7 +107,7 @@ fn namespaces(process: &Process) -> Value {
         json!({
             "name": namespace.name,
             "prefix": escaped(namespace.prefix()),
-            "tracking": namespace.rules.tracking.name(),
+            "tracking": process.wanted_tracking(Some(namespace)).name(),
             "hits": null,
             "misses": null,
             "bytes": null,
