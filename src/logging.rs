@@ -63,10 +63,8 @@ pub fn init(config: &Config) -> io::Result<Log> {
     // Where an event is made it is looked at a number that is set anew with the filter: that it can be costs nothing.
     let (level, handle) = reload::Layer::new(EnvFilter::new(&config.log_level));
     let notable = FilterFn::new(notable::is_notable).with_max_level_hint(notable::MOST);
-    let _second_call = registry()
-        .with(log.with_filter(level))
-        .with(Notable::new().with_filter(notable))
-        .try_init();
+    let _second_call =
+        registry().with(log.with_filter(level)).with(Notable::new().with_filter(notable)).try_init();
     let set_level: SetLevel = Arc::new(move |level| drop(handle.reload(EnvFilter::new(level))));
     panic::set_hook(Box::new(|panic| {
         PANICS.inc();
