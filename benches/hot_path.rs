@@ -35,7 +35,7 @@ fn lookup(
     coverage: CoverageId,
     serve: impl FnOnce(&[u8]),
 ) -> Lookup<Nobody> {
-    let bounds = Bounds { max_staleness: STALENESS, unreachable: false };
+    let bounds = Bounds { max_staleness: STALENESS, unreachable: false, group: 0 };
     cache.lookup(
         name,
         NOW,

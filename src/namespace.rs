@@ -30,6 +30,8 @@ pub struct Namespace {
     pub name: String,
     prefix: Box<[u8]>,
     channels: [Box<[u8]>; 2],
+    /// Which of all it is, from 1 on.
+    number: usize,
     tracking: Tracking,
     refreshes: AtomicBool,
     refills: AtomicBool,
@@ -96,6 +98,7 @@ impl Namespace {
             name: name.into(),
             prefix: prefix.into(),
             channels,
+            number: 0,
             tracking: rules.tracking,
             refreshes: AtomicBool::default(),
             refills: AtomicBool::default(),
@@ -141,6 +144,11 @@ impl Namespace {
         self.max_staleness.load(Ordering::Relaxed)
     }
 
+    /// Which of all it is, from 1 on: the group of its keys in the cache.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     pub fn prefix(&self) -> &[u8] {
         &self.prefix
     }
@@ -166,7 +174,8 @@ impl Namespace {
 pub struct Namespaces(Vec<Namespace>);
 
 impl Namespaces {
-    pub fn new(namespaces: Vec<Namespace>) -> Self {
+    pub fn new(mut namespaces: Vec<Namespace>) -> Self {
+        (1..).zip(&mut namespaces).for_each(|(number, namespace)| namespace.number = number);
         Self(namespaces)
     }
 

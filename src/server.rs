@@ -36,6 +36,7 @@ use crate::admin::{Admin, Reload};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::io::Address;
+use crate::namespace::Namespace;
 use crate::process::{
     Inbox, Message, Node, NodeId, Process, Settings, Ticket, Topology, follow_cluster, follow_sentinels,
     micros,
@@ -196,11 +197,14 @@ impl Server {
             listeners.push(Listener::bind(listen, &rights, &tls)?);
         }
         let pages = Pages::bind(&config, &rights, &tls)?;
-        let cache = Cache::new(config.max_memory, config.max_value, micros(config.stale_if_error));
+        let namespaces = parts::namespaces(&config);
+        let grace = micros(config.stale_if_error);
+        let prefixes = namespaces.iter().map(Namespace::prefix);
+        let cache = Cache::of_groups(config.max_memory, config.max_value, grace, prefixes);
         let settings = parts::settings(&config, room.files, tls.outward.clone());
         settings.max_clients.set(room.clients);
         let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
-        let process = Process::new(topology, settings, cache, parts::namespaces(&config));
+        let process = Process::new(topology, settings, cache, namespaces);
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
         Ok(Server { config, process, listeners, pages, room, tls, source: None })
     }

@@ -21,6 +21,8 @@ pub struct Bounds {
     pub max_staleness: Micros,
     /// The upstream cannot be reached: what was good until it went may be served for `stale-if-error`.
     pub unreachable: bool,
+    /// Of which group the key is.
+    pub group: usize,
 }
 
 /// What a lookup found.
@@ -66,8 +68,11 @@ impl<W: Waiter> Cache<W> {
             let stale = bounds.unreachable && matches!(state, State::Unproven | State::Ended);
             if state == State::Fresh || stale {
                 head.touch();
-                shard.hits += 1;
-                shard.stale_hits += u64::from(stale);
+                let tally = shard.tallies.of(bounds.group);
+                tally.hits += 1;
+                if stale {
+                    tally.stale_hits += 1;
+                }
                 serve(body.reply(head));
                 return Lookup::Hit;
             }
@@ -91,7 +96,7 @@ impl<W: Waiter> Cache<W> {
             self.count(reason);
             shard.stripes[place.stripe].record(place, reason, now);
         }
-        shard.misses += 1;
+        shard.tallies.of(bounds.group).misses += 1;
         self.miss(shard, name, place, now, cover, join)
     }
 
@@ -167,7 +172,7 @@ impl<W: Waiter> Cache<W> {
         let shard = &mut *shard;
         let (head, body) = shard.store.find(name, place.hash).filter(|(head, _)| head.allows(name.by))?;
         matches!(self.state(head, body, 0, now), State::Unproven | State::Ended).then(|| {
-            shard.stale_hits += 1;
+            shard.tallies.of(self.groups.of(name.key)).stale_hits += 1;
             Bytes::copy_from_slice(body.reply(head))
         })
     }

@@ -13,6 +13,7 @@ use super::coverage::{Coverages, Micros};
 use super::echo::Echoes;
 use super::entry::{Body, Head};
 use super::flights::{Flights, Waiter};
+use super::group::{Groups, PerGroup, Tally};
 use super::reason::Reason;
 use super::store::Store;
 use super::stripe::{Place, SHARDS, STRIPES, Stripe};
@@ -20,6 +21,7 @@ use super::stripe::{Place, SHARDS, STRIPES, Stripe};
 /// See the [room](super).
 pub struct Cache<W: Waiter> {
     pub(super) shards: Box<[Mutex<Shard<W>>]>,
+    pub(super) groups: Groups,
     hasher: DefaultHashBuilder,
     pub(super) coverages: Coverages,
     pub(super) barrier: Barrier,
@@ -40,9 +42,7 @@ pub(super) struct Shard<W> {
     pub(super) flights: Flights<W>,
     pub(super) next_flight: u64,
     pub(super) echoes: Echoes,
-    pub(super) hits: u64,
-    pub(super) stale_hits: u64,
-    pub(super) misses: u64,
+    pub(super) tallies: PerGroup<Tally>,
     pub(super) joined: u64,
     pub(super) fills: u64,
 }
@@ -64,8 +64,20 @@ impl<W: Waiter> Cache<W> {
     /// A cache of at most `max_bytes`, for replies of at most `max_value` bytes, which keeps entries for
     /// `grace` after the end of their coverage.
     pub fn new(max_bytes: usize, max_value: usize, grace: Micros) -> Self {
+        Self::of_groups(max_bytes, max_value, grace, [])
+    }
+
+    /// Likewise, which counts apart of the keys that begin with each of `prefixes`; of these none begins with another.
+    pub fn of_groups<'p>(
+        max_bytes: usize,
+        max_value: usize,
+        grace: Micros,
+        prefixes: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Self {
+        let groups = Groups::new(prefixes);
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(&groups))).collect(),
+            groups,
             hasher: DefaultHashBuilder::default(),
             coverages: Coverages::default(),
             barrier: Barrier::default(),
@@ -174,16 +186,14 @@ impl<W: Waiter> Cache<W> {
 }
 
 impl<W> Shard<W> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(groups: &Groups) -> Self {
         Self {
-            store: Store::new(),
+            store: Store::new(groups),
             stripes: vec![Stripe::NEW; STRIPES].into(),
             flights: Flights::default(),
             next_flight: 0,
             echoes: Echoes::default(),
-            hits: 0,
-            stale_hits: 0,
-            misses: 0,
+            tallies: groups.each(),
             joined: 0,
             fills: 0,
         }

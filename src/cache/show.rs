@@ -25,6 +25,16 @@ pub struct Stats {
     pub bytes: u64,
     /// By [`Reason`]: bypasses, refused fills and dropped keys.
     pub reasons: Vec<u64>,
+    /// By group; the first is what is of no other.
+    pub groups: Vec<GroupStats>,
+}
+
+/// Of these, what concerns the keys of one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupStats {
+    pub hits: u64,
+    pub misses: u64,
+    pub bytes: u64,
 }
 
 /// A cached reply as it is shown, and as it is fetched anew.
@@ -182,9 +192,18 @@ impl<W: Waiter> Cache<W> {
         let mut stats = Stats { bytes: self.bytes.load(Ordering::Relaxed) as u64, ..Stats::default() };
         for shard in &self.shards {
             let shard = shard.lock();
-            stats.hits += shard.hits;
-            stats.stale_hits += shard.stale_hits;
-            stats.misses += shard.misses;
+            for (i, (tally, bytes)) in shard.tallies.iter().zip(shard.store.bytes_by_group()).enumerate() {
+                stats.hits += tally.hits;
+                stats.stale_hits += tally.stale_hits;
+                stats.misses += tally.misses;
+                if stats.groups.len() == i {
+                    stats.groups.push(GroupStats::default());
+                }
+                let group = &mut stats.groups[i];
+                group.hits += tally.hits;
+                group.misses += tally.misses;
+                group.bytes += bytes as u64;
+            }
             stats.joined += shard.joined;
             stats.fills += shard.fills;
             stats.entries += shard.store.len() as u64;

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use super::entry::{Body, Entry, Head, Reply};
 use super::entry_key::EntryKey;
+use super::group::{Groups, PerGroup};
 
 /// How many replies are kept under one key; the oldest gives way.
 pub(super) const MAX_REPLIES: usize = 256;
@@ -30,7 +31,7 @@ const MAX_SPARED: usize = 64;
 /// The two parts of an entry, and the index' share: a number and a control byte at the mean load of 5/8.
 const FIXED_COST: usize = size_of::<Head>() + size_of::<Slot>() + 8;
 
-fn cost(entry: &Entry<'_>) -> usize {
+pub(super) fn cost(entry: &Entry<'_>) -> usize {
     entry.allocated() + FIXED_COST
 }
 
@@ -57,10 +58,13 @@ pub(super) struct Store {
     newest: u32,
     oldest: u32,
     bytes: usize,
+    groups: Groups,
+    /// Of these, by group.
+    by_group: PerGroup<usize>,
 }
 
 impl Store {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(groups: &Groups) -> Self {
         Self {
             heads: Vec::new(),
             slots: Vec::new(),
@@ -68,11 +72,18 @@ impl Store {
             newest: NONE,
             oldest: NONE,
             bytes: 0,
+            groups: groups.clone(),
+            by_group: groups.each(),
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The same, by group.
+    pub(super) fn bytes_by_group(&self) -> impl Iterator<Item = usize> {
+        self.by_group.iter().copied()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -117,7 +128,9 @@ impl Store {
             gone = self.of_key(name.key, hash).min_by_key(|&i| self.entry(i).body.opened());
         }
         let gone = gone.map(|i| self.remove_at(i));
-        self.bytes += cost(&reply.entry());
+        let cost = cost(&reply.entry());
+        self.bytes += cost;
+        *self.by_group.of(self.groups.of(reply.entry().key())) += cost;
         let i = self.slots.len() as u32;
         let Reply { head, body } = reply;
         self.heads.push(head);
@@ -206,7 +219,9 @@ impl Store {
         }
         let (head, Slot { body, .. }) = (self.heads.swap_remove(i), self.slots.swap_remove(i));
         let reply = Reply { head, body };
-        self.bytes -= cost(&reply.entry());
+        let cost = cost(&reply.entry());
+        self.bytes -= cost;
+        *self.by_group.of(self.groups.of(reply.entry().key())) -= cost;
         self.moved(self.slots.len(), i);
         self.shrink();
         reply
@@ -306,7 +321,7 @@ mod tests {
 
     #[test]
     fn bytes_return_to_zero() {
-        let mut store = Store::new();
+        let mut store = Store::new(&Groups::default());
         for i in 0..300u32 {
             put(&mut store, b"k", &i.to_le_bytes(), &vec![b'x'; i as usize * 7]);
             put(&mut store, format!("key{i}").as_bytes(), b"", b"+OK\r\n");
@@ -323,7 +338,7 @@ mod tests {
 
     #[test]
     fn memory_goes_back_when_three_quarters_of_it_are_not_in_use() {
-        let mut store = Store::new();
+        let mut store = Store::new(&Groups::default());
         let room = |store: &Store| (store.heads.capacity(), store.slots.capacity(), store.index.capacity());
         for i in 0..1024u32 {
             put(&mut store, &i.to_le_bytes(), b"", b"+OK\r\n");
@@ -338,7 +353,7 @@ mod tests {
         let (heads, slots, index) = room(&store);
         assert_eq!((heads, slots), (510, 510), "twice of what is in use");
         assert!(index >= 510 && index < full.2);
-        let mut small = Store::new();
+        let mut small = Store::new(&Groups::default());
         (0..64u32).for_each(|i| put(&mut small, &i.to_le_bytes(), b"", b"+OK\r\n"));
         while small.pop_oldest().is_some() {}
         assert_eq!((small.heads.capacity(), small.slots.capacity()), (64, 64), "so little is kept");
@@ -346,7 +361,7 @@ mod tests {
 
     #[test]
     fn requests_are_told_apart_by_their_argument_boundaries() {
-        let mut store = Store::new();
+        let mut store = Store::new(&Groups::default());
         put(&mut store, b"k", b"$1\r\n1\r\n$2\r\n23\r\n", b"one");
         put(&mut store, b"k", b"$2\r\n12\r\n$1\r\n3\r\n", b"two");
         assert_eq!(get(&mut store, &name(b"k", b"$1\r\n1\r\n$2\r\n23\r\n")).unwrap(), b"one");
@@ -357,7 +372,7 @@ mod tests {
 
     #[test]
     fn key_and_rest_are_told_apart() {
-        let mut store = Store::new();
+        let mut store = Store::new(&Groups::default());
         put(&mut store, b"ab", b"c", b"one");
         assert!(get(&mut store, &name(b"a", b"bc")).is_none());
         assert!(get(&mut store, &name(b"abc", b"")).is_none());
@@ -365,7 +380,7 @@ mod tests {
 
     #[test]
     fn what_was_used_is_spared_once() {
-        let mut store = Store::new();
+        let mut store = Store::new(&Groups::default());
         for key in [b"a", b"b", b"c"] {
             put(&mut store, key, b"", b"+OK\r\n");
         }
@@ -380,7 +395,7 @@ mod tests {
 
     #[test]
     fn sparing_ends_though_everything_was_used() {
-        let mut store = Store::new();
+        let mut store = Store::new(&Groups::default());
         for i in 0..1000u32 {
             let key = i.to_string();
             put(&mut store, key.as_bytes(), b"", b"+OK\r\n");
@@ -394,7 +409,7 @@ mod tests {
         /// Against a list that is searched: the same replies, the same order, whatever is done.
         #[test]
         fn as_a_plain_list(steps in prop::collection::vec((0u8..6, 0u8..12, 0u8..3), 0..200)) {
-            let mut store = Store::new();
+            let mut store = Store::new(&Groups::default());
             let mut list: VecDeque<(Vec<u8>, Vec<u8>, Vec<u8>)> = VecDeque::new();
             for (n, (step, key, args)) in steps.into_iter().enumerate() {
                 let (key, args, reply) = (vec![b'k', key], vec![b'r'; args.into()], vec![b'x'; n]);

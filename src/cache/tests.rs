@@ -9,6 +9,7 @@ mod barrier;
 mod coverage;
 mod echo;
 mod evict;
+mod group;
 mod heard;
 mod lease;
 mod refresh;
@@ -43,7 +44,11 @@ const FOREVER: Expiry = Expiry { expires: Micros::MAX, aged: false };
 
 impl Fixture {
     fn new(max_bytes: usize) -> Self {
-        let cache = Arc::new(Cache::new(max_bytes, max_bytes / 4, 10 * SECOND));
+        Self::of(Cache::new(max_bytes, max_bytes / 4, 10 * SECOND))
+    }
+
+    fn of(cache: Cache<Told>) -> Self {
+        let cache = Arc::new(cache);
         let feed = cache.coverages().take().unwrap();
         cache.coverages().arm(&feed, None, SECOND).unwrap();
         Self { cache, feed, told: Told::default(), now: SECOND }
@@ -55,7 +60,7 @@ impl Fixture {
     }
 
     fn lookup(&self, key: &[u8]) -> (Lookup<Told>, Option<Vec<u8>>) {
-        self.lookup_in(key, Bounds { max_staleness: SECOND, unreachable: false })
+        self.lookup_in(key, Bounds { max_staleness: SECOND, unreachable: false, group: 0 })
     }
 
     fn lookup_in(&self, key: &[u8], bounds: Bounds) -> (Lookup<Told>, Option<Vec<u8>>) {
@@ -213,7 +218,7 @@ fn nothing_is_served_beyond_the_proof() {
 #[test]
 fn an_unreachable_upstream_s_entries_are_served_for_the_grace_and_no_longer() {
     let mut f = Fixture::new(1 << 20);
-    let away = Bounds { max_staleness: SECOND, unreachable: true };
+    let away = Bounds { max_staleness: SECOND, unreachable: true, group: 0 };
     f.fill(b"k", b"v");
     f.fill(b"gone", b"v");
     f.cache.invalidate(b"gone", Reason::Update, f.now);
@@ -233,7 +238,7 @@ fn nothing_of_before_is_served_once_the_coverage_is_armed_again() {
     f.fill(b"k", b"v");
     f.cache.coverages().end(&f.feed, f.now);
     f.cache.coverages().arm(&f.feed, None, f.now).unwrap();
-    assert!(f.lookup_in(b"k", Bounds { max_staleness: SECOND, unreachable: true }).1.is_none());
+    assert!(f.lookup_in(b"k", Bounds { max_staleness: SECOND, unreachable: true, group: 0 }).1.is_none());
 }
 
 #[test]
@@ -371,7 +376,7 @@ fn of_one_key_no_more_is_fetched_at_a_time_than_may_be_kept() {
         let args = i.to_le_bytes();
         let name = EntryKey { key: b"k", ident: IdentId(0), command: 1, args: &args, by: By::ITSELF };
         let cover = || f.cover();
-        let bounds = Bounds { max_staleness: SECOND, unreachable: false };
+        let bounds = Bounds { max_staleness: SECOND, unreachable: false, group: 0 };
         f.cache.lookup(&name, f.now, bounds, cover, |_| None, |_| ())
     };
     let found: Vec<_> = (0..1000).map(lookup).collect();

@@ -107,7 +107,7 @@ mod tests {
         let slot = coverages.take().unwrap();
         // Proven for as long as the test runs.
         let coverage = coverages.arm(&slot, None, Micros::MAX / 4).unwrap();
-        let bounds = Bounds { max_staleness, unreachable: false };
+        let bounds = Bounds { max_staleness, unreachable: false, group: 0 };
         let cover = || Some(Cover { coverage, link: LinkId::next(), registers: false });
         let found = process.cache.lookup(&name.borrow(), process.now(), bounds, cover, |_| None, |_| ());
         let Lookup::Miss(lease) = found else { panic!("it is not there yet") };

@@ -80,7 +80,7 @@ fn name<'a>(process: &Process, key: &'a [u8]) -> EntryKey<'a> {
     EntryKey { key, ident: process.idents.number(&ident), command: process.get, args: b"", by: By::GET }
 }
 
-const EVER: Bounds = Bounds { max_staleness: Micros::MAX / 4, unreachable: false };
+const EVER: Bounds = Bounds { max_staleness: Micros::MAX / 4, unreachable: false, group: 0 };
 
 /// A lease under the coverage in this slot, which is armed.
 fn lease(link: &LinkHandler, slot: &CoverageSlot, key: &[u8]) -> CacheLease {

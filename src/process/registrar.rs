@@ -111,7 +111,7 @@ mod tests {
             let key = i.to_string();
             let name =
                 EntryKey { key: key.as_bytes(), ident: IdentId(0), command: 1, args: b"", by: By::ITSELF };
-            let bounds = Bounds { max_staleness: 1, unreachable: false };
+            let bounds = Bounds { max_staleness: 1, unreachable: false, group: 0 };
             match cache.lookup(&name, 1, bounds, || Some(cover), |_| None, |_| ()) {
                 Lookup::Miss(lease) => lease,
                 _ => panic!("no lease"),

@@ -192,7 +192,8 @@ impl Context {
     #[inline]
     pub fn bounds(&self, namespace: Option<&Namespace>, key: &[u8]) -> Bounds {
         let unreachable = self.process.settings.stale_if_error.get() && !self.is_reached(key);
-        Bounds { max_staleness: self.process.max_staleness(namespace), unreachable }
+        let group = namespace.map_or(0, Namespace::number);
+        Bounds { max_staleness: self.process.max_staleness(namespace), unreachable, group }
     }
 
     /// Whether the link to the key's node stands.

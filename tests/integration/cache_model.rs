@@ -18,7 +18,7 @@ const KEYS: usize = 2;
 const COMMANDS: u16 = 2;
 const LINKS: usize = 2;
 const MAX_STALENESS: Micros = 300;
-const BOUNDS: Bounds = Bounds { max_staleness: MAX_STALENESS, unreachable: false };
+const BOUNDS: Bounds = Bounds { max_staleness: MAX_STALENESS, unreachable: false, group: 0 };
 const MAX_BYTES: usize = 1500;
 
 #[derive(Clone, Debug)]

@@ -99,5 +99,5 @@ fn without_a_grace_nothing_outlives_its_coverage() {
     f.cache.coverages().arm(&f.feed, None, f.now).unwrap();
     f.fill(b"k", b"v");
     f.cache.coverages().end(&f.feed, f.now);
-    assert!(f.lookup_in(b"k", Bounds { max_staleness: SECOND, unreachable: true }).1.is_none());
+    assert!(f.lookup_in(b"k", Bounds { max_staleness: SECOND, unreachable: true, group: 0 }).1.is_none());
 }

@@ -6,7 +6,7 @@ impl Fixture {
     /// One reply under `by` that was read, and is to be fetched anew.
     fn wanted(&self, by: By) -> Wanted {
         let name = EntryKey { key: b"k", ident: IdentId(0), command: 1, args: b"", by };
-        let bounds = Bounds { max_staleness: SECOND, unreachable: false };
+        let bounds = Bounds { max_staleness: SECOND, unreachable: false, group: 0 };
         let ask = || self.cache.lookup(&name, self.now, bounds, || self.cover(), |_| None, |_| ());
         let Lookup::Miss(lease) = ask() else { panic!("no lease") };
         lease.fill(b"v", FOREVER, self.now, SECOND).unwrap();

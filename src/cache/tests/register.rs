@@ -6,7 +6,7 @@ impl Fixture {
     /// One lease whose key is still to be registered, asked for by `by`.
     fn unregistered(&self, by: By) -> Lease<Told> {
         let name = EntryKey { key: b"k", ident: IdentId(0), command: 1, args: b"", by };
-        let bounds = Bounds { max_staleness: SECOND, unreachable: false };
+        let bounds = Bounds { max_staleness: SECOND, unreachable: false, group: 0 };
         let cover = || self.cover().map(|cover| Cover { registers: true, ..cover });
         match self.cache.lookup(&name, self.now, bounds, cover, |_| None, |_| ()) {
             Lookup::Miss(lease) => lease,

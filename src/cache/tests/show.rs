@@ -68,7 +68,7 @@ fn keys_are_listed_once_up_to_the_limit_and_as_wanted() {
     let f = Fixture::new(1 << 20);
     for (command, key) in [(1, b"a"), (2, b"a"), (1, b"b"), (1, b"c")] {
         let name = EntryKey { key, ident: IdentId(7), command, args: b"", by: By::ITSELF };
-        let bounds = Bounds { max_staleness: SECOND, unreachable: false };
+        let bounds = Bounds { max_staleness: SECOND, unreachable: false, group: 0 };
         match f.cache.lookup(&name, f.now, bounds, || f.cover(), |_| None, |_| ()) {
             Lookup::Miss(lease) => lease.fill(b"v", FOREVER, f.now, SECOND).unwrap(),
             other => panic!("{}", kind(&other)),

@@ -8,7 +8,7 @@ impl Fixture {
     }
 
     fn ask(&self, name: &EntryKey<'_>) -> Lookup<Told> {
-        let bounds = Bounds { max_staleness: SECOND, unreachable: false };
+        let bounds = Bounds { max_staleness: SECOND, unreachable: false, group: 0 };
         let join = |_| Some(self.told.clone());
         self.cache.lookup(name, self.now, bounds, || self.cover(), join, |_| ())
     }

@@ -190,7 +190,7 @@ fn who_waits_for_the_stuck_request_itself_waits_on() {
             let covered = coverages.arm(link.client().coverage.borrow().as_ref().unwrap(), None, 1).unwrap();
             let look = |key: &[u8]| {
                 let name = EntryKey { key, ident, command: process.get, args: b"", by: By::GET };
-                let bounds = Bounds { max_staleness: LATE, unreachable: false };
+                let bounds = Bounds { max_staleness: LATE, unreachable: false, group: 0 };
                 let wait = |_| Some(Ticket { inbox: Arc::default(), session: 0, slot: 0 });
                 let cover = || Some(Cover { coverage: covered, link: link.client().id, registers: false });
                 process.cache.lookup(&name, process.now(), bounds, cover, wait, |_| ())
