@@ -6,6 +6,7 @@
 //!
 //! A new page is a row of [`ROUTES`]: its path, who may have it, and what answers. `server` calls [`serve`].
 
+mod accept;
 mod answer;
 mod asked;
 mod connections;
@@ -16,10 +17,13 @@ mod hosts;
 mod listed;
 mod listen;
 mod live;
+mod metric;
+mod per_part;
 mod query;
 mod ready;
 mod reload;
 mod shown;
+mod running;
 mod token;
 mod why;
 

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use hyper::header::ACCEPT;
 use hyper::{Response, StatusCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
@@ -12,9 +11,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::accept::wants_open_metrics;
 use super::answer::{Body, page_of, text as text_of};
 use super::asked::Asked;
-use super::listed::{Metric, Value, all};
+use super::listed::all;
+use super::metric::{Metric, Value};
+use super::running;
 use crate::metrics::BUCKETS;
 use crate::process::Process;
 
@@ -22,12 +24,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 const TEXT_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `/metrics`. Who does not ask for OpenMetrics is told in the older format, as other exporters do.
+/// `/metrics`, in the format that is asked for.
 pub(super) fn page(asked: &Asked) -> Response<Body> {
-    let accepts = asked.request.headers().get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    let wants_open = accepts.into_iter().any(|value| value.contains("application/openmetrics-text"));
     match metrics(asked.process()) {
-        Ok(page) if wants_open => page_of(StatusCode::OK, OPEN_METRICS, page),
+        Ok(page) if wants_open_metrics(asked.request.headers()) => {
+            page_of(StatusCode::OK, OPEN_METRICS, page)
+        }
         Ok(page) => page_of(StatusCode::OK, TEXT_METRICS, as_text(&page)),
         Err(_) => text_of(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
     }
@@ -35,8 +37,10 @@ pub(super) fn page(asked: &Asked) -> Response<Body> {
 
 /// What is known at one moment, as a page.
 fn metrics(process: &Process) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("nearside");
-    registry.register_collector(Box::new(Snapshot(all(process))));
+    let mut registry = Registry::default();
+    for (prefix, metrics) in [("nearside", all(process)), (running::PROCESS, running::process())] {
+        registry.sub_registry_with_prefix(prefix).register_collector(Box::new(Snapshot(metrics)));
+    }
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
@@ -69,22 +73,24 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for Metric { name, help, unit, value } in &self.0 {
             let kind = match value {
-                Value::Counter(_) | Value::Counters(..) => MetricType::Counter,
-                Value::Gauge(_) | Value::Gauges(..) => MetricType::Gauge,
+                Value::Counter(_) | Value::Sum(_) | Value::Counters(..) => MetricType::Counter,
+                Value::Gauge(_) | Value::Info(_) | Value::Gauges(..) => MetricType::Gauge,
                 Value::Histograms(..) => MetricType::Histogram,
             };
             let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
             match value {
                 Value::Counter(value) => ConstCounter::new(*value).encode(metric)?,
                 Value::Gauge(value) => ConstGauge::new(*value).encode(metric)?,
+                Value::Sum(value) => ConstCounter::new(*value).encode(metric)?,
+                Value::Info(labels) => ConstGauge::new(1u64).encode(metric.encode_family(labels)?)?,
                 Value::Counters(label, values) => {
                     for (is, value) in values {
-                        ConstCounter::new(*value).encode(metric.encode_family(&[(*label, *is)])?)?;
+                        ConstCounter::new(*value).encode(metric.encode_family(&[(*label, &**is)])?)?;
                     }
                 }
                 Value::Gauges(label, values) => {
                     for (is, value) in values {
-                        ConstGauge::new(*value).encode(metric.encode_family(&[(*label, *is)])?)?;
+                        ConstGauge::new(*value).encode(metric.encode_family(&[(*label, &**is)])?)?;
                     }
                 }
                 Value::Histograms(label, values) => {
@@ -93,7 +99,7 @@ impl Collector for Snapshot {
                         let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
                         let (sum, count) = (*micros as f64 / 1e6, counts.iter().sum());
                         metric
-                            .encode_family(&[(*label, *is)])?
+                            .encode_family(&[(*label, &**is)])?
                             .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
                     }
                 }

@@ -1,30 +1,14 @@
 //! All metrics: their names, what they mean, and what they are now.
 
+use std::borrow::Cow;
+
 use prometheus_client::registry::Unit;
 
+use super::metric::{Metric, Value, by, bytes, counted, counter, gauge, histograms, latency};
+use super::{per_part, running};
 use crate::cache::{Class, Reason, Stats};
-use crate::metrics::{ADMIN_REFUSED, Counter, Histogram, LOST_LINES, Metrics, PANICS, REDIRECTS, UNRESENT};
+use crate::metrics::{ADMIN_REFUSED, LOST_LINES, Metrics, PANICS, REDIRECTS, UNRESENT};
 use crate::process::{Form, HandshakeFailure, Process};
-
-#[derive(Debug)]
-pub(super) struct Metric {
-    pub(super) name: &'static str,
-    pub(super) help: &'static str,
-    pub(super) unit: Option<Unit>,
-    pub(super) value: Value,
-}
-
-#[derive(Debug)]
-pub(super) enum Value {
-    Counter(u64),
-    Gauge(f64),
-    /// A counter for each value of one label.
-    Counters(&'static str, Vec<(&'static str, u64)>),
-    /// A gauge for each value of one label.
-    Gauges(&'static str, Vec<(&'static str, f64)>),
-    /// A histogram in seconds for each value of one label.
-    Histograms(&'static str, Vec<(&'static str, Vec<u64>, u64)>),
-}
 
 /// What is known at one moment, in the order of the page.
 pub(super) fn all(process: &Process) -> Vec<Metric> {
@@ -40,40 +24,11 @@ pub(super) fn all(process: &Process) -> Vec<Metric> {
         of_feed(metrics, process.feeds_up()),
         of_audits(metrics),
         of_times(process),
+        per_part::of_namespaces(process, &stats),
+        per_part::of_nodes(process),
+        vec![running::build()],
     ];
     groups.into_iter().flatten().collect()
-}
-
-fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
-    Metric { name, help, unit: None, value: Value::Counter(value) }
-}
-
-fn gauge(name: &'static str, help: &'static str, value: f64) -> Metric {
-    Metric { name, help, unit: None, value: Value::Gauge(value) }
-}
-
-fn bytes(name: &'static str, help: &'static str, value: f64) -> Metric {
-    Metric { name, help, unit: Some(Unit::Bytes), value: Value::Gauge(value) }
-}
-
-/// These counters, by their names.
-fn counted(names: &[&'static str], counters: &[Counter]) -> Vec<(&'static str, u64)> {
-    names.iter().copied().zip(counters.iter().map(Counter::get)).collect()
-}
-
-/// A counter for each value of a label.
-fn by(
-    name: &'static str,
-    help: &'static str,
-    label: &'static str,
-    values: Vec<(&'static str, u64)>,
-) -> Metric {
-    Metric { name, help, unit: None, value: Value::Counters(label, values) }
-}
-
-fn latency(histogram: &Histogram, path: &'static str) -> (&'static str, Vec<u64>, u64) {
-    let (counts, micros) = histogram.read();
-    (path, counts, micros)
 }
 
 /// What was counted for each reason of this class.
@@ -144,7 +99,7 @@ fn of_clients(m: &Metrics) -> Vec<Metric> {
 
 fn of_tls(m: &Metrics) -> Vec<Metric> {
     let failed = HandshakeFailure::ALL.map(|why| (why.name(), m.handshakes_failed[why as usize].get()));
-    let ends = m.certificates.lock().iter().map(|(file, end)| (*file, *end as f64)).collect();
+    let ends = m.certificates.lock().iter().map(|(file, end)| (Cow::from(*file), *end as f64)).collect();
     vec![
         counter("tls_handshakes", "TLS handshakes with clients that were completed", m.handshakes.get()),
         by(
@@ -273,7 +228,7 @@ fn of_upstream(process: &Process) -> Vec<Metric> {
 fn tracking_form(process: &Process) -> Metric {
     let topology = process.topology();
     let weakest = topology.nodes().iter().map(|node| process.form(node)).max();
-    let values = Form::ALL.map(|form| (form.name(), f64::from(u8::from(Some(form) == weakest))));
+    let values = Form::ALL.map(|form| (Cow::from(form.name()), f64::from(u8::from(Some(form) == weakest))));
     let help = "1 for the form in which changes of keys become known";
     Metric { name: "tracking_form", help, unit: None, value: Value::Gauges("form", values.into()) }
 }
@@ -380,12 +335,12 @@ fn of_audits(m: &Metrics) -> Vec<Metric> {
             ],
         ),
         counter("audit_stale", "Cached replies served beyond the bound: must stay 0", m.audits_stale.get()),
-        Metric {
-            name: "audit_staleness",
-            help: "From the moment an audit saw a difference to the entry's end",
-            unit: Some(Unit::Seconds),
-            value: Value::Histograms("outcome", vec![latency(&m.audit_staleness, "overtaken")]),
-        },
+        histograms(
+            "audit_staleness",
+            "From the moment an audit saw a difference to the entry's end",
+            "outcome",
+            vec![latency(&m.audit_staleness, "overtaken")],
+        ),
     ]
 }
 
@@ -403,14 +358,11 @@ fn of_times(process: &Process) -> Vec<Metric> {
             unit: Some(Unit::Seconds),
             value: Value::Gauge(proven),
         },
-        Metric {
-            name: "request_duration",
-            help: "From reading a request to its reply being ready",
-            unit: Some(Unit::Seconds),
-            value: Value::Histograms(
-                "path",
-                vec![latency(&m.hit_latency, "hit"), latency(&m.upstream_latency, "upstream")],
-            ),
-        },
+        histograms(
+            "request_duration",
+            "From reading a request to its reply being ready",
+            "path",
+            vec![latency(&m.hit_latency, "hit"), latency(&m.upstream_latency, "upstream")],
+        ),
     ]
 }

@@ -246,5 +246,6 @@ impl LinkHandler {
         let micros = self.heard.get().saturating_sub(since);
         self.front.took(micros);
         self.process.metrics.upstream_latency.observe(micros, 1);
+        self.node.latency.observe(micros, 1);
     }
 }

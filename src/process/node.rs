@@ -17,7 +17,7 @@ use super::reports::{Form, Reports, ReportsCell};
 use super::role::Role;
 use crate::cache::{By, Cache, CoverageId, CoverageSlot, Micros, Reason, ValidUnder, Waiter};
 use crate::io::Address;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Histogram};
 use crate::namespace::Tracking;
 use crate::upstream::{self, Location, ServerId};
 
@@ -66,6 +66,8 @@ pub struct Node {
     /// Nearside's own login was given a reply to `GET`, and to `MGET`; and was refused one of them.
     said: [ValidUnder; 2],
     refused: ValidUnder,
+    /// How long its replies took.
+    pub latency: Histogram,
 }
 
 impl Node {
@@ -90,6 +92,7 @@ impl Node {
             unwatched_told: AtomicBool::new(false),
             said: Default::default(),
             refused: ValidUnder::default(),
+            latency: Histogram::default(),
         })
     }
 
@@ -104,6 +107,15 @@ impl Node {
             Location::Fixed(address) => Some(address.clone()),
             Location::Member(member) => Some(member.address().clone()),
             Location::Elected(elected) => elected.address(),
+        }
+    }
+
+    /// What it is called where there are others: its address, or the service for which sentinels name the master, whichever
+    /// server that is.
+    pub fn place(&self) -> String {
+        match &self.upstream.address {
+            Location::Elected(elected) => elected.service().to_owned(),
+            fixed => fixed.to_string(),
         }
     }
 

@@ -44,6 +44,7 @@ mod logins;
 mod lost_state;
 mod many_identities;
 mod memory;
+mod metrics_page;
 mod names;
 mod nodes;
 mod not_now;
