@@ -4,6 +4,8 @@
 mod commands;
 #[path = "readme/pages.rs"]
 mod pages;
+#[path = "readme/prometheus.rs"]
+mod prometheus;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +209,20 @@ fn the_commands_that_are_cached_are_those_that_can_be() {
 /// The names, labels and values that `/metrics` gives, and the names of `INFO nearside`.
 struct Exported {
     metrics: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+    /// The names of the series, with `_bucket` and the like.
+    samples: BTreeSet<String>,
     info: BTreeSet<String>,
+}
+
+impl Exported {
+    /// The metric of this name, or of the name of one of its series.
+    fn metric(&self, name: &str) -> Option<&BTreeMap<String, BTreeSet<String>>> {
+        let of_histogram = || {
+            let ends = ["_bucket", "_sum", "_count"].into_iter();
+            ends.filter_map(|end| name.strip_suffix(end)).find_map(|base| self.metrics.get(base))
+        };
+        self.metrics.get(name).or_else(|| of_histogram().filter(|_| self.samples.contains(name)))
+    }
 }
 
 fn exported() -> Exported {
@@ -217,12 +232,17 @@ fn exported() -> Exported {
     let info =
         info.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect();
     let mut metrics = BTreeMap::<String, BTreeMap<_, BTreeSet<_>>>::new();
-    let mut last = String::new();
+    let (mut last, mut samples) = (String::new(), BTreeSet::new());
     for line in near.page("/metrics").lines() {
         if let Some(of) = line.strip_prefix("# TYPE ") {
             last = of.split(' ').next().unwrap().to_owned();
             metrics.entry(last.clone()).or_default();
-        } else if let Some((_, labels)) = line.split_once('{') {
+            continue;
+        }
+        if !line.starts_with('#') {
+            samples.insert(line.split(['{', ' ']).next().unwrap().to_owned());
+        }
+        if let Some((_, labels)) = line.split_once('{') {
             for label in
                 labels.split('}').next().unwrap().split(',').filter(|label| !label.starts_with("le="))
             {
@@ -233,17 +253,19 @@ fn exported() -> Exported {
         }
     }
     assert!(metrics.len() > 30, "the metrics were not understood: {metrics:?}");
-    Exported { metrics, info }
+    Exported { metrics, samples, info }
 }
 
 #[test]
 fn the_table_of_metrics_is_what_is_exported() {
-    let exported = exported();
+    let mut exported = exported();
     let metrics = page("docs/metrics.md");
     let mut listed = BTreeMap::new();
     for row in rows(metrics.section("## Metrics")) {
         let mut labels = BTreeMap::<_, BTreeSet<_>>::new();
-        if let [label, values @ ..] = &quoted(row[1])[..] {
+        if row[1].ends_with(": any") {
+            labels.extend(quoted(row[1]).into_iter().map(|label| (label.to_owned(), BTreeSet::new())));
+        } else if let [label, values @ ..] = &quoted(row[1])[..] {
             let mut values: BTreeSet<_> = values.iter().map(ToString::to_string).collect();
             if row[1].ends_with("[below](#reasons)") {
                 values = reasons_of(&metrics, row[0]);
@@ -255,6 +277,12 @@ fn the_table_of_metrics_is_what_is_exported() {
         }
     }
     assert_eq!(listed.keys().collect::<Vec<_>>(), exported.metrics.keys().collect::<Vec<_>>());
+    // Whose values may be any is not asked which there are.
+    for (name, labels) in &listed {
+        let any = labels.iter().filter(|(_, values)| values.is_empty()).map(|(label, _)| label);
+        let known = exported.metrics.get_mut(name).unwrap();
+        any.for_each(|label| known.get_mut(label).into_iter().for_each(BTreeSet::clear));
+    }
     assert_eq!(listed, exported.metrics);
 }
 
@@ -272,7 +300,7 @@ fn metrics_that_are_named_exist() {
     for page in pages() {
         let words = page.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in words.filter(|word| word.starts_with("nearside_")) {
-            let known = exported.metrics.contains_key(name) || exported.info.contains(name);
+            let known = exported.metric(name).is_some() || exported.info.contains(name);
             assert!(known, "{} names {name}, which is neither exported nor shown by INFO", page.path);
         }
     }
