@@ -16,8 +16,11 @@ const OPEN_METRICS: &str =
 /// The kind of the page, and what stands on it.
 fn metrics(program: &Program, accept: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", program.admin)).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut said = String::new();
     stream.read_to_string(&mut said).unwrap();
     let (head, page) = said.split_once("\r\n\r\n").unwrap();
