@@ -22,8 +22,8 @@ mod per_part;
 mod query;
 mod ready;
 mod reload;
-mod shown;
 mod running;
+mod shown;
 mod token;
 mod why;
 

@@ -52,7 +52,7 @@ pub(super) fn now(process: &Process, draining: bool, told: &mut Told) -> Map<Str
         ("memory", memory(process, &stats)),
         ("dropped", counted(Class::Change, &stats)),
         ("bypasses", counted(Class::Bypass, &stats)),
-        ("namespaces", namespaces(process)),
+        ("namespaces", namespaces(process, &stats)),
         ("nodes", nodes(process)),
         ("hot", json!(keys.then(|| hot(process)))),
         ("events", events.into_iter().map(|event| event_of(event, keys)).collect()),
@@ -101,16 +101,17 @@ fn counted(class: Class, stats: &Stats) -> Value {
     reasons(class, stats).into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
 }
 
-fn namespaces(process: &Process) -> Value {
+fn namespaces(process: &Process, stats: &Stats) -> Value {
     let all = process.namespaces.iter().take(MOST);
     all.map(|namespace| {
+        let of = stats.groups.get(namespace.number()).copied().unwrap_or_default();
         json!({
             "name": namespace.name,
             "prefix": escaped(namespace.prefix()),
             "tracking": process.wanted_tracking(Some(namespace)).name(),
-            "hits": null,
-            "misses": null,
-            "bytes": null,
+            "hits": of.hits,
+            "misses": of.misses,
+            "bytes": of.bytes,
         })
     })
     .collect()
