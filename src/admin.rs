@@ -42,6 +42,7 @@ use live::Live;
 pub use asked::Admin;
 pub use connections::Listener;
 pub use door::Door;
+pub use ready::readiness;
 pub use reload::{Reload, Reloaded};
 pub use token::Token;
 

@@ -61,7 +61,8 @@ fn run(invocation: Invocation, log: &logging::Log) -> Result<(), Box<dyn Error>>
     let read = move || Ok(in_front_of(Invocation::of_process()?.config, upstream.as_ref()));
     let config = in_front_of(invocation.config, private.as_ref().map(DevServer::upstream).as_ref());
     let source = ConfigSource::new(read, log.levels());
-    Server::bind(config)?.reloading(source).run(Shutdown::on_signals())?;
+    let server = if invocation.takeover { Server::take_over(config)? } else { Server::bind(config)? };
+    server.reloading(source).run(Shutdown::on_signals())?;
     Ok(())
 }
 

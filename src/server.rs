@@ -9,26 +9,34 @@
 mod accept;
 mod alarm;
 mod check;
+mod entrance;
 mod error;
 mod files;
+mod gate;
 mod nodes;
+mod notify;
+mod opening;
 mod pages;
 mod parts;
+mod passed;
 mod password;
 mod program;
 mod reload;
 mod rights;
 mod runtime;
+mod stop;
+mod takeover;
 mod tls;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -46,100 +54,21 @@ use crate::worker::Worker;
 pub use check::{Findings, check};
 pub use error::ServerError;
 pub use reload::Source as ConfigSource;
+pub use stop::{Shutdown, Stop};
 
-use accept::{Door, Listener, SocketFile};
+use accept::{Listener, Ours, SocketFile};
 use alarm::Alarm;
-use files::{Room, Spare};
+use entrance::{Around, Entrance};
+use files::Room;
 use nodes::Nodes;
+use notify::Notify;
 use pages::Pages;
+use passed::Passed;
 use reload::{Reloads, Wish, wishes};
 use rights::Rights;
 use runtime::runtime;
+use takeover::Old;
 use tls::Tls;
-
-/// How far the shutdown has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stop {
-    Not,
-    Drain,
-    Now,
-}
-
-/// Who tells the server to stop.
-pub struct Shutdown(Source);
-
-enum Source {
-    Signals,
-    Hand(watch::Receiver<Stop>),
-}
-
-/// The same, heard from now on.
-enum Orders {
-    /// Which end the process no more by themselves.
-    Signals {
-        end: [Signal; 2],
-        hangup: Signal,
-    },
-    Hand(watch::Receiver<Stop>),
-}
-
-impl Shutdown {
-    /// SIGTERM or SIGINT.
-    pub fn on_signals() -> Self {
-        Self(Source::Signals)
-    }
-
-    /// Whoever holds the sender.
-    pub fn by_hand() -> (watch::Sender<Stop>, Self) {
-        let (sender, receiver) = watch::channel(Stop::Not);
-        (sender, Self(Source::Hand(receiver)))
-    }
-
-    /// From now on no signal is missed.
-    fn hear(self) -> std::io::Result<Orders> {
-        Ok(match self.0 {
-            Source::Signals => Orders::Signals {
-                end: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
-                hangup: signal(SignalKind::hangup())?,
-            },
-            Source::Hand(receiver) => Orders::Hand(receiver),
-        })
-    }
-}
-
-impl Orders {
-    /// Drives `stop` until the process ends, and wishes for a reload when one is asked for.
-    async fn follow(self, stop: &watch::Sender<Stop>, reload: &mpsc::Sender<Wish>) {
-        match self {
-            Orders::Signals { end: [mut term, mut int], mut hangup } => {
-                let mut next = Stop::Drain;
-                loop {
-                    tokio::select! {
-                        _ = term.recv() => {}
-                        _ = int.recv() => {}
-                        _ = hangup.recv() => {
-                            info!("SIGHUP: files are read again, and so are the settings");
-                            // If so many wait already, the last of them will read what is there now.
-                            let _ = reload.try_send(oneshot::channel().0);
-                            continue;
-                        }
-                    }
-                    stop.send_replace(next);
-                    if std::mem::replace(&mut next, Stop::Now) == Stop::Now {
-                        break;
-                    }
-                }
-            }
-            Orders::Hand(mut receiver) => {
-                while receiver.changed().await.is_ok() {
-                    stop.send_replace(*receiver.borrow_and_update());
-                }
-                // Nobody is left who could say more.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-}
 
 /// Told by a reload: what is read from files is to be read anew.
 type Reread = watch::Sender<()>;
@@ -153,15 +82,36 @@ pub struct Server {
     room: Room,
     tls: Tls,
     source: Option<ConfigSource>,
+    ours: Ours,
+    /// What others have passed, and was not needed.
+    passed: Passed,
+    /// Who is taken over.
+    old: Option<Old>,
 }
 
 impl Server {
-    /// Binds every port. Errors: which one could not be bound, and why.
+    /// Binds every port, or takes the sockets that systemd passes. Errors: which one could not be bound, and why.
     pub fn bind(config: Config) -> Result<Server, ServerError> {
-        Self::bind_to(config, |settings, cache| {
-            let node = Node::new(NodeId(0), settings.upstream.clone(), cache)?;
-            Some(Topology::single(Arc::new(node)))
-        })
+        let passed = Passed::of_environment(&config)?;
+        Self::bind_to(config, passed, Ours::new(true), single)
+    }
+
+    /// Takes the sockets of the nearside that serves at one of these addresses, and its place as soon as it is run; if there is
+    /// none, binds every port. Errors: why not; the other one goes on then.
+    pub fn take_over(config: Config) -> Result<Server, ServerError> {
+        match runtime()?.block_on(takeover::find(&config))? {
+            Some((old, sockets)) => {
+                // The sockets' files are its own until it makes way.
+                let (passed, ours) = (Passed::of_nearside(sockets), Ours::new(false));
+                let mut server = Self::bind_to(config, passed, ours, single)?;
+                server.old = Some(old);
+                Ok(server)
+            }
+            None => {
+                info!("there is no nearside to take over: starting as usual");
+                Self::bind(config)
+            }
+        }
     }
 
     /// Likewise, in front of several servers that have divided the slots of keys among them, instead of the one that the
@@ -172,7 +122,7 @@ impl Server {
         nodes: &[Address],
         owner: impl Fn(u16) -> u16,
     ) -> Result<Server, ServerError> {
-        Self::bind_to(config, |settings, cache| {
+        Self::bind_to(config, Passed::default(), Ours::new(true), |settings, cache| {
             let of = |(id, address): (usize, &Address)| {
                 let dial = settings.upstream.dial.another();
                 let address = address.clone().into();
@@ -186,17 +136,17 @@ impl Server {
 
     fn bind_to(
         config: Config,
+        mut passed: Passed,
+        ours: Ours,
         topology: impl FnOnce(&Settings, &Cache<Ticket>) -> Option<Topology>,
     ) -> Result<Server, ServerError> {
         config.warnings().iter().for_each(|warning| warn!("{warning}"));
         let tls = Tls::of(&config)?;
         let room = files::make_room(config.max_clients, config.workers)?;
-        let mut listeners = Vec::new();
         let rights = Rights { mode: config.unix_socket_mode, group: config.unix_socket_group.clone() };
-        for listen in &config.listen {
-            listeners.push(Listener::bind(listen, &rights, &tls)?);
-        }
-        let pages = Pages::bind(&config, &rights, &tls)?;
+        let with = (&rights, &ours);
+        let listeners = accept::listeners(&config.listen, false, with, &tls, &mut passed)?;
+        let pages = Pages::bind(&config, with, &tls, &mut passed)?;
         let namespaces = parts::namespaces(&config);
         let grace = micros(config.stale_if_error);
         let prefixes = namespaces.iter().map(Namespace::prefix);
@@ -206,7 +156,8 @@ impl Server {
         let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
         let process = Process::new(topology, settings, cache, namespaces);
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
-        Ok(Server { config, process, listeners, pages, room, tls, source: None })
+        let (source, old) = (None, None);
+        Ok(Server { config, process, listeners, pages, room, tls, source, ours, passed, old })
     }
 
     /// From where it is to read its configuration anew when that is asked for.
@@ -238,27 +189,46 @@ impl Server {
         let process = self.process.clone();
         let (stop, mut stopped) = watch::channel(Stop::Not);
         let alarm = Alarm::new();
+        let is_program = shutdown.is_of_program();
+        let notify = Rc::new(if is_program { Notify::of_environment() } else { Notify::default() });
         let orders = shutdown.hear()?;
         let (reload, wished) = wishes();
-        let running = self.start(&stop, &alarm, reload.clone(), wished)?;
+        let (failed, failure) = oneshot::channel();
+        let around = Around { is_program, notify: notify.clone(), stop: stop.clone(), failed };
+        let running = self.start(around, &alarm, reload.clone(), wished)?;
         let follow = orders.follow(&stop, &reload);
         tokio::pin!(follow);
         let drain = async {
-            let _ = stopped.wait_for(|stop| *stop >= Stop::Drain).await;
+            let _ = stopped.wait_for(|stop| *stop >= Stop::Leave).await;
         };
+        let mut forced = false;
         tokio::select! {
-            () = &mut follow => {}
+            () = &mut follow => forced = true,
             () = drain => {}
             part = alarm.rung() => {
                 stop.send_replace(Stop::Now);
                 return Err(ServerError::Fault(part));
             }
+            Ok(error) = failure => {
+                stop.send_replace(Stop::Now);
+                return Err(error);
+            }
         }
         let (clients, timeout) = (process.metrics.clients.get(), process.settings.drain_timeout.get());
         info!(clients, ?timeout, "stopping: no new clients, finishing what is in flight");
-        running.drain();
+        let is_taken_over = *stop.borrow() == Stop::Leave;
+        let most = if is_taken_over { timeout * 2 } else { timeout };
+        notify.stopping(most, &format!("draining, with {clients} clients"));
+        running.begin_to_stop();
+        if is_taken_over {
+            tokio::select! {
+                () = &mut follow, if !forced => forced = true,
+                () = running.leave(&stop, timeout) => {}
+            }
+        }
+        running.tell(|| Message::Drain);
         let result = tokio::select! {
-            () = &mut follow => Err(ServerError::Forced),
+            () = async { if !forced { follow.await } } => Err(ServerError::Forced),
             drained = drained(&running.workers, timeout, stop.subscribe()) => drained,
         };
         let left = process.metrics.clients.get();
@@ -277,13 +247,13 @@ impl Server {
     /// Starts all parts; the last are those that let clients in.
     fn start(
         self,
-        stop: &watch::Sender<Stop>,
+        around: Around,
         alarm: &Alarm,
         reload: mpsc::Sender<Wish>,
         wished: mpsc::Receiver<Wish>,
     ) -> Result<Running, ServerError> {
-        let Server { config, process, listeners, pages, room, tls, source } = self;
-        let reread = Reread::new(());
+        let Server { config, process, listeners, pages, room, tls, source, ours, passed, old } = self;
+        let (reread, stop, notify) = (Reread::new(()), &around.stop, around.notify.clone());
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
                 let audits = config.audit.filter(|_| i == 0);
@@ -314,24 +284,34 @@ impl Server {
         let draining = Arc::new(AtomicBool::new(false));
         let (door, reload) = (pages::door(&config), Reload(reload));
         let admin = Admin { process: process.clone(), draining: draining.clone(), door, reload };
+        let offered = pages.offered()?;
         let (admin, sockets) = pages.serve(admin, room.admin)?;
+        let (pages, keepalive) = ((offered, admin.abort_handle()), config.tcp_keepalive);
         tasks.push(admin);
-        for listener in &listeners {
-            info!("listening on {listener}");
-        }
-        info!(upstream = %config.upstream, workers = config.workers, "ready for clients");
-        let accepting = listeners
-            .into_iter()
-            .map(|listener| {
-                let (process, workers) = (process.clone(), inboxes.clone());
-                let (keepalive, spare, plain) = (config.tcp_keepalive, Spare::new(), !listener.is_secure());
-                listener.accept(Door { process, workers, room, keepalive, plain, spare }, alarm)
-            })
-            .collect::<Result<_, _>>()?;
-        let reloads = Reloads { process, config, source, reread };
+        let entrance = Entrance {
+            around,
+            process: process.clone(),
+            upstream: config.upstream.to_string(),
+            workers: inboxes,
+            room,
+            keepalive,
+            ours,
+            passed,
+            old,
+            pages,
+        };
+        let (accepting, more) = entrance.open(listeners, alarm)?;
+        tasks.extend(more);
+        let reloads = Reloads { process, config, source, reread, notify };
         tasks.push(alarm.spawn("the reload of the configuration", reloads.run(wished)));
         Ok(Running { workers, accepting, tasks, draining, _sockets: sockets })
     }
+}
+
+/// In front of the one server of the configuration.
+fn single(settings: &Settings, cache: &Cache<Ticket>) -> Option<Topology> {
+    let node = Node::new(NodeId(0), settings.upstream.clone(), cache)?;
+    Some(Topology::single(Arc::new(node)))
 }
 
 /// What was started.
@@ -348,11 +328,24 @@ struct Running {
 type Task = tokio::task::JoinHandle<()>;
 
 impl Running {
-    /// Lets nobody in any more, and tells the workers to finish.
-    fn drain(&self) {
+    /// Lets nobody in any more.
+    fn begin_to_stop(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.accepting.iter().for_each(|task| task.abort());
-        self.workers.iter().for_each(|worker| worker.inbox.send(Message::Drain));
+    }
+
+    fn tell(&self, message: impl Fn() -> Message) {
+        self.workers.iter().for_each(|worker| worker.inbox.send(message()));
+    }
+
+    /// Lets clients go whenever they rest, until all are gone, or the time is over, or it is to stop.
+    async fn leave(&self, stop: &watch::Sender<Stop>, timeout: Duration) {
+        self.tell(|| Message::Leave);
+        let mut stopped = stop.subscribe();
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop >= Stop::Drain) => {}
+            _ = drained(&self.workers, timeout, stop.subscribe()) => {}
+        }
     }
 
     /// Waits for the workers' threads, which have ended or are about to.

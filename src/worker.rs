@@ -7,6 +7,7 @@ mod run;
 mod sample;
 mod seat;
 mod secure;
+mod sitting;
 mod stall;
 mod state;
 mod tunnel;

@@ -182,7 +182,8 @@ fn settings_that_are_named_exist() {
             let flag = span.strip_prefix("--").map(|flag| flag.split([' ', '=']).next().unwrap());
             let is_name = span.contains('-') && span.chars().all(|c| c.is_ascii_lowercase() || c == '-');
             match flag.or(is_name.then_some(span)) {
-                Some("config") | None => {}
+                // These are flags alone.
+                Some("config" | "takeover") | None => {}
                 Some(name) if PROGRAMS.contains(&name) || OF_REDIS.contains(&name) => {}
                 Some(name) => {
                     assert!(known.contains(name), "{}: there is no setting `{span}`", page.path);

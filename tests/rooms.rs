@@ -106,6 +106,7 @@ const KEPT: &[(&str, &[&str])] = &[
     // The configuration checks what the log is told.
     ("tracing_subscriber", &["logging", "config"]),
     ("rustix", &["server", "admin", "dev"]),
+    ("listenfd", &["server"]),
     ("socket2", &["server", "io"]),
     ("lru", &["process", "router"]),
     ("mimalloc", &["main"]),

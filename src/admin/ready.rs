@@ -50,3 +50,8 @@ pub(super) fn state(process: &Process, draining: bool) -> (State, Option<String>
         None => (State::Ready, None),
     }
 }
+
+/// Whether clients can be served. Errors: why not, a sentence without its end.
+pub fn readiness(process: &Process, draining: bool) -> Result<(), String> {
+    state(process, draining).1.map_or(Ok(()), Err)
+}

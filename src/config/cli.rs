@@ -30,6 +30,8 @@ pub enum Task {
 pub struct Invocation {
     pub task: Task,
     pub config: Config,
+    /// Whether to take the place of the nearside that serves at the same addresses.
+    pub takeover: bool,
     origins: BTreeMap<&'static str, String>,
 }
 
@@ -74,8 +76,12 @@ impl Invocation {
                 .problems
                 .push("--upstream: dev starts an upstream of its own; use nearside serve".to_owned());
         }
+        let takeover = matches.get_flag("takeover");
+        if takeover && task != Task::Serve {
+            draft.problems.push("--takeover: is for nearside serve".to_owned());
+        }
         let (config, origins) = draft.finish().map_err(ConfigError::Invalid)?;
-        Ok(Invocation { task, config, origins })
+        Ok(Invocation { task, config, takeover, origins })
     }
 
     /// What `nearside check` prints: a file that says what is in effect, and from where each value came.
@@ -122,6 +128,12 @@ fn command() -> Command {
         .value_parser(clap::value_parser!(PathBuf))
         .help("A TOML file with settings; its keys are the flags without their dashes")
         .global(true);
+    let takeover =
+        Arg::new("takeover").long("takeover").action(ArgAction::SetTrue).global(true).help(
+            "Take the place of the nearside of the same user that serves at one of the --listen addresses: on the \
+             same sockets, so that no client is refused; it stops once this one is ready, and goes on if this one fails. \
+             If there is none, nearside starts as usual",
+        );
     Command::new("nearside")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A coherent near cache for Redis, behind a plain Redis port at your application's side")
@@ -144,6 +156,7 @@ fn command() -> Command {
             ),
         )
         .arg(config)
+        .arg(takeover)
         .args(flags)
 }
 
@@ -235,6 +248,15 @@ mod tests {
     fn dev_refuses_an_upstream_on_the_command_line_only() {
         assert!(parse("dev", &[("NEARSIDE_UPSTREAM", "redis://db")]).is_ok());
         assert!(parse("dev --upstream redis://db", &[]).is_err());
+    }
+
+    #[test]
+    fn a_takeover_is_for_who_serves() {
+        for line in ["--takeover", "serve --takeover", "--takeover serve"] {
+            assert!(parse(line, &[]).expect(line).takeover, "{line}");
+        }
+        assert!(!parse("serve", &[]).expect("valid").takeover);
+        assert!(parse("dev --takeover", &[]).is_err() && parse("check --takeover", &[]).is_err());
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub enum Message {
     },
     /// Keys are registered with the feed: what is to be read of them may be read now.
     Registered(Registration),
+    /// Say that it is read.
+    Answer(tokio::sync::oneshot::Sender<()>),
+    /// Another nearside has this one's place: let the clients go there when they rest.
+    Leave,
     /// Take no more requests.
     Drain,
 }

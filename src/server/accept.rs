@@ -3,11 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -17,6 +19,8 @@ use tracing::{debug, warn};
 use super::alarm::Alarm;
 use super::error::ServerError;
 use super::files::{Room, Spare, is_out_of_files};
+use super::gate::Gate;
+use super::passed::{Offered, Passed, PassedSocket, Purpose};
 use super::rights::Rights;
 use super::tls::Tls;
 use crate::admin;
@@ -31,29 +35,73 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound port or socket.
 pub(super) enum Listener {
-    /// With TLS, if there is an acceptor.
-    Tcp(TcpListener, Option<Arc<Acceptor>>),
+    Tcp {
+        listener: TcpListener,
+        /// With TLS, if there is one.
+        tls: Option<Arc<Acceptor>>,
+        /// It is systemd's.
+        is_activated: bool,
+    },
     Unix(UnixListener, SocketFile),
 }
 
-/// Removes the socket's file when the listener goes.
-pub(super) struct SocketFile(PathBuf);
+/// Whether the sockets' files are this process' to remove. Clones say the same.
+#[derive(Clone)]
+pub(super) struct Ours(Arc<AtomicBool>);
+
+impl Ours {
+    pub(super) fn new(are: bool) -> Self {
+        Self(Arc::new(are.into()))
+    }
+
+    pub(super) fn set(&self, are: bool) {
+        self.0.store(are, Ordering::Release);
+    }
+}
+
+/// Removes the socket's file when the listener goes, if it is ours.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// `None`: it is systemd's.
+    ours: Option<Ours>,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.ours.as_ref().is_some_and(|ours| ours.0.load(Ordering::Acquire)) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// What the configuration has at `addresses`, bound, or what is passed in its place; `admin` if the pages are there.
+pub(super) fn listeners(
+    addresses: &[Listen],
+    admin: bool,
+    with: (&Rights, &Ours),
+    tls: &Tls,
+    passed: &mut Passed,
+) -> Result<Vec<Listener>, ServerError> {
+    let activated = passed.activated(admin);
+    if !activated.is_empty() {
+        return activated.into_iter().map(|socket| Listener::activated(socket, tls)).collect();
+    }
+    let bind = |listen| match passed.at(listen, admin) {
+        Some(socket) => Listener::of(listen, socket, with, tls),
+        None => Listener::bind(listen, with, tls),
+    };
+    addresses.iter().map(bind).collect()
 }
 
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listener::Tcp(listener, tls) => match listener.local_addr() {
+            Listener::Tcp { listener, tls, .. } => match listener.local_addr() {
                 Ok(address) if tls.is_some() => write!(f, "tls://{address}"),
                 Ok(address) => address.fmt(f),
                 Err(_) => f.write_str("a TCP port"),
             },
-            Listener::Unix(_, file) => write!(f, "unix:{}", file.0.display()),
+            Listener::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
         }
     }
 }
@@ -81,15 +129,55 @@ fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen, rights: &Rights, tls: &Tls) -> Result<Self, ServerError> {
+    fn tcp(listener: TcpListener, tls: Option<Arc<Acceptor>>) -> Self {
+        Listener::Tcp { listener, tls, is_activated: false }
+    }
+
+    /// One of systemd's.
+    fn activated(passed: PassedSocket, tls: &Tls) -> Result<Self, ServerError> {
+        let address = passed.socket.local_addr()?;
+        if let Some(path) = address.as_pathname() {
+            let file = SocketFile { path: path.to_owned(), ours: None };
+            return Ok(Listener::Unix(passed.socket.into(), file));
+        }
+        if passed.is_unix() {
+            let why = "a socket that systemd passes has no path: ListenStream= must not begin with @";
+            return Err(ServerError::Sockets(why.to_owned()));
+        }
+        let secure = || {
+            let why = "systemd passes a socket for TLS: name it in listen = \"tls://HOST:PORT\", with tls-cert and tls-key";
+            tls.inward.clone().ok_or_else(|| ServerError::Sockets(why.to_owned()))
+        };
+        let tls = if passed.purpose == Purpose::Secure { Some(secure()?) } else { None };
+        Ok(Listener::Tcp { listener: passed.socket.into(), tls, is_activated: true })
+    }
+
+    /// One that another nearside has bound.
+    fn of(
+        listen: &Listen,
+        socket: Socket,
+        (rights, ours): (&Rights, &Ours),
+        tls: &Tls,
+    ) -> Result<Self, ServerError> {
+        match listen {
+            Listen::Tcp(_) => Ok(Listener::tcp(socket.into(), None)),
+            Listen::Tls(_) => Ok(Listener::tcp(socket.into(), Some(acceptor(listen, tls)?))),
+            Listen::Unix(path) => {
+                let refused = |cause| ServerError::Listen { at: listen.to_string(), cause };
+                rights.give(path).map_err(refused)?;
+                let file = SocketFile { path: path.clone(), ours: Some(ours.clone()) };
+                Ok(Listener::Unix(socket.into(), file))
+            }
+        }
+    }
+
+    fn bind(listen: &Listen, (rights, ours): (&Rights, &Ours), tls: &Tls) -> Result<Self, ServerError> {
         let refused = |cause| ServerError::Listen { at: listen.to_string(), cause };
         match listen {
-            Listen::Tcp(at) => bind_tcp(at).map(|listener| Listener::Tcp(listener, None)).map_err(refused),
+            Listen::Tcp(at) => bind_tcp(at).map(|listener| Listener::tcp(listener, None)).map_err(refused),
             Listen::Tls(at) => {
-                let Some(tls) = &tls.inward else {
-                    return Err(ServerError::Tls(format!("{listen} needs tls-cert and tls-key")));
-                };
-                bind_tcp(at).map(|listener| Listener::Tcp(listener, Some(tls.clone()))).map_err(refused)
+                let tls = acceptor(listen, tls)?;
+                bind_tcp(at).map(|listener| Listener::tcp(listener, Some(tls))).map_err(refused)
             }
             Listen::Unix(path) => {
                 // A socket that nobody answers on was left by a process that was killed. Any other file is
@@ -101,7 +189,7 @@ impl Listener {
                     std::fs::remove_file(path).map_err(refused)?;
                 }
                 let listener = rights.bind(path).map_err(refused)?;
-                let file = SocketFile(path.clone());
+                let file = SocketFile { path: path.clone(), ours: Some(ours.clone()) };
                 rights.give(path).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
                 Ok(Listener::Unix(listener, file))
@@ -111,42 +199,52 @@ impl Listener {
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Listener::Tcp(listener, _) => listener.local_addr().ok(),
+            Listener::Tcp { listener, .. } => listener.local_addr().ok(),
             Listener::Unix(..) => None,
         }
     }
 
     pub(super) fn path(&self) -> Option<PathBuf> {
         match self {
-            Listener::Tcp(..) => None,
-            Listener::Unix(_, file) => Some(file.0.clone()),
+            Listener::Tcp { .. } => None,
+            Listener::Unix(_, file) => Some(file.path.clone()),
         }
     }
 
     /// The same for the admin pages, which have no TLS, and the socket's file.
     pub(super) fn into_admin(self) -> (admin::Listener, Option<SocketFile>) {
         match self {
-            Listener::Tcp(listener, _) => (admin::Listener::Tcp(listener), None),
+            Listener::Tcp { listener, .. } => (admin::Listener::Tcp(listener), None),
             Listener::Unix(listener, file) => (admin::Listener::Unix(listener), Some(file)),
         }
     }
 
-    /// Whether TLS comes before all else.
-    pub(super) fn is_secure(&self) -> bool {
-        matches!(self, Listener::Tcp(_, Some(_)))
+    /// The socket of admin pages, for whoever takes over.
+    pub(super) fn offered(&self) -> io::Result<Offered> {
+        let (socket, is_activated): (Rc<dyn AsFd>, bool) = match self {
+            Listener::Tcp { listener, is_activated, .. } => (Rc::new(listener.try_clone()?), *is_activated),
+            Listener::Unix(listener, file) => (Rc::new(listener.try_clone()?), file.ours.is_none()),
+        };
+        Ok(Offered { socket, purpose: Purpose::Admin, is_activated })
     }
 
-    /// Accepts until the task is aborted.
-    pub(super) fn accept(self, door: Door, alarm: &Alarm) -> io::Result<JoinHandle<()>> {
+    /// Whether TLS comes before all else.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self, Listener::Tcp { tls: Some(_), .. })
+    }
+
+    /// Accepts, while the gate is open, until the task is aborted.
+    pub(super) fn accept(self, door: Door, alarm: &Alarm) -> io::Result<Accepting> {
         Ok(match self {
-            Listener::Tcp(listener, tls) => {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+            Listener::Tcp { listener, tls, is_activated } => {
+                let listener = Rc::new(tokio::net::TcpListener::from_std(listener)?);
+                let purpose = if tls.is_some() { Purpose::Secure } else { Purpose::Clients };
+                let offered = Offered { socket: listener.clone(), purpose, is_activated };
                 let keepalive = door.keepalive.map(|idle| {
                     // As Redis does: three probes, and the client is gone.
                     TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3)
                 });
-                alarm.spawn("a listener", async move {
-                    door.opens().await;
+                let task = alarm.spawn("a listener", async move {
                     loop {
                         let accept = async || {
                             let (stream, _) = listener.accept().await?;
@@ -164,21 +262,34 @@ impl Listener {
                             }
                         }
                     }
-                })
+                });
+                Accepting { task, offered }
             }
             Listener::Unix(listener, file) => {
-                let listener = tokio::net::UnixListener::from_std(listener)?;
-                alarm.spawn("a listener", async move {
+                let listener = Rc::new(tokio::net::UnixListener::from_std(listener)?);
+                let is_activated = file.ours.is_none();
+                let offered = Offered { socket: listener.clone(), purpose: Purpose::Clients, is_activated };
+                let task = alarm.spawn("a listener", async move {
                     let _file = file;
-                    door.opens().await;
                     loop {
                         let accept = async || listener.accept().await?.0.into_std();
                         door.admit(accept, Message::UnixClient).await;
                     }
-                })
+                });
+                Accepting { task, offered }
             }
         })
     }
+}
+
+/// A listener whose clients are let in, and what it is to whoever takes over.
+pub(super) struct Accepting {
+    pub(super) task: JoinHandle<()>,
+    pub(super) offered: Offered,
+}
+
+fn acceptor(listen: &Listen, tls: &Tls) -> Result<Arc<Acceptor>, ServerError> {
+    tls.inward.clone().ok_or_else(|| ServerError::Tls(format!("{listen} needs tls-cert and tls-key")))
 }
 
 /// Who lets clients in.
@@ -192,16 +303,26 @@ pub(super) struct Door {
     pub(super) plain: bool,
     /// Given up for a moment when there is no other file descriptor, so that even then a client hears why.
     pub(super) spare: Spare,
+    pub(super) gate: Rc<Gate>,
 }
 
 impl Door {
-    /// Waits until it is known to which nodes the first requests are to go.
-    async fn opens(&self) {
-        self.process.cluster.looked(self.process.settings.upstream.connect_timeout).await;
+    /// Accepts one client, and hands it over or refuses it; or comes back without one when the gate is shut.
+    async fn admit<S: io::Read + io::Write + AsRawFd>(
+        &self,
+        accept: impl AsyncFn() -> io::Result<S>,
+        message: impl FnOnce(S) -> Message,
+    ) {
+        self.gate.is(true).await;
+        tokio::select! {
+            biased;
+            () = self.gate.is(false) => {}
+            // Between an accept and the hand-over nothing is waited for, so nobody is lost here.
+            () = self.admit_one(accept, message) => {}
+        }
     }
 
-    /// Accepts one client, and hands it over or refuses it.
-    async fn admit<S: io::Read + io::Write + AsRawFd>(
+    async fn admit_one<S: io::Read + io::Write + AsRawFd>(
         &self,
         accept: impl AsyncFn() -> io::Result<S>,
         message: impl FnOnce(S) -> Message,
@@ -219,6 +340,7 @@ impl Door {
         }
         metrics.clients.inc();
         metrics.clients_accepted.inc();
+        self.gate.pass(&self.process);
         if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.clients()) {
             worker.send_client(message(stream));
         }

@@ -13,6 +13,11 @@ pub enum ServerError {
     /// A file for TLS that cannot be used.
     #[error("cannot start: {0}")]
     Tls(String),
+    /// A socket that was passed and cannot be used.
+    #[error("cannot start: {0}")]
+    Sockets(String),
+    #[error("cannot take over: {0}; whoever serves goes on")]
+    Takeover(String),
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
     #[error("cannot start: the command table or the coverage table is broken")]

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::task::JoinHandle;
 
-use super::accept::{Listener, SocketFile};
+use super::accept::{self, Listener, Ours, SocketFile};
 use super::error::ServerError;
+use super::passed::{Offered, Passed};
 use super::rights::Rights;
 use super::tls::Tls;
 use crate::admin::{self, Admin, Door, Token};
@@ -18,13 +19,22 @@ pub(super) struct Pages(Vec<Listener>);
 impl Pages {
     /// On a socket, others than its owner and group may never ask: who may, may change something. Errors: where they cannot
     /// be, and why.
-    pub(super) fn bind(config: &Config, rights: &Rights, tls: &Tls) -> Result<Self, ServerError> {
+    pub(super) fn bind(
+        config: &Config,
+        (rights, ours): (&Rights, &Ours),
+        tls: &Tls,
+        passed: &mut Passed,
+    ) -> Result<Self, ServerError> {
         let rights = Rights { mode: rights.mode & 0o770, group: rights.group.clone() };
-        let bind = |listen| match Listener::bind(listen, &rights, tls) {
+        match accept::listeners(&config.admin, true, (&rights, ours), tls, passed) {
             Err(ServerError::Listen { at, cause }) => Err(ServerError::Admin { at, cause }),
-            bound => bound,
-        };
-        config.admin.iter().map(bind).collect::<Result<_, _>>().map(Self)
+            bound => bound.map(Self),
+        }
+    }
+
+    /// Their sockets, for whoever takes over.
+    pub(super) fn offered(&self) -> io::Result<Vec<Offered>> {
+        self.0.iter().map(Listener::offered).collect()
     }
 
     /// Of the first port.

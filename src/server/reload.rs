@@ -7,11 +7,13 @@
 //! - What is applied counts from then on, and no connection is lost by it. What is not applied is told to need a restart,
 //!   each time anew.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::notify::Notify;
 use super::tls::Tls;
 use super::{files, parts};
 use crate::admin::Reloaded;
@@ -66,14 +68,18 @@ pub(super) struct Reloads {
     pub(super) source: Option<Source>,
     /// Tells those who keep files that change.
     pub(super) reread: watch::Sender<()>,
+    pub(super) notify: Rc<Notify>,
 }
 
 impl Reloads {
     /// Runs until nobody can wish any more.
     pub(super) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
         while let Some(wish) = wishes.recv().await {
+            self.notify.reloading();
             let outcome = self.reload().await;
             self.tell(&outcome);
+            // Refused or not: it is as ready as before.
+            self.notify.ready();
             // Of a signal nobody waits.
             let _ = wish.send(outcome);
         }

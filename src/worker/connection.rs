@@ -4,6 +4,7 @@
 //! open, or while its link is congested. What it keeps is bounded by `client-output-limit` and `max-request`. Many clients write
 //! a whole pipeline before they read the first reply: requests are still read meanwhile, up to that limit, and kept.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -15,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::{debug, warn};
 
 use super::sample::sample;
+use super::sitting::Sitting;
 use super::stall::Stall;
 use super::state::Worker;
 use super::tunnel::{self, Begun, Side};
@@ -31,8 +33,9 @@ use crate::session::{Session, Wanted};
 const READ: usize = 64 << 10;
 
 /// Serves a client until it leaves, is sent away, or the worker drains.
-pub async fn serve(worker: Rc<Worker>, present: Present, queue: Rc<ReplyQueue>, mut stream: Stream) {
+pub async fn serve(worker: Rc<Worker>, present: Present, sitting: Sitting, mut stream: Stream) {
     let id = present.id;
+    let Sitting { queue, draining, .. } = sitting;
     let settings = &worker.process.settings;
     let limits = Limits { max_request: settings.max_request.get(), ..settings.limits };
     let framer = RequestFramer::new(limits);
@@ -40,6 +43,7 @@ pub async fn serve(worker: Rc<Worker>, present: Present, queue: Rc<ReplyQueue>, 
         session: Session::new(worker.outbound.clone(), present, queue.clone()),
         worker,
         queue,
+        draining,
         framer,
         buf: BytesMut::new(),
         at: 0,
@@ -88,6 +92,8 @@ enum Input {
 struct Connection {
     worker: Rc<Worker>,
     queue: Rc<ReplyQueue>,
+    /// It is to end between two requests.
+    draining: Rc<Cell<bool>>,
     session: Session,
     framer: RequestFramer,
     buf: BytesMut,
@@ -124,7 +130,7 @@ impl Connection {
     /// Is a plain tunnel from now on. True if the server has refused that: then the session goes on.
     async fn tunnel(&mut self, wanted: Wanted, stream: &mut Stream) -> io::Result<bool> {
         let begun = {
-            let side = Side { cx: &self.session.cx, draining: &self.worker.draining };
+            let side = Side { cx: &self.session.cx, draining: &self.draining };
             tunnel::begin(&side, &wanted, stream, &mut self.buf).await?
         };
         match begun {
@@ -136,7 +142,7 @@ impl Connection {
             Begun::Stands(tunnel, first) => {
                 self.session.drop_dedicated();
                 let ahead = std::mem::take(&mut self.buf);
-                let side = Side { cx: &self.session.cx, draining: &self.worker.draining };
+                let side = Side { cx: &self.session.cx, draining: &self.draining };
                 tunnel::join(&side, &wanted, (tunnel, first), stream, &ahead).await?;
                 Ok(false)
             }
@@ -157,7 +163,7 @@ impl Connection {
             if self.input == Input::Away {
                 return self.poll_away(stream, cx);
             }
-            if !again && self.input == Input::Open && !self.worker.draining.get() {
+            if !again && self.input == Input::Open && !self.draining.get() {
                 // The usual end of a turn: the socket is asked only in order to be woken by it.
                 if self.is_held_up() || stream.poll_read_ready(cx)?.is_pending() {
                     return Poll::Pending;
@@ -173,7 +179,7 @@ impl Connection {
             let read = self.poll_read(stream, cx)?;
             let Handled { any: handled, starved } = self.handle(cx);
             let left = self.queue.write(stream, cx, &self.worker.spare)?;
-            let (ended, draining) = (self.input == Input::Ended, self.worker.draining.get());
+            let (ended, draining) = (self.input == Input::Ended, self.draining.get());
             if ended || draining {
                 self.session.let_go(draining);
             }
@@ -223,7 +229,7 @@ impl Connection {
 
     /// Reads once; says whether anything came.
     fn poll_read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<bool> {
-        let draining = self.worker.draining.get() && self.session.may_leave();
+        let draining = self.draining.get() && self.session.may_leave();
         if self.input == Input::Ended || draining || self.is_held_up() {
             return Ok(false);
         }

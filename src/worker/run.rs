@@ -3,14 +3,17 @@
 //! Invariants: sessions and links of a worker live on its thread and share nothing with other
 //! workers but the cache; whatever comes from elsewhere comes through the inbox.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::interval;
 
 use super::seat::Seat;
+use super::sitting::Sitting;
 use super::state::Worker;
 use super::{audit, connection};
 use crate::io::Stream;
@@ -18,8 +21,15 @@ use crate::process::{Message, NodeId, Present};
 use crate::reply::ReplyQueue;
 use crate::request::{refresh, registered};
 
+/// How long a client has asked for nothing that may be sent to another nearside: between the requests of one that is at work
+/// goes less.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
 impl Worker {
-    /// Serves until it is told to drain, and then until the last session is gone. Runs in a `LocalRuntime`.
+    /// Serves until it is told to drain or to leave, and then until the last session is gone. Runs in a `LocalRuntime`.
     ///
     /// `audits` is how often it compares a cached reply with the upstream's; one worker does.
     pub async fn run(self: Rc<Self>, audits: Option<Duration>) {
@@ -32,12 +42,14 @@ impl Worker {
             tasks.spawn_local(audit::run(self.outbound.clone(), pause));
         }
         let gone = Rc::new(Notify::new());
+        let mut looks = interval(LOOK);
         loop {
             tokio::select! {
                 messages = self.outbound.inbox.take() => {
                     messages.into_iter().for_each(|message| self.handle(message, &gone));
                 }
                 () = gone.notified() => {}
+                _ = looks.tick(), if self.leaving.get() => self.let_go_of_the_quiet(),
                 Ok(()) = epochs.changed() => self.follow(&mut nodes, &mut tasks),
                 // Without one of them the worker would serve on and notice nothing: it ends, and with it the process.
                 Some(Err(fault)) = tasks.join_next() => {
@@ -46,7 +58,8 @@ impl Worker {
                     }
                 }
             }
-            if self.draining.get() && self.sessions.borrow().is_empty() {
+            let is_left = self.leaving.get() && self.outbound.inbox.clients() == 0;
+            if is_left || self.draining.get() && self.sessions.borrow().is_empty() {
                 break;
             }
         }
@@ -88,17 +101,17 @@ impl Worker {
                 self.accept(stream, gone);
             }
             Message::Served { session, slot, reply } => {
-                if let Some(queue) = self.sessions.borrow().get(&session) {
+                if let Some(Sitting { queue, .. }) = self.sessions.borrow().get(&session) {
                     queue.served(slot, reply);
                 }
             }
             Message::Released { session, slot } => {
-                if let Some(queue) = self.sessions.borrow().get(&session) {
+                if let Some(Sitting { queue, .. }) = self.sessions.borrow().get(&session) {
                     queue.release(slot);
                 }
             }
             Message::Wake { session } => {
-                if let Some(queue) = self.sessions.borrow().get(&session) {
+                if let Some(Sitting { queue, .. }) = self.sessions.borrow().get(&session) {
                     queue.wake();
                 }
             }
@@ -108,11 +121,19 @@ impl Worker {
             Message::Registered(registration) => {
                 registered(&self.outbound.inbox, &self.outbound.router, registration);
             }
+            Message::Answer(question) => drop(question.send(())),
+            Message::Leave => self.leaving.set(true),
             Message::Drain => {
                 self.draining.set(true);
-                self.sessions.borrow().values().for_each(|queue| queue.wake());
+                self.sessions.borrow().values().for_each(Sitting::drain);
             }
         }
+    }
+
+    /// Ends the sessions of clients that have asked for nothing for a while: another nearside has this one's place.
+    fn let_go_of_the_quiet(&self) {
+        let now = self.process.now();
+        self.sessions.borrow().values().filter(|one| one.client.idle(now) >= QUIET).for_each(Sitting::drain);
     }
 
     pub(super) fn accept(self: &Rc<Self>, stream: std::io::Result<Stream>, gone: &Rc<Notify>) {
@@ -126,12 +147,14 @@ impl Worker {
         };
         let inbox = self.outbound.inbox.clone();
         let client = self.process.clients.enter(stream.ends(), inbox, self.process.now());
-        let (id, present) = (client.id, Present::new(self.process.clone(), client));
+        let (id, present) = (client.id, Present::new(self.process.clone(), client.clone()));
         let queue = Rc::new(ReplyQueue::new(self.process.settings.output_limit.get()));
-        self.sessions.borrow_mut().insert(id, queue.clone());
+        let draining = Rc::new(Cell::new(self.draining.get()));
+        let sitting = Sitting { client, queue: queue.clone(), draining };
+        self.sessions.borrow_mut().insert(id, sitting.clone());
         let seat = Seat { worker: self.clone(), id, queue, gone: gone.clone() };
         tokio::task::spawn_local(async move {
-            connection::serve(seat.worker.clone(), present, seat.queue.clone(), stream).await;
+            connection::serve(seat.worker.clone(), present, sitting, stream).await;
             drop(seat);
         });
     }
@@ -145,6 +168,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::io::Ends;
     use crate::process::{Inbox, Message, fixture};
 
     #[test]
@@ -160,7 +184,9 @@ mod tests {
                 process.metrics.clients.inc();
                 inbox.count_client();
                 let queue = Rc::new(ReplyQueue::new(1000));
-                worker.sessions.borrow_mut().insert(id, queue.clone());
+                let client = process.clients.enter(Ends::default(), inbox.clone(), process.now());
+                let sitting = Sitting { client, queue: queue.clone(), draining: Rc::default() };
+                worker.sessions.borrow_mut().insert(id, sitting);
                 Seat { worker: worker.clone(), id, queue, gone: gone.clone() }
             };
             let (faulty, other) = (sit(1), sit(2));

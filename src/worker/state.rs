@@ -8,21 +8,23 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::handshakes::Handshakes;
+use super::sitting::Sitting;
 use crate::process::{CachedTable, Inbox, Process};
-use crate::reply::ReplyQueue;
 use crate::request::Outbound;
 
 /// See the [module](self).
 pub struct Worker {
     pub(super) process: Arc<Process>,
     pub(super) outbound: Rc<Outbound>,
-    pub(super) sessions: RefCell<HashMap<u64, Rc<ReplyQueue>>>,
+    pub(super) sessions: RefCell<HashMap<u64, Sitting>>,
     /// The read buffer of whichever session is reading, so that idle sessions need none.
     pub(super) scratch: RefCell<BytesMut>,
     /// Likewise for replies: the buffer of whichever session answers.
     pub(super) spare: RefCell<BytesMut>,
     pub(super) table: RefCell<CachedTable>,
     pub(super) draining: Cell<bool>,
+    /// Another nearside has this one's place: clients stay as long as they are at work.
+    pub(super) leaving: Cell<bool>,
     pub(super) handshakes: Handshakes,
 }
 
@@ -36,6 +38,7 @@ impl Worker {
             scratch: RefCell::default(),
             spare: RefCell::default(),
             draining: Cell::new(false),
+            leaving: Cell::new(false),
             handshakes: Handshakes::default(),
         })
     }

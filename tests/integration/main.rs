@@ -70,6 +70,8 @@ mod sidecars;
 mod single_flight;
 mod stale_if_error;
 mod stuck_link;
+mod systemd;
+mod takeover;
 mod tls;
 mod tls_failures;
 mod tls_handshakes;

@@ -67,7 +67,7 @@ impl Program {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_nearside")).args(arguments), port, admin)
     }
 
-    fn spawn(command: &mut Command, port: u16, admin: u16) -> Self {
+    pub fn spawn(command: &mut Command, port: u16, admin: u16) -> Self {
         for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("NEARSIDE_")) {
             command.env_remove(name);
         }
