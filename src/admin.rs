@@ -19,6 +19,7 @@ mod listen;
 mod live;
 mod metric;
 mod per_part;
+mod page;
 mod query;
 mod ready;
 mod reload;
@@ -55,6 +56,12 @@ struct Route {
 
 /// All there is.
 const ROUTES: &[Route] = &[
+    Route { path: "/", is_for: For::Readers, answer: page_file },
+    Route { path: "/page.css", is_for: For::Readers, answer: page_file },
+    Route { path: "/page.js", is_for: For::Readers, answer: page_file },
+    Route { path: "/charts.js", is_for: For::Readers, answer: page_file },
+    Route { path: "/figures.js", is_for: For::Readers, answer: page_file },
+    Route { path: "/icon.svg", is_for: For::Readers, answer: page_file },
     Route { path: "/livez", is_for: For::Probes, answer: |_| now(text(StatusCode::OK, "ok\n")) },
     Route { path: "/readyz", is_for: For::Probes, answer: |asked| now(health::readyz(&asked)) },
     Route { path: "/metrics", is_for: For::Readers, answer: |asked| now(export::page(&asked)) },
@@ -66,6 +73,10 @@ const ROUTES: &[Route] = &[
         answer: |asked| Box::pin(async move { reload::reload(&asked.admin.reload).await }),
     },
 ];
+
+fn page_file(asked: Asked) -> Answer {
+    now(page::file(asked.request.uri().path()))
+}
 
 /// Serves the pages until the task is aborted, to at most `most` connections at once: one more takes the place of the
 /// one that has asked for nothing for longest. Errors: a listener that is none.
@@ -99,7 +110,8 @@ fn answer(arrival: Arrival, asked: Asked) -> Answer {
 
 /// What is said of a path that is none.
 fn listed() -> String {
-    let paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+    // The page's own files are for the page.
+    let paths: Vec<_> = ROUTES.iter().map(|route| route.path).filter(|path| !path.contains('.')).collect();
     let (last, others) = paths.split_last().unwrap_or((&"", &[]));
     format!("there are {} and {last}\n", others.join(", "))
 }

@@ -48,6 +48,7 @@ mod metrics_page;
 mod names;
 mod nodes;
 mod not_now;
+mod page;
 mod password;
 mod pipelining;
 mod pushes;
