@@ -72,6 +72,7 @@ export class Chart {
     this.plot.append(this.slider, this.svg, this.tip, this.nothing);
     figure.append(caption, this.plot);
     place.append(figure);
+    this.set([], null);
     this.listen();
   }
 
@@ -125,9 +126,9 @@ export class Chart {
     if (this.bound) say(this.bound, text(this.unit(this.limit)));
     this.slider.max = Math.max(points.length - 1, 0);
     // The reading keeps its moment while the line moves on; without one the slider stands at its end.
-    const kept = points.findIndex((point) => point.at === this.read);
-    if (kept < 0 && this.read !== null) this.read = points.findLast((point) => point.at <= this.read)?.at ?? null;
-    this.slider.value = kept < 0 ? points.length - 1 : kept;
+    const kept = this.read === null ? -1 : points.findLastIndex((point) => point.at <= this.read);
+    this.read = points[kept]?.at ?? null;
+    this.slider.value = this.read === null ? points.length - 1 : kept;
     this.slider.setAttribute("aria-valuetext", this.words(points[this.slider.value]));
     this.svg.setAttribute("aria-label", this.summary());
     this.paint();

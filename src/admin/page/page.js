@@ -244,7 +244,8 @@ function tables(now, before) {
 function render() {
   const now = heard.at(-1);
   const before = heard.length > 1 ? heard[0] : undefined;
-  const recent = before ? sample(before, now) : { ...samples.at(-1), ...sample(undefined, now), requests: samples.at(-1)?.requests };
+  // A single message has totals alone: what was before it tells the rates.
+  const recent = before ? sample(before, now) : { ...samples.at(-1) };
   const reads = (recent.hits ?? 0) + (recent.misses ?? 0);
   const [tone, word, why] = standing(now, reads, rate(before, now, (message) => message.stale_hits));
   state(now.state, tone, word, why);
@@ -258,7 +259,8 @@ function render() {
   show("requests", perSecond(recent.requests));
   say($("requests-note"), `${whole.format(now.requests)} since the start`);
   for (const kind of ["hit", "upstream"]) {
-    for (const part of ["p50", "p99"]) show(`${kind}-${part}`, micros(now.latency[kind][part]));
+    const latest = heard.findLast(({ latency }) => latency[kind].p50 != null) ?? now;
+    for (const part of ["p50", "p99"]) show(`${kind}-${part}`, micros(latest.latency[kind][part]));
   }
   const { bytes: used, max, entries } = now.memory;
   show("memory", bytes(used));
