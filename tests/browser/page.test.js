@@ -11,7 +11,7 @@ const { Pair, until } = require("./servers.js");
 
 let browser;
 before(async () => (browser = await launch()));
-after(() => browser.close());
+after(() => browser?.close());
 
 // Runs with a pair of its own, and with what was opened closed at the end.
 const withPair = (more, action) => async (t) => {

@@ -25,7 +25,8 @@ pub struct Block<'p> {
 pub fn pages() -> Vec<Page> {
     let read = |path: &str| Page { path: path.into(), text: fs::read_to_string(root().join(path)).unwrap() };
     let names = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut names: Vec<_> = names.map(|name| format!("docs/{}", name.to_str().unwrap())).collect();
+    let names = names.map(|name| format!("docs/{}", name.to_str().unwrap()));
+    let mut names: Vec<_> = names.filter(|name| name.ends_with(".md")).collect();
     names.sort();
     assert!(names.len() >= 7, "{names:?}");
     ["README.md"].into_iter().chain(names.iter().map(String::as_str)).map(read).collect()
