@@ -44,24 +44,30 @@ async function load(pair) {
   return () => clearInterval(timer);
 }
 
+// A file of few colours is a quarter as large.
+function shrink(file) {
+  try {
+    execFileSync("pngquant", ["--force", "--output", file, "--strip", "128", file]);
+  } catch {
+    console.log(`${file} is larger than it might be: pngquant is not there`);
+  }
+}
+
 async function main() {
   const browser = await launch();
   const pair = await Pair.start(["--namespace", "users", "--namespace", "items", "--max-memory", "4mb"]);
   const picture = async (page, name, options = {}) => {
     const file = path.join(IMAGES, `${name}.png`);
     await page.screenshot({ path: file, animations: "disabled", ...options });
-    try {
-      execFileSync("pngquant", ["--force", "--output", file, "--strip", "128", file]);
-    } catch {
-      console.log(`${name}.png is larger than it might be: pngquant is not there`);
-    }
+    shrink(file);
   };
+  let rest = () => {};
   try {
     const { page } = await open(browser, pair.address, { viewport: { width: 1280, height: 800 } });
     await shows(page, "Ready");
     await sleep(3000);
     await picture(page, "empty");
-    await load(pair);
+    rest = await load(pair);
     await sleep(minutes * 60_000);
     await picture(page, "page");
     await page.locator("#hot tbody button").nth(1).click();
@@ -83,6 +89,7 @@ async function main() {
     await sleep(12_000);
     await picture(page, "lost");
   } finally {
+    rest();
     await browser.close();
     await pair.stop();
   }
