@@ -1,5 +1,6 @@
-//! `/live`: what happens, told to whoever listens, as server-sent events: first the last quarter of an hour, then at most once
-//! a second what is known at that moment.
+//! `/live`: what happens, told to whoever listens, as server-sent events: first the last quarter of an hour, then once a second
+//! what is known at that moment. That clients cannot be served any more, or that a feed was lost, or the end of that, does not
+//! wait for the second to end; the next second begins with it then.
 //!
 //! Invariants:
 //! - While nobody listens nothing is worked out but a sample of the counters, each few seconds.
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::ready::{State, state};
 use crate::process::Process;
 use history::{Counts, EVERY, History};
 use now::{Told, now, proven};
@@ -30,8 +32,11 @@ use now::{Told, now, proven};
 /// How many may listen.
 const MOST: usize = 8;
 
-/// How often a listener is told at most.
+/// How often a listener is told, but for news.
 const PACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked for news, while somebody listens.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// See the [module](self).
 pub(super) struct Live {
@@ -79,12 +84,32 @@ impl Live {
         if shows_keys {
             self.process.hot.watch();
         }
-        let mut clock = interval(PACE);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let [clock, glances] = [PACE, GLANCE].map(|every| {
+            let mut clock = interval(every);
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            clock
+        });
         let taken = Arc::new(Mutex::new(Instant::now()));
-        Ok(Updates { live: self.clone(), told: None, clock, taken, shows_keys })
+        let glance = self.glance();
+        Ok(Updates {
+            live: self.clone(),
+            told: None,
+            clock,
+            glances,
+            glance,
+            is_early: false,
+            taken,
+            shows_keys,
+        })
+    }
+
+    fn glance(&self) -> Glance {
+        (state(&self.process, self.is_draining()).0, self.process.feeds_up())
     }
 }
+
+/// What a person must see at once: the state, and how many feeds are up.
+type Glance = (State, usize);
 
 /// The body of a reply that goes on as long as its listener is there.
 pub(super) struct Updates {
@@ -92,6 +117,12 @@ pub(super) struct Updates {
     /// What the listener knows; nothing before the history was told.
     told: Option<Told>,
     clock: Interval,
+    glances: Interval,
+    /// As it was told last.
+    glance: Glance,
+    /// What was told last was news. Behind that the clock counts, so that a state that comes and goes is told twice a second
+    /// at most.
+    is_early: bool,
     taken: Arc<Mutex<Instant>>,
     /// It looks at the keys that are hit most.
     shows_keys: bool,
@@ -101,6 +132,16 @@ impl Updates {
     /// When the listener has taken something last.
     pub(super) fn taken(&self) -> Arc<Mutex<Instant>> {
         self.taken.clone()
+    }
+
+    /// Whether there is news.
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.glances.poll_tick(cx));
+            if !self.is_early && self.glance != self.live.glance() {
+                return Poll::Ready(());
+            }
+        }
     }
 
     fn history(&mut self) -> Bytes {
@@ -136,7 +177,14 @@ impl Body for Updates {
         if self.told.is_none() {
             return Poll::Ready(Some(Ok(Frame::data(self.history()))));
         }
-        ready!(self.clock.poll_tick(cx));
+        self.is_early = if self.clock.poll_tick(cx).is_ready() {
+            false
+        } else {
+            ready!(self.poll_news(cx));
+            self.clock.reset();
+            true
+        };
+        self.glance = self.live.glance();
         *self.taken.lock() = Instant::now();
         Poll::Ready(self.now().map(|update| Ok(Frame::data(update))))
     }
@@ -186,6 +234,23 @@ mod tests {
             assert_eq!(began.elapsed().as_secs(), waits, "nothing was kept for it");
         }
         assert_eq!(live.process.metrics.live_updates.get(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_state_is_told_at_once_and_then_again_after_a_second() {
+        let live = live(64);
+        let mut updates = live.listen().unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!((told(&mut updates).await, told(&mut updates).await), ("history".into(), "now".into()));
+        let began = tokio::time::Instant::now();
+        tokio::time::sleep(PACE / 4).await;
+        live.draining.store(true, Ordering::Relaxed);
+        assert_eq!(told(&mut updates).await, "now");
+        let early = began.elapsed();
+        assert!(early < PACE / 2, "{early:?}");
+        // One that comes and goes is not told each time.
+        live.draining.store(false, Ordering::Relaxed);
+        assert_eq!(told(&mut updates).await, "now");
+        assert_eq!((began.elapsed() - early).as_secs(), 1);
     }
 
     #[tokio::test]

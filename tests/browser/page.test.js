@@ -4,10 +4,12 @@ const assert = require("node:assert/strict");
 const fs = require("node:fs");
 const http = require("node:http");
 const path = require("node:path");
-const { after, before, describe, test } = require("node:test");
+const { after, before, describe, test: plain } = require("node:test");
 
 const { faults, launch, open, overflow, shows, state } = require("./browser.js");
 const { Pair, until } = require("./servers.js");
+
+const test = (name, action) => plain(name, { timeout: 120_000 }, action);
 
 let browser;
 before(async () => (browser = await launch()));
