@@ -9,7 +9,7 @@ const { after, before, describe, test: plain } = require("node:test");
 const { faults, launch, open, overflow, shows, state } = require("./browser.js");
 const { Pair, until } = require("./servers.js");
 
-const test = (name, action) => plain(name, { timeout: 120_000 }, action);
+const test = (name, action) => plain(name, { timeout: 300_000 }, action);
 
 let browser;
 before(async () => (browser = await launch()));
