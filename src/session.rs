@@ -13,6 +13,7 @@ mod behind;
 mod changing;
 mod command;
 mod concern;
+mod connected;
 mod dedicated;
 mod effects;
 mod errand;

@@ -1,4 +1,4 @@
-//! The sessions of the process, as `CLIENT LIST`, `KILL` and `UNBLOCK` speak of them.
+//! The sessions of the process, as `CLIENT LIST`, `KILL` and `UNBLOCK`, and `NEARSIDE CLIENTS`, speak of them.
 //!
 //! Invariants: a session is known here from before its first request until its end. Its id is never one that
 //! the upstream gives to a client, so an id says by itself of whom it speaks. Nothing here is asked on a hit:
@@ -63,6 +63,8 @@ impl Clients {
             inbox,
             last: AtomicU64::new(now),
             command: AtomicU16::new(NO_COMMAND),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             orders: AtomicU8::new(0),
             calls: Mutex::default(),
             leads: AtomicUsize::new(0),
@@ -127,6 +129,9 @@ pub struct Client {
     /// When its last request was handled, and the number of that one's row.
     last: AtomicU64,
     command: AtomicU16,
+    /// Requests that the cache has answered, and reads that it could not: its session alone counts.
+    hits: AtomicU64,
+    misses: AtomicU64,
     /// What others have asked of it, one bit each.
     orders: AtomicU8,
     calls: Mutex<Vec<Arc<Call>>>,
@@ -182,6 +187,25 @@ impl Client {
     pub fn note(&self, now: Micros, command: Option<u16>) {
         self.last.store(now, Ordering::Relaxed);
         self.command.store(command.unwrap_or(NO_COMMAND), Ordering::Relaxed);
+    }
+
+    /// So many more of its requests were answered from the cache. Its session alone says so, once for a batch.
+    #[inline]
+    pub fn note_hits(&self, hits: u64) {
+        self.hits.store(self.hits.load(Ordering::Relaxed) + hits, Ordering::Relaxed);
+    }
+
+    /// The cache could not answer a read of it. Its session alone says so.
+    pub fn note_miss(&self) {
+        self.misses.store(self.misses.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
     }
 
     pub fn idle(&self, now: Micros) -> Duration {

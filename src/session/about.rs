@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::connected::connected;
 use super::glob::glob;
 use crate::cache::{IdentId, Reason};
 use crate::namespace::Tracking;
@@ -19,6 +20,8 @@ const HELP: &[&str] = &[
     "    Keys that are cached now, at most n (default 1000), in no particular order.",
     "WHY <key>",
     "    Whether the key is cached, since when and by which coverage; if not, why.",
+    "CLIENTS",
+    "    Who is connected, one line for each: whence, as whom, for how long, and what the cache had for it.",
     "FLUSH [key ...]",
     "    Forget these keys, or everything. The upstream is not write_set.",
     "CONFIG",
@@ -54,6 +57,10 @@ pub fn answer(cx: &Context, who: &Ident, request: &Request<'_>) {
             let mut known = why(&cx.process, request.arg(2), who.user.as_deref());
             known.extend(untracked(cx, request.arg(2)));
             lines(&known);
+        }
+        (b"CLIENTS", 2) => {
+            let list = connected(&cx.process, who.user.as_deref());
+            cx.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", &list));
         }
         (b"FLUSH", 2..) => flush(cx, who, request),
         (b"CONFIG", 2) => {

@@ -68,7 +68,8 @@ impl Session {
     pub(super) fn note_progress(&mut self, progress: Progress) -> bool {
         match progress {
             Progress::Waits => return false,
-            Progress::Worked | Progress::Over { hit: false } => {}
+            Progress::Worked => {}
+            Progress::Over { hit: false } => self.cx.client.note_miss(),
             Progress::GivesWay => self.turn.give_way(),
             Progress::Over { hit: true } => self.turn.count_hit(),
         }

@@ -82,6 +82,7 @@ impl Session {
         cx.client.note(cx.now, last.map(|row| row.id));
         cx.process.metrics.requests.add(requests);
         if hits > 0 {
+            cx.client.note_hits(hits);
             cx.process.cache.touch(cx.now);
             let took = cx.process.now().saturating_sub(cx.now);
             cx.process.metrics.hit_latency.observe(took, hits);
@@ -130,8 +131,9 @@ impl Session {
         match action {
             Action::Read => {
                 let hit = read::read(&self.cx, row, request, raw);
-                if hit {
-                    self.turn.count_hit();
+                match hit {
+                    true => self.turn.count_hit(),
+                    false => self.cx.client.note_miss(),
                 }
                 self.turn.looks = !hit;
                 if !hit && !self.cx.topology.is_single() {

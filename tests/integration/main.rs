@@ -21,6 +21,7 @@ mod cluster_sessions;
 mod cluster_topology;
 mod command_table;
 mod configuration;
+mod connected;
 mod dedicated;
 mod dedicated_state;
 mod door;

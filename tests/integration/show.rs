@@ -192,7 +192,7 @@ fn config_and_help() {
         }
         let help = strings(&client.text("NEARSIDE HELP")).join("\n");
         for subcommand in
-            ["STATS", "KEYS [pattern] [COUNT n]", "WHY <key>", "FLUSH [key ...]", "CONFIG", "HELP"]
+            ["STATS", "KEYS [pattern] [COUNT n]", "WHY <key>", "CLIENTS", "FLUSH [key ...]", "CONFIG", "HELP"]
         {
             assert!(help.contains(subcommand), "{help}");
         }
