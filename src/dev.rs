@@ -163,7 +163,7 @@ impl Drop for DevServer {
         let deadline = Instant::now() + STOP_LIMIT;
         while matches!(self.supervisor.try_wait(), Ok(None)) {
             if Instant::now() >= deadline {
-                warn!(program = %self.program.display(), "the private server does not stop");
+                warn!(program = %self.program.display(), "the private server does not stop, and is ended by force: it keeps nothing");
                 let _ = self.supervisor.kill();
                 let _ = self.supervisor.wait();
                 return;

@@ -108,6 +108,7 @@ pub struct Metrics {
     /// Refused because of `max-clients`.
     pub clients_refused: Counter,
     pub refused_told: Seldom,
+    pub unusable_told: Seldom,
     /// Closed because they sent what is not RESP, or more than allowed.
     pub clients_malformed: Counter,
     /// TLS handshakes with clients that came to an end, and that came to nothing, by the number of the reason.
@@ -136,6 +137,7 @@ pub struct Metrics {
     pub clients_killed: Counter,
     /// Closed because they did not take their replies.
     pub clients_stalled: Counter,
+    pub stalled_told: Seldom,
     pub requests: Counter,
     /// Who listens to what happens on the admin port, those for whom there was no room, and what was worked out for them.
     pub live_listeners: Counter,
@@ -156,6 +158,9 @@ pub struct Metrics {
     pub feed_attempts: Counter,
     /// Links that were given up because they gave no answer though the upstream lived.
     pub dark_links: Counter,
+    /// That a link gives no answer: another is made, or what was read on it is void.
+    pub silent_told: Seldom,
+    pub unanswered_told: Seldom,
     /// Sentinels that say where the master is.
     pub sentinels: Counter,
     /// Attempts to ask a sentinel that came to nothing.
@@ -277,7 +282,7 @@ impl Metrics {
                 reply = reply.trim_end(),
                 untold,
                 "the upstream does not take nearside's new password yet: connections go on with the one before, and it is \
-                 said again"
+                 said again; set it there, too (ACL SETUSER)"
             );
         }
     }

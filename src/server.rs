@@ -236,7 +236,10 @@ impl Server {
         running.tasks.iter().for_each(|task| task.abort());
         match left {
             0 => info!("stopped"),
-            _ => warn!(clients = left, "stopped with clients still connected"),
+            _ => warn!(
+                clients = left,
+                "stopped with clients still connected: raise drain-timeout if they are to finish"
+            ),
         }
         if result.is_ok() {
             running.join();
@@ -352,7 +355,7 @@ impl Running {
     fn join(self) {
         for worker in self.workers {
             if worker.thread.join().is_err() {
-                error!("a worker has panicked");
+                error!("a worker has panicked; please report it, with the lines before");
             }
         }
     }

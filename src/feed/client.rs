@@ -123,7 +123,8 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
                 question,
                 reply = reply.trim_end(),
                 untold,
-                "the upstream does not answer now: it is asked again, and nothing is served from the cache without proof"
+                "the upstream does not answer now: it is asked again, and nothing is served from the cache without proof; see \
+                 what keeps it busy"
             );
         }
     }

@@ -121,7 +121,7 @@ pub struct Feed<W: Waiter, H: Hooks> {
 
 impl<W: Waiter, H: Hooks> Feed<W, H> {
     pub(super) fn tell_down(&self, what: &str, cause: &str) {
-        if let Some(untold) = self.hooks.metrics().feed_down_told.now() {
+        if let Some(untold) = self.hooks.metrics().feed_down_told.of(cause) {
             warn!(upstream = %self.settings.address, untold, cause, "{what}");
         }
     }

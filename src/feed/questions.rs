@@ -91,7 +91,8 @@ impl Told {
     pub(super) fn no_resp3(&self) {
         if !self.no_resp3.replace(true) {
             warn!(
-                "the upstream speaks RESP2 only (HELLO): no CLIENT TRACKING, only keys in namespaces are cached"
+                "the upstream speaks RESP2 only: no CLIENT TRACKING, only keys in namespaces are cached; let nearside's user say HELLO \
+                 (+hello), or use Redis 6 or later"
             );
         }
     }
@@ -101,7 +102,11 @@ impl Told {
         let mut refused = self.refused.borrow_mut();
         if !refused.contains(&name) {
             refused.push(name);
-            warn!(reply, "the upstream does not allow {name}: {}", question.without());
+            warn!(
+                reply,
+                "the upstream does not allow {name}: {}; nearside check --connect says what would allow it",
+                question.without()
+            );
         }
     }
 

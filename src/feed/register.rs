@@ -122,7 +122,9 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
         if let Some(untold) = metrics.registrations_refused_told.now() {
             warn!(
                 reply,
-                untold, "the upstream does not allow nearside to register a key (EXISTS): it is not cached"
+                untold,
+                "the upstream does not allow nearside to register a key: it is not cached; let its user say EXISTS of it (+exists, \
+                 ~*)"
             );
         }
     }

@@ -69,7 +69,11 @@ async fn watch(process: Arc<Process>, name: EntryKeyBuf, opened: Micros) {
             let key = name.borrow().key;
             let history = why(&process, key, None).join("; ");
             let key = Bytes::copy_from_slice(key);
-            error!(?key, history, "a stale reply is served beyond max-staleness");
+            error!(
+                ?key,
+                history,
+                "a stale reply was served beyond max-staleness: a fault in nearside, please report this line"
+            );
             // Whatever the cause, nobody is to be served it again.
             process.cache.invalidate(&key, Reason::Audit, now);
             return;

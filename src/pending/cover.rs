@@ -126,10 +126,14 @@ impl LinkHandler {
     /// No answer came in time: what was read on the link is void.
     pub fn mark_unresponsive(&self) {
         if !self.silent.replace(true) {
-            warn!(
-                link = self.id.0,
-                "a link gave no answer within max-staleness: what was read on it is void"
-            );
+            if let Some(untold) = self.process.metrics.unanswered_told.now() {
+                warn!(
+                    link = self.id.0,
+                    untold,
+                    "a link gave no answer within max-staleness: what was read on it is void; if the upstream, or the way \
+                     there, is that slow, raise max-staleness"
+                );
+            }
             self.disarm();
             // Whoever waits for a read on it, on any worker, reads for himself.
             self.process.cache.let_go(self.id, |_| false);
@@ -241,7 +245,12 @@ impl LinkHandler {
         }
         if let Some(untold) = self.process.metrics.tracking_refused_told.now() {
             let who = if self.own { "nearside's own user" } else { "a client's user" };
-            warn!(reply = said, untold, "the upstream does not allow CLIENT TRACKING with REDIRECT to {who}");
+            warn!(
+                reply = said,
+                untold,
+                "the upstream does not allow CLIENT TRACKING with REDIRECT to {who}: another form is taken where one is allowed, see \
+                 nearside check --connect"
+            );
         }
     }
 
@@ -259,7 +268,8 @@ impl LinkHandler {
                 question,
                 reply = reply.trim_end(),
                 untold,
-                "the upstream does not answer now: it is asked again, and nothing is served from the cache without proof"
+                "the upstream does not answer now: it is asked again, and nothing is served from the cache without proof; see \
+                 what keeps it busy"
             );
         }
         self.again(PUT_OFF);

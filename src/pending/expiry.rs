@@ -18,7 +18,8 @@ pub fn not_kept(process: &Process, ttl: &[u8]) -> Reason {
         let reply = String::from_utf8_lossy(ttl);
         warn!(
             reply = reply.trim_end(),
-            untold, "the upstream does not allow PTTL: without a time to live nothing is cached"
+            untold,
+            "the upstream does not allow PTTL: without a time to live nothing is cached; let the user say it (+pttl)"
         );
     }
     Reason::TtlRefused

@@ -217,10 +217,16 @@ impl ReplyHandler for LinkHandler {
         let refused = matches!(loss.cause, ConnectError::Refused(_));
         if is_shared
             && !refused
-            && let Some(untold) = metrics.links_down_told.now()
+            && let Some(untold) = metrics.links_down_told.of(&loss.cause.to_string())
         {
             let upstream = &self.node.upstream.address;
-            warn!(%upstream, link = self.id.0, untold, cause = %loss.cause, "link is down");
+            warn!(
+                %upstream,
+                link = self.id.0,
+                untold,
+                cause = %loss.cause,
+                "link is down, and is tried again: see whether the upstream runs and can be reached"
+            );
         }
         if let Some(owner) = &*self.owner.borrow() {
             owner.client.is_on(self.node.id, None);

@@ -49,7 +49,8 @@ impl LinkHandler {
             warn!(
                 reply = said.trim_end(),
                 untold,
-                "the upstream does not let nearside look (EVAL) whether a key is still there: `delete` is announced instead"
+                "the upstream does not let nearside look (EVAL) whether a key is still there: `delete` is announced \
+                 instead; let its user say EVAL (+eval)"
             );
         }
         if let Some(upcalls) = self.upcalls() {
@@ -62,7 +63,11 @@ impl LinkHandler {
         if let Some(untold) = self.process.metrics.announcements_failed_told.now() {
             let reply = String::from_utf8_lossy(chunk);
             let reply = reply.trim_end();
-            warn!(reply, untold, "an announcement failed: other sidecars may serve the old value");
+            warn!(
+                reply,
+                untold,
+                "an announcement failed: other sidecars may serve the old value; let nearside's user say PUBLISH (+publish, &*)"
+            );
         }
     }
 }

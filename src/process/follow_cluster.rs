@@ -120,7 +120,8 @@ fn adopt(process: &Process, seen: &Seen) {
         },
         Some(untold) => warn!(
             nodes, unowned, by = %seen.by, untold,
-            "hash slots of the cluster are nobody's: requests for their keys are answered with CLUSTERDOWN"
+            "hash slots of the cluster are nobody's: requests for their keys are answered with CLUSTERDOWN; give the slots \
+             to a node (redis-cli --cluster fix)"
         ),
         None => {}
     }
@@ -130,8 +131,13 @@ fn adopt(process: &Process, seen: &Seen) {
 fn fail(process: &Process, why: String) {
     process.metrics.topology_failures.inc();
     process.metrics.unreachable.say(why.clone());
-    if let Some(untold) = process.metrics.topology_told.now() {
-        warn!(untold, why, "no node says how the cluster stands");
+    if let Some(untold) = process.metrics.topology_told.of(&why) {
+        warn!(
+            untold,
+            why,
+            "no node says how the cluster stands: they are asked again; look whether they run, and let nearside's user say \
+             CLUSTER SLOTS"
+        );
     }
     // Those who wait for the first word hear why there is none.
     if let Location::Elected(elected) = &process.topology().nodes()[0].upstream.address {

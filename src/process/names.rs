@@ -47,7 +47,7 @@ pub async fn refresh_name(process: Arc<Process>, node: Arc<Node>, every: Duratio
                     Some(_) => continue,
                 };
                 if let Some(untold) = process.metrics.names_told.now() {
-                    warn!(upstream = %address, untold, why, "the upstream's name leads elsewhere, and nearside stays");
+                    warn!(upstream = %address, untold, why, "the upstream's name leads elsewhere, and nearside stays: see what the name is to lead to");
                 }
             }
         }

@@ -153,7 +153,8 @@ impl Node {
         self.users_watched.store(sees, Ordering::Relaxed);
         if !sees && !self.unwatched_told.swap(true, Ordering::Relaxed) {
             warn!(
-                "the upstream does not tell nearside of changed users (INFO): replies to other users are not cached"
+                "the upstream does not tell nearside of changed users (INFO): replies to other users are not cached; let its user \
+                 say it (+info)"
             );
         }
     }

@@ -61,6 +61,6 @@ pub(super) fn leave(process: &Process, node: &Node, why: &str) {
     process.cache.coverages().end(&node.feed, process.now());
     process.metrics.servers_left.inc();
     if let Some(untold) = process.metrics.servers_left_told.now() {
-        warn!(upstream = %node.upstream.address, untold, "{why}: all links and the feed go there");
+        warn!(upstream = %node.upstream.address, untold, "{why}: all links and the feed go there by themselves");
     }
 }

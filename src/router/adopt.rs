@@ -121,7 +121,7 @@ impl Router {
                     max,
                     untold,
                     "more users and databases than max-links are in use: the idle connection that was least lately \
-                     used is closed, with what was cached by it"
+                     used is closed, with what was cached by it; raise max-links"
                 );
             }
             // It is none of the shared ones any more, so nobody makes it anew.

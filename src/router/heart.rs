@@ -125,7 +125,13 @@ impl Router {
         }
         let has_left = self.replaced.borrow().iter().any(|other| (other.node, other.ident) == (node, ident));
         let (Some(key), true, false) = (self.key_of(link.client().id), lives, has_left) else { return };
-        warn!(link = link.client().id.0, "a link gives no answer, though the upstream lives: making another");
+        if let Some(untold) = self.process.metrics.silent_told.now() {
+            warn!(
+                link = link.client().id.0,
+                untold,
+                "a link gives no answer, though the upstream lives: another is made; if that goes on, look what stands between"
+            );
+        }
         let another = self.new_link(&key);
         self.adopt(ident, &key, &another);
         another.reconnect();

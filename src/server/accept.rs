@@ -351,7 +351,11 @@ impl Door {
         let metrics = &self.process.metrics;
         metrics.clients_refused.inc();
         if let Some(untold) = metrics.refused_told.now() {
-            warn!(clients = metrics.clients.get(), untold, "a client was refused: max-clients, or ulimit -n");
+            warn!(
+                clients = metrics.clients.get(),
+                untold,
+                "a client was refused: raise max-clients, or the limit of file descriptors (ulimit -n)"
+            );
         }
         if self.plain {
             let _ = stream.write(&errors::line(errors::MAX_CLIENTS));

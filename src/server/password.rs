@@ -123,9 +123,14 @@ fn fail(process: &Process, why: &str) {
     let own = &process.settings.upstream.own;
     own.miss(why);
     process.metrics.passwords_failed.inc();
-    if let Some(untold) = process.metrics.passwords_failed_told.now() {
+    if let Some(untold) = process.metrics.passwords_failed_told.of(why) {
         let (kept, lacks) = ("the password before is kept", "nothing can be asked upstream without it");
         let what = if own.missing().is_some() { lacks } else { kept };
-        warn!(why, untold, "there is no new password for the upstream, and it is tried again: {what}");
+        warn!(
+            why,
+            untold,
+            "there is no new password for the upstream, and it is tried again: {what}; see upstream-password-file and \
+             upstream-password-command"
+        );
     }
 }

@@ -149,7 +149,9 @@ fn tell(process: &Process, found: Vec<Found>) {
             }
             Found::Bad(why) => {
                 metrics.tls_reloads_failed.inc();
-                warn!("TLS: what was read before is kept: {why}");
+                warn!(
+                    "TLS: what was read before is kept: {why}; once the files are right they are taken by themselves"
+                );
             }
         }
     }

@@ -320,7 +320,7 @@ impl Session {
                 turns = again.turns,
                 why,
                 untold,
-                "a request that the cluster did not execute is not sent again"
+                "a request that the cluster did not execute is not sent again: its client has the error, and may say it anew"
             );
         }
         if give_up_parts(&self.cx, request.slot).is_none() {

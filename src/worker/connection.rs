@@ -421,11 +421,15 @@ impl Connection {
     fn send_away(&mut self) {
         let settings = &self.worker.process.settings;
         self.worker.process.metrics.clients_stalled.inc();
-        warn!(
-            client = self.session.cx.client.id,
-            untaken = self.queue.untaken(),
-            "sent away: the client leaves its replies untaken (client-output-limit, client-stall-timeout)"
-        );
+        if let Some(untold) = self.worker.process.metrics.stalled_told.now() {
+            warn!(
+                client = self.session.cx.client.id,
+                untaken = self.queue.untaken(),
+                untold,
+                "sent away: the client leaves its replies untaken; let it read them, or raise client-output-limit or \
+                 client-stall-timeout"
+            );
+        }
         self.queue.end_with(&errors::line(&errors::untaken(settings.output_limit.get())));
         self.end_input();
         self.framed = None;

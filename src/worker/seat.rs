@@ -19,7 +19,10 @@ pub(super) struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(client = self.id, "closed: a fault in nearside has ended this client's session");
+            tracing::error!(
+                client = self.id,
+                "closed: a fault in nearside has ended this client's session; please report it, with the line before"
+            );
         }
         self.queue.close();
         self.worker.sessions.borrow_mut().remove(&self.id);

@@ -53,7 +53,7 @@ impl Waiting {
         let peer = stream.peer_addr();
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
-            Err(error) => return warn!(%error, "a client's socket cannot be used"),
+            Err(error) => return worker.tell_unusable(&error),
         };
         let place = worker.handshakes.begin();
         let agreed = tokio::time::timeout(LONGEST, place.run(handshake.run(stream))).await;

@@ -42,6 +42,7 @@ mod idle_cuts;
 mod limits;
 mod live;
 mod logins;
+mod logs;
 mod lost_state;
 mod many_identities;
 mod memory;

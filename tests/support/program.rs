@@ -44,6 +44,18 @@ impl Program {
         program
     }
 
+    /// With its standard error led elsewhere, as a shell is told to; nobody sees what is logged.
+    pub fn start_with_errors_to(redirection: &str, upstream: u16) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec \"$@\" {redirection}"), "sh", env!("CARGO_BIN_EXE_nearside")]);
+        command.args(["--listen", &port.to_string(), "--admin", &admin.to_string(), "--log-level", "trace"]);
+        command.args(["--upstream", &format!("redis://127.0.0.1:{upstream}")]);
+        let program = Self::spawn(&mut command, port, admin);
+        eventually("it serves", || program.status("/livez") == Some(200));
+        program
+    }
+
     /// Where names are resolved by this file alone, in the place of `/etc/hosts`. It may be written anew at any time.
     pub fn start_with_hosts(hosts: &Path, upstream: &str, more: &[&str]) -> Self {
         let (port, admin) = (free_port(), free_port());
