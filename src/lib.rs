@@ -7,7 +7,7 @@
 //! # Which room may use which
 //!
 //! ```text
-//! main     a checklist: parse, build, run, drain          → server, config
+//! main     a checklist: parse, build, run, drain          → server, top, config
 //! server   listeners, workers, drain                      → worker, feed, admin, process
 //! admin    health pages and metrics                       → process
 //! worker   one thread: sessions, inbox, turns             → session, request, reply, process
@@ -22,7 +22,7 @@
 //! ```
 //!
 //! `io`, `cache`, `resp`, `namespace` and `metrics` take nothing of ours, `command` only `resp`, `config` only `command`, `io` and
-//! `namespace`. Files stand in such an order, too: there is no circle of imports. `tests/rooms.rs` holds both.
+//! `namespace`, `top` only `config`. Files stand in such an order, too: there is no circle of imports. `tests/rooms.rs` holds both.
 pub mod admin;
 pub mod cache;
 pub mod command;
@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod resp;
 pub mod server;
+pub mod top;
 pub mod upstream;
 
 mod pending;

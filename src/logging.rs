@@ -6,11 +6,13 @@
 mod notable;
 mod queue;
 
-use std::io::{self, IsTerminal, stderr};
+use std::io::{self, stderr};
 use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*, registry, reload};
 
@@ -42,12 +44,22 @@ impl Drop for Log {
     }
 }
 
-/// Sends this process's events where `config` says; in colour only to a terminal, and never with `NO_COLOR`. Panics are
+/// Whether what is written there is to be in colour: on a terminal, or with `CLICOLOR_FORCE`, and never with `NO_COLOR`.
+pub fn colours(stream: &impl RawStream) -> ColorChoice {
+    // The library takes 0, which forces nothing, for any other value.
+    let forces_nothing = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value == "0");
+    match forces_nothing && !stream.is_terminal() {
+        true => ColorChoice::Never,
+        false => AutoStream::choice(stream),
+    }
+}
+
+/// Sends this process's events where `config` says; in [colour](colours) if that is wanted there. Panics are
 /// events, too.
 ///
 /// Errors: there can be no thread that writes.
 pub fn init(config: &Config) -> io::Result<Log> {
-    let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = colours(&stderr()) != ColorChoice::Never;
     let queue = Queue::default();
     queue.write_to(stderr())?;
     let writer = queue.clone();

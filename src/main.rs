@@ -1,15 +1,21 @@
 //! The nearside program: settings, log, private server if asked for, serve, exit code.
 //!
-//! Exit codes: 0 after a clean stop, 1 if it could not run, 2 if the configuration is wrong, in which case no
-//! port was opened.
+//! Exit codes: 0 after a clean stop, 1 if it could not run, or `check --connect` finds that nothing can be cached, 2 if the command
+//! line or the configuration is wrong, in which case no port was opened.
 
-use std::{error::Error, io::Write, process::ExitCode};
+use std::{
+    error::Error,
+    io::{ErrorKind, Write, stdout},
+    process::ExitCode,
+};
 
+use anstream::AutoStream;
 use nearside::{
-    config::{Config, Invocation, Task, Upstream},
+    config::{Config, Invocation, Task, Top, Upstream, completions, manual},
     dev::DevServer,
     logging,
     server::{ConfigSource, Server, Shutdown, check},
+    top,
 };
 
 #[global_allocator]
@@ -20,17 +26,53 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(error) => return error.tell(),
     };
-    if invocation.task == Task::Check {
+    match &invocation.task {
+        Task::Serve | Task::Dev => serve(invocation),
+        Task::Check => print(invocation.report().as_bytes()),
+        Task::Connect => show_upstream(&invocation),
+        Task::Top(of) => show(of),
+        Task::Completions(shell) => print(&completions(*shell)),
+        Task::Man => print(&manual()),
+    }
+}
+
+/// Shows what was asked for, on standard output: in colour if that is wanted there.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = AutoStream::new(stdout(), logging::colours(&stdout()));
+    match out.write_all(text).and_then(|()| out.flush()) {
         // A reader that has seen enough, such as `head`, is no failure.
-        let _ = std::io::stdout().write_all(invocation.report().as_bytes());
-        return ExitCode::SUCCESS;
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            tell(&format!("standard output cannot be written: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
-    if invocation.task == Task::Connect {
-        return show_upstream(&invocation);
-    }
+}
+
+/// Shows what a running sidecar does.
+fn show(of: &Top) -> ExitCode {
+    let shown = match of.once {
+        true => top::once(of).map(|page| print(page.as_bytes())),
+        false => top::watch(of).map(|()| ExitCode::SUCCESS),
+    };
+    shown.unwrap_or_else(|why| {
+        tell(&why);
+        ExitCode::FAILURE
+    })
+}
+
+fn tell(what: &str) {
+    // Without a standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "nearside: {what}");
+}
+
+fn serve(invocation: Invocation) -> ExitCode {
     let log = match logging::init(&invocation.config) {
         Ok(log) => log,
-        Err(_) => return ExitCode::FAILURE,
+        Err(error) => {
+            tell(&format!("cannot start: there can be no thread for the log: {error}"));
+            return ExitCode::FAILURE;
+        }
     };
     match run(invocation, &log) {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,12 +88,12 @@ fn show_upstream(invocation: &Invocation) -> ExitCode {
     let findings = match check(&invocation.config) {
         Ok(findings) => findings,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "nearside: cannot start: {error}");
+            tell(&format!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
-    let _ = std::io::stdout().write_all(findings.text.as_bytes());
-    if findings.caches { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let printed = print(findings.text.as_bytes());
+    if findings.caches { printed } else { ExitCode::FAILURE }
 }
 
 fn run(invocation: Invocation, log: &logging::Log) -> Result<(), Box<dyn Error>> {

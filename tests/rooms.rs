@@ -16,7 +16,7 @@ use imports::Tree;
 
 /// Each room and what it may look down on. `main` stands above all.
 const BELOW: &[(&str, &[&str])] = &[
-    ("main", &["server", "config", "dev", "logging"]),
+    ("main", &["server", "top", "config", "dev", "logging"]),
     // `server/parts.rs` tells every room in its own words what the configuration says, and wires them.
     (
         "server",
@@ -80,6 +80,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("upstream", &["io", "resp"]),
     ("command", &["resp"]),
     ("dev", &["config"]),
+    ("top", &["config"]),
     ("logging", &["config", "metrics"]),
     ("config", &["command", "io", "namespace"]),
     ("cache", &[]),
@@ -93,14 +94,19 @@ const BELOW: &[(&str, &[&str])] = &[
 const KEPT: &[(&str, &[&str])] = &[
     ("hashbrown", &["cache"]),
     ("clap", &["config"]),
+    ("clap_complete", &["config"]),
+    ("clap_mangen", &["config"]),
+    ("anstream", &["main", "logging"]),
+    ("anstyle", &["config", "server"]),
     ("toml", &["config"]),
     ("strsim", &["config"]),
     ("shlex", &["config"]),
     ("bytesize", &["config"]),
     ("redis_protocol", &["resp"]),
-    ("hyper", &["admin"]),
-    ("hyper_util", &["admin"]),
-    ("http_body_util", &["admin"]),
+    ("hyper", &["admin", "top"]),
+    ("hyper_util", &["admin", "top"]),
+    ("http_body_util", &["admin", "top"]),
+    ("ratatui", &["top"]),
     ("prometheus_client", &["admin"]),
     ("percent_encoding", &["admin"]),
     // The configuration checks what the log is told.

@@ -5,15 +5,22 @@
 
 use std::{collections::BTreeMap, ffi::OsString, fmt::Write, path::PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use anstyle::{AnsiColor, Style};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+use clap_complete::Shell;
 
+use super::address::{HostPort, Listen};
 use super::draft::Draft;
 use super::error::ConfigError;
 use super::settings::{Config, settings};
+use super::value::FILE;
 use super::{file, password};
+use crate::io::Address;
+
+const WARNING: Style = AnsiColor::Yellow.on_default();
 
 /// What nearside is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     /// Run in front of the configured upstream.
     Serve,
@@ -23,7 +30,35 @@ pub enum Task {
     Check,
     /// Show what the upstream allows and end.
     Connect,
+    /// Show what a running sidecar does.
+    Top(Top),
+    /// Print what completes the command line in this shell, and end.
+    Completions(Shell),
+    /// Print the manual page, and end.
+    Man,
 }
+
+/// Which sidecar is to be watched, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Top {
+    /// Its admin port.
+    pub at: Address,
+    /// The file with the token that this asks for, in its first line.
+    pub token_file: Option<PathBuf>,
+    /// One page without a terminal.
+    pub once: bool,
+}
+
+/// What the exit codes say.
+pub(super) const EXIT_CODES: [(&str, &str); 3] = [
+    ("0", "A clean stop, or what was asked for is done."),
+    (
+        "1",
+        "It could not run, or had to end because of a fault. Of check --connect: nothing can be cached. Of top: the sidecar \
+         does not answer, or there is no terminal.",
+    ),
+    ("2", "The command line or the configuration is wrong; no port was opened."),
+];
 
 /// A valid command line: the task and the settings for it.
 #[derive(Debug)]
@@ -46,13 +81,17 @@ impl Invocation {
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Invocation, ConfigError> {
-        let matches = command().try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
-        let (task, matches) = match matches.subcommand() {
+        let asked = command().try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
+        let (mut task, matches) = match asked.subcommand() {
             Some(("dev", of_dev)) => (Task::Dev, of_dev),
             Some(("check", of_check)) if of_check.get_flag("connect") => (Task::Connect, of_check),
             Some(("check", of_check)) => (Task::Check, of_check),
+            Some(("completions", asked)) => {
+                return Ok(Invocation::without_settings(Task::Completions(shell_of(asked))));
+            }
+            Some(("man", _)) => return Ok(Invocation::without_settings(Task::Man)),
             Some((_, of_serve)) => (Task::Serve, of_serve),
-            None => (Task::Serve, &matches),
+            None => (Task::Serve, &asked),
         };
         let mut draft = Draft::default();
         let variable = |name: &str, draft: &mut Draft| {
@@ -81,14 +120,22 @@ impl Invocation {
             draft.problems.push("--takeover: is for nearside serve".to_owned());
         }
         let (config, origins) = draft.finish().map_err(ConfigError::Invalid)?;
+        if let Some(("top", of_top)) = asked.subcommand() {
+            task = Task::Top(top_of(of_top, &config).map_err(|wrong| ConfigError::Invalid(vec![wrong]))?);
+        }
         Ok(Invocation { task, config, takeover, origins })
     }
 
-    /// What `nearside check` prints: a file that says what is in effect, and from where each value came.
+    /// For what needs none, and so does not fail because of one that is wrong.
+    fn without_settings(task: Task) -> Invocation {
+        Invocation { task, config: Config::default(), takeover: false, origins: BTreeMap::new() }
+    }
+
+    /// What `nearside check` prints: a file that says what is in effect, and from where each value came. In colour.
     pub fn report(&self) -> String {
         let mut report = String::from("# nearside: the configuration is valid, and this is in effect\n");
         for warning in self.config.warnings() {
-            let _infallible = writeln!(report, "# warning: {warning}");
+            let _infallible = writeln!(report, "{WARNING}# warning: {warning}{WARNING:#}");
         }
         let lines: Vec<_> =
             self.config.describe().into_iter().map(|(n, v)| (format!("{n} = {v}"), n)).collect();
@@ -102,6 +149,37 @@ impl Invocation {
     }
 }
 
+fn shell_of(matches: &ArgMatches) -> Shell {
+    // It is required, so there is one.
+    matches.get_one("shell").copied().unwrap_or(Shell::Bash)
+}
+
+/// Without an address, the sidecar is the one that has these settings.
+fn top_of(matches: &ArgMatches, config: &Config) -> Result<Top, String> {
+    let own = || config.admin.iter().map(ToString::to_string).next();
+    let at = matches.get_one::<String>("address").cloned().or_else(own);
+    let at = at.ok_or("admin: is off, so there is nothing to watch; name the sidecar's admin address")?;
+    let at = match Listen::parse(&at)? {
+        Listen::Tcp(at) => reached(at),
+        Listen::Unix(path) => Address::Unix(path),
+        Listen::Tls(at) => {
+            return Err(format!("tls://{at}: an admin port has no TLS; name it without tls://"));
+        }
+    };
+    let token_file = matches.get_one::<PathBuf>("token-file").cloned();
+    Ok(Top { at, token_file, once: matches.get_flag("once") })
+}
+
+/// Where who listens there is reached from the same machine.
+fn reached(HostPort { host, port }: HostPort) -> Address {
+    let host = match host.as_str() {
+        "0.0.0.0" => "127.0.0.1".to_owned(),
+        "::" => "::1".to_owned(),
+        _ => host,
+    };
+    Address::Tcp { host, port }
+}
+
 fn lay_flags(matches: &ArgMatches, draft: &mut Draft) {
     for setting in settings() {
         if let Some(values) = matches.get_many::<String>(&setting.name) {
@@ -111,13 +189,35 @@ fn lay_flags(matches: &ArgMatches, draft: &mut Draft) {
     }
 }
 
+fn top() -> Command {
+    let address = Arg::new("address")
+        .help("Its admin port: HOST:PORT, PORT (on 127.0.0.1) or unix:PATH; without it, that of the settings (admin)");
+    let token_file = Arg::new("token-file")
+        .long("token-file")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+        .help("The file with the token that the admin port asks for, in its first line");
+    let once = Arg::new("once")
+        .long("once")
+        .action(ArgAction::SetTrue)
+        .help("Print one page of name:value lines, of one second, and end; for scripts");
+    let about = "Show what a running sidecar does, on a terminal, until q is pressed";
+    Command::new("top").about(about).args([address, token_file, once])
+}
+
 /// The command line's shape, made from the table of settings.
-fn command() -> Command {
+pub(super) fn command() -> Command {
     let flags = settings().iter().map(|setting| {
         let default = if setting.default.is_empty() { "none" } else { setting.default };
         Arg::new(setting.name.clone())
             .long(setting.name.clone())
             .value_name(setting.metavar)
+            .value_hint(if setting.metavar == FILE.metavar {
+                ValueHint::FilePath
+            } else {
+                ValueHint::Unknown
+            })
             .action(if setting.list { ArgAction::Append } else { ArgAction::Set })
             .help(format!("{} [default: {default}]", setting.help))
             .global(true)
@@ -126,6 +226,7 @@ fn command() -> Command {
         .long("config")
         .value_name("FILE")
         .value_parser(clap::value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
         .help("A TOML file with settings; its keys are the flags without their dashes")
         .global(true);
     let takeover =
@@ -134,14 +235,16 @@ fn command() -> Command {
              same sockets, so that no client is refused; it stops once this one is ready, and goes on if this one fails. \
              If there is none, nearside starts as usual",
         );
+    let [clean, failed, wrong] = EXIT_CODES;
     Command::new("nearside")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A coherent near cache for Redis, behind a plain Redis port at your application's side")
-        .after_help(
+        .after_help(format!(
             "Every setting is a flag (--max-memory), an environment variable (NEARSIDE_MAX_MEMORY) and a key of\n\
-             the file (max-memory); the first of these that is given counts. Without a command, nearside serves.\n\
-             Exit code: 0 after a clean stop, 1 if it could not run, 2 if the configuration is wrong.",
-        )
+             the file (max-memory); the first of these that is given counts. Without a command, nearside serves.\n\n\
+             Exit codes:\n  {}  {}\n  {}  {}\n  {}  {}",
+            clean.0, clean.1, failed.0, failed.1, wrong.0, wrong.1
+        ))
         .subcommand(Command::new("serve").about("Serve clients in front of --upstream; the default"))
         .subcommand(
             Command::new("dev")
@@ -155,6 +258,13 @@ fn command() -> Command {
                 ),
             ),
         )
+        .subcommand(top())
+        .subcommand(
+            Command::new("completions")
+                .about("Print a script by which a shell completes this command line")
+                .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell)).help("The shell")),
+        )
+        .subcommand(Command::new("man").about("Print the manual page, for man(1)"))
         .arg(config)
         .arg(takeover)
         .args(flags)
@@ -205,6 +315,26 @@ mod tests {
             let told = parse(flags, environment).expect_err(why).to_string();
             assert!(told.contains(why) && !told.contains("sesame"), "{told}");
         }
+    }
+
+    #[test]
+    fn top_watches_who_is_named_or_the_one_of_these_settings() {
+        let top = |line: &str| match parse(line, &[]).expect(line).task {
+            Task::Top(top) => top.at.to_string(),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(top("top"), "127.0.0.1:9380");
+        assert_eq!(top("top --admin 0.0.0.0:1"), "127.0.0.1:1");
+        assert_eq!(top("top 9999 --admin off"), "127.0.0.1:9999");
+        assert_eq!(top("top unix:/run/n.sock --once"), "unix:/run/n.sock");
+        for wrong in ["top --admin off", "top tls://a:1", "top nowhere"] {
+            assert!(matches!(parse(wrong, &[]), Err(ConfigError::Invalid(_))), "{wrong}");
+        }
+        // What needs no settings does not fail because of them.
+        let wrong = [("NEARSIDE_WORKERS", "many")];
+        assert_eq!(parse("man", &wrong).expect("a page").task, Task::Man);
+        assert_eq!(parse("completions zsh", &wrong).expect("a script").task, Task::Completions(Shell::Zsh));
+        assert!(matches!(parse("completions tcsh", &[]), Err(ConfigError::Usage(_))));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use anstyle::{AnsiColor, Style};
+
 use super::error::ServerError;
 use super::parts;
 use super::password::Source;
@@ -28,7 +30,7 @@ const ANOTHER_FORM: &str = "another form is taken where one is allowed";
 
 /// What was found.
 pub struct Findings {
-    /// For a person, a line each.
+    /// For a person, a line each, in colour.
     pub text: String,
     /// Whether anything can be cached.
     pub caches: bool,
@@ -413,7 +415,13 @@ impl Check<'_> {
     }
 
     fn line(&mut self, sign: &str, what: &str, more: &str) {
-        let _ = writeln!(self.text, "{}", format!("{sign:<4} {what:<34} {more}").trim_end());
+        let colour = match sign {
+            "yes" => AnsiColor::Green.on_default(),
+            "no" => AnsiColor::Red.on_default(),
+            _ => Style::new(),
+        };
+        let line = format!("{colour}{sign:<4}{colour:#} {what:<34} {more}");
+        let _ = writeln!(self.text, "{}", line.trim_end());
     }
 }
 
