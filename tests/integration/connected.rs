@@ -68,7 +68,7 @@ fn each_client_is_told_with_what_the_cache_had_for_it() {
     let line = line_of(&mut ada, "bob");
     assert_eq!((field(&line, "db"), field(&line, "hits"), field(&line, "misses")), ("3", "0", "0"), "{line}");
     drop(bob);
-    eventually("who leaves is not told of", || lines(&mut ada).len() == 2);
+    eventually("who leaves is not told of", || lines(&mut ada).len() == 3);
     for wrong in ["NEARSIDE CLIENTS x", "NEARSIDE CLIENTS ID 3"] {
         assert!(ada.text(wrong).starts_with("-ERR unknown subcommand"), "{wrong}");
     }
