@@ -22,7 +22,8 @@ const README_LINES: usize = 170;
 const OF_REDIS: [&str; 2] = ["cluster-preferred-endpoint-type", "cluster-require-full-coverage"];
 
 /// Hyphenated names that are no settings.
-const PROGRAMS: [&str; 4] = ["redis-server", "valkey-server", "redis-cli", "redis-pubsub-dict"];
+const PROGRAMS: [&str; 6] =
+    ["redis-server", "valkey-server", "redis-cli", "redis-pubsub-dict", "lib-name", "lib-ver"];
 
 fn nearside(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nearside"));

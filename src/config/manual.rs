@@ -32,11 +32,19 @@ fn write(page: &mut Vec<u8>) -> io::Result<()> {
     let man = Man::new(command()).manual("nearside manual");
     man.render_title(page)?;
     man.render_name_section(page)?;
-    man.render_synopsis_section(page)?;
+    synopsis().to_writer(page)?;
     man.render_description_section(page)?;
     commands().to_writer(page)?;
     man.render_options_section(page)?;
     rest().to_writer(page)
+}
+
+/// In short: all options would fill the screen.
+fn synopsis() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text([bold(NAME), roman(" [options] [command]")]);
+    roff
 }
 
 /// Each command with the flags that it alone has; this page is that of all of them.

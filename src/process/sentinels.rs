@@ -143,7 +143,7 @@ impl Council {
         if !voter.from_url {
             // It may have told others an address that leads nowhere from here.
             debug!(sentinel = %voter.address, service, %why, "a sentinel that others tell of cannot be asked");
-        } else if let Some(untold) = failing.of(&why) {
+        } else if let Some(untold) = failing.now() {
             warn!(sentinel = %voter.address, service, untold, %why, "a sentinel cannot be asked where the master is: look whether it runs, and at sentinel-password and the service's name");
         }
         voter.answer = None;

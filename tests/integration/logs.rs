@@ -30,7 +30,7 @@ fn an_upstream_that_stays_away_is_told_of_once_for_each_reason() {
     eventually("it is tried again and again", || attempts(&program) > before + 5);
     let told = losses(&mut program);
     // Of the links and of the feed; and how the connection ended may differ from how it is refused then.
-    assert!((1..=6).contains(&told.len()), "{told:#?}");
+    assert!((1..=8).contains(&told.len()), "{told:#?}");
     assert!(told.iter().all(|line| line.contains("cause=") && line.contains("untold=")), "{told:#?}");
     // Now nobody is there at all, which is another reason.
     drop(relay);
@@ -39,8 +39,9 @@ fn an_upstream_that_stays_away_is_told_of_once_for_each_reason() {
     eventually("it is tried again and again", || attempts(&program) > before + 5);
     let told = losses(&mut program);
     let refused = told.iter().filter(|line| line.contains("Connection refused")).count();
-    assert!((1..=2).contains(&refused), "of the links, and of the feed: {told:#?}");
-    assert!(told.len() <= 8, "{told:#?}");
+    // One of the links and one of the feed, and as many again if a minute has passed: fewer than there were attempts.
+    assert!((1..=4).contains(&refused), "{told:#?}");
+    assert!(told.len() <= 12, "{told:#?}");
 }
 
 #[test]
