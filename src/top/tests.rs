@@ -105,8 +105,9 @@ fn a_sidecar_that_is_lost_is_told_of_until_it_is_there_again() {
     let lost = screen(&app, 100, 30);
     shows(&lost, &["no answer for 0s: no answer within 3s", "requests/s    1,900"]);
     // The first look after that is compared with none before.
+    let later = Instant::now();
     let seen = |text: &str, after| Seen {
-        at: Instant::now() + Duration::from_secs(after),
+        at: later + Duration::from_secs(after),
         samples: Samples::parse(text),
         unready: None,
     };

@@ -136,12 +136,6 @@ impl Worker {
         self.sessions.borrow().values().filter(|one| one.client.idle(now) >= QUIET).for_each(Sitting::drain);
     }
 
-    pub(super) fn tell_unusable(&self, error: &std::io::Error) {
-        if let Some(untold) = self.process.metrics.unusable_told.now() {
-            tracing::warn!(%error, untold, "a client's socket cannot be used, and is closed: the client may connect anew");
-        }
-    }
-
     pub(super) fn accept(self: &Rc<Self>, stream: std::io::Result<Stream>, gone: &Rc<Notify>) {
         let stream = match stream {
             Ok(stream) => stream,

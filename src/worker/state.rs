@@ -42,4 +42,11 @@ impl Worker {
             handshakes: Handshakes::default(),
         })
     }
+
+    /// A client was accepted, and nothing can be done with its socket.
+    pub(super) fn tell_unusable(&self, error: &std::io::Error) {
+        if let Some(untold) = self.process.metrics.unusable_told.now() {
+            tracing::warn!(%error, untold, "a client's socket cannot be used, and is closed: the client may connect anew");
+        }
+    }
 }
