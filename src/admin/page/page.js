@@ -214,7 +214,8 @@ function reasons(id, now, before, nothing) {
 function tables(now, before) {
   const nodes = now.nodes.map(({ address, feed, form, links, proven }) => {
     const up = feed === "up";
-    return [address, [up ? `up, ${form}` : "down", up ? "up" : "down"], whole.format(links), text(micros(up ? proven : null))];
+    const how = `${address}\n${up ? `${form}, ` : ""}${many(links, "link")}`;
+    return [how, up ? ["up", "up"] : ["down", "down"], text(micros(up ? proven : null))];
   });
   fill("nodes", nodes, "No node is known yet.");
   const namespaces = now.namespaces.map(({ name, tracking, hits, misses, bytes: size }) => [
