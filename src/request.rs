@@ -31,7 +31,7 @@ pub use fetch::write_request;
 pub use finish::finish;
 pub use gathers::Gathers;
 pub use outbound::Outbound;
-pub use parts::{Way, give_up as give_up_parts, send_again as send_parts_again};
+pub use parts::{Way, begin_anew, give_up as give_up_parts, send_again as send_parts_again};
 pub use raw::Raw;
 pub use refresh::refresh;
 pub use registered::registered;

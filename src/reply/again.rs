@@ -114,6 +114,20 @@ impl ReplyQueue {
         again
     }
 
+    /// The request of a slot that was put back, as it came; `None` if anything of its reply was passed on.
+    pub fn whole_request(&self, number: u64) -> Option<Bytes> {
+        let mut inner = self.0.borrow_mut();
+        let slot = inner.slot(number).filter(|slot| !slot.begun)?;
+        slot.kept.as_ref().filter(|kept| kept.is_back).map(|kept| kept.request.clone())
+    }
+
+    /// All of the slot's request, which was put back, is to be sent again.
+    pub fn forget_rest(&self, number: u64) {
+        if let Some(kept) = self.0.borrow_mut().slot(number).and_then(|slot| slot.kept.as_mut()) {
+            kept.rest = None;
+        }
+    }
+
     /// The slot's request, which was put back, goes on a link again now.
     pub fn goes_again(&self, number: u64) {
         let mut inner = self.0.borrow_mut();

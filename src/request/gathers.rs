@@ -126,6 +126,17 @@ impl Gathers {
         self.0.borrow().last().is_some_and(Gather::is_over)
     }
 
+    /// Whether the one of this slot waits to be sent again, and can be as a whole: nothing of its reply was handed over.
+    pub fn begins_anew(&self, slot: u64) -> bool {
+        let can = |gather: &Gather| match &gather.plan {
+            Plan::Combine { .. } => true,
+            Plan::Window { window, .. } => window.elements.is_some() && window.last,
+            Plan::Scan(_) => false,
+        };
+        let all = self.0.borrow();
+        all.iter().any(|gather| gather.slot == slot && gather.is_back && gather.own.is_empty() && can(gather))
+    }
+
     /// Takes the one of this slot, if it waits to be sent again.
     pub fn take_back(&self, slot: u64) -> Option<Gather> {
         let mut gathers = self.0.borrow_mut();

@@ -125,6 +125,15 @@ pub fn send_again(cx: &Context, slot: u64) -> Option<()> {
     Some(())
 }
 
+/// What is there of a request that waits to be sent again is thrown away: all of it is to be. Precondition: it
+/// [can](super::gathers::Gathers::begins_anew) be.
+pub fn begin_anew(cx: &Context, slot: u64) {
+    if let Some(gather) = cx.gathers.take_back(slot) {
+        gather.queue.close();
+    }
+    cx.queue.forget_rest(slot);
+}
+
 /// Parts that are to be sent again go to who has their keys now. Of a node that is none any more, another that was not
 /// asked takes the place.
 fn follow(cx: &Context, gather: &mut Gather, back: &[(usize, Refusal)]) {

@@ -9,7 +9,7 @@
 //! - What was written behind a request of the same key forbids that it is sent again: then its client gets the refusal. What
 //!   was read behind it is read anew, after it.
 //! - What was read of other keys behind a request that is long in going is read anew, too, unless it was written since: it would be too old when
-//!   it leaves.
+//!   it leaves. So are the parts of a read that are there already.
 //! - Each is sent again at most [`TURNS`] times, with growing delays, and for no longer than `upstream-timeout`. That it cannot be
 //!   sent, because its node is gone, counts only when no replica can be expected to take its place any more.
 //! - A script may have said so itself, and be executed: that its hash slot is no more the node's that says so is to be heard from others, too,
@@ -35,7 +35,7 @@ use crate::command::{Kind, Table};
 use crate::pending::{is_owned_at, node_at};
 use crate::process::{Node, Topology};
 use crate::reply::{Again, Refusal, Standing};
-use crate::request::{Raw, Resent, give_up_parts, preload, read, send_parts_again};
+use crate::request::{Raw, Resent, begin_anew, give_up_parts, preload, read, send_parts_again};
 use crate::resp::Redirection;
 use crate::resp::framer::{Frame, RequestFramer};
 use crate::router::Target;
@@ -83,8 +83,9 @@ impl Session {
         let mut framer = RequestFramer::new(self.cx.process.settings.limits);
         let standing = self.cx.queue.standing().into_iter();
         let mut requests: Vec<_> = standing.map(|of| Request::of(of, table, &mut framer)).collect();
-        let fixed = self.refuse_overtaken(&mut requests);
-        self.recall_reads(&mut requests, &fixed);
+        let (fixed, stays) = self.refuse_overtaken(&mut requests);
+        self.recall_reads(&mut requests, &stays);
+        self.read_whole(&mut requests, &fixed, table, &mut framer);
         let next = self.send_due(requests, before.as_deref(), table, &mut framer);
         self.resending.timer = None;
         if self.cx.queue.has_sent() {
@@ -103,8 +104,8 @@ impl Session {
     }
 
     /// Those of whose keys something was written behind them are not sent again. What is left can be, and what was read behind
-    /// it can be read anew, but for those that are given.
-    fn refuse_overtaken(&mut self, requests: &mut Vec<Request>) -> HashSet<u64> {
+    /// it can be read anew, but for those that are given, with what they concern.
+    fn refuse_overtaken(&mut self, requests: &mut Vec<Request>) -> (Concerns, HashSet<u64>) {
         let mut fixed = Concerns::default();
         let (mut refused, mut stays) = (HashSet::new(), HashSet::new());
         for request in requests.iter().rev() {
@@ -123,19 +124,23 @@ impl Session {
         for request in requests.extract_if(.., |request| refused.contains(&request.slot)) {
             self.give_up(&request, Unsent::Overtaken);
         }
-        stays
+        (fixed, stays)
     }
 
-    /// What was read behind a request that goes again is read after it; of other keys, too, if it is old by now, and not `fixed`.
-    fn recall_reads(&self, requests: &mut Vec<Request>, fixed: &HashSet<u64>) {
+    /// Whether what was read when it was first refused is old by now: with what remains of the bound the reply to what goes now can
+    /// come.
+    fn is_late(&self, again: &Again) -> bool {
+        again.first.elapsed() > self.cx.process.tightest_staleness() / 4
+    }
+
+    /// What was read behind a request that goes again is read after it; of other keys, too, if it is old by now, unless it `stays`.
+    fn recall_reads(&self, requests: &mut Vec<Request>, stays: &HashSet<u64>) {
         let (mut going, mut line, mut is_late) = (Concerns::default(), Bytes::new(), false);
-        // With what remains of the bound the reply to what goes now can come.
-        let late = self.cx.process.tightest_staleness() / 4;
         requests.retain_mut(|request| {
             if let Some(again) = &request.again {
                 line.clone_from(&again.refusal.line);
-                is_late |= again.first.elapsed() > late;
-            } else if !fixed.contains(&request.slot) && (is_late || going.meet(&request.concern)) {
+                is_late |= self.is_late(again);
+            } else if !stays.contains(&request.slot) && (is_late || going.meet(&request.concern)) {
                 let refusal = Refusal { said: Some(Redirection::TryAgain), by: None, line: line.clone() };
                 request.again = self.cx.queue.recall(request.slot, refusal);
             }
@@ -145,6 +150,27 @@ impl Session {
             }
             goes
         });
+    }
+
+    /// Of what is read in parts, those that are there are read anew, too, if they are old by now, unless that would show them what
+    /// is `fixed`.
+    fn read_whole(
+        &self,
+        requests: &mut [Request],
+        fixed: &Concerns,
+        table: &Table,
+        framer: &mut RequestFramer,
+    ) {
+        let is_late = |request: &Request| request.again.as_ref().is_some_and(|again| self.is_late(again));
+        for request in requests.iter_mut().filter(|request| request.concern.reads && is_late(request)) {
+            let whole = self.cx.queue.whole_request(request.slot);
+            let Some(whole) = whole.filter(|_| self.cx.gathers.begins_anew(request.slot)) else { continue };
+            let concern = concern_of(&whole, table, framer);
+            if !fixed.meet(&concern) {
+                begin_anew(&self.cx, request.slot);
+                (request.bytes, request.concern) = (whole, concern);
+            }
+        }
     }
 
     /// Sends what is due; says when the next is.
@@ -332,13 +358,13 @@ impl Session {
 impl Request {
     fn of(standing: Standing, table: &Table, framer: &mut RequestFramer) -> Self {
         let Standing { slot, request: bytes, again } = standing;
-        let concern = match framer.next(&bytes) {
-            Ok(Frame::Request(_)) => {
-                let request = framer.request(&bytes);
-                Concern::of(table.lookup(&request), &request)
-            }
-            _ => Concern::unknown(),
-        };
+        let concern = concern_of(&bytes, table, framer);
         Self { slot, bytes, concern, again }
     }
+}
+
+fn concern_of(bytes: &Bytes, table: &Table, framer: &mut RequestFramer) -> Concern {
+    let Ok(Frame::Request(_)) = framer.next(bytes) else { return Concern::unknown() };
+    let request = framer.request(bytes);
+    Concern::of(table.lookup(&request), &request)
 }

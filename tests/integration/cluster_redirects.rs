@@ -347,7 +347,11 @@ fn reads_that_wait_behind_it_for_long_are_not_old_when_they_leave() {
         format!("MGET {cached} {fetched}"),
     ];
     client.send(&lines.iter().flat_map(|text| line(text)).collect::<Vec<_>>());
-    eventually("it is refused again", || redirects(&nearside, "clusterdown") > 1);
+    let mut others = [nearside.connect(), nearside.connect()];
+    others[0].send(&line(&format!("MGET {key} {cached} {fetched}")));
+    others[1].send(&line(&format!("EXISTS {key} {fetched} {{{fetched}}}new")));
+    eventually("they are refused again", || redirects(&nearside, "clusterdown") > 6);
+    direct.text(&format!("SET {{{fetched}}}new 1"));
     both.iter().for_each(|key| assert_eq!(direct.text(&format!("SET {key} new")), "+OK\r\n"));
     let id = cluster.node(0).id();
     cluster.node(0).order(&format!("CLUSTER ADDSLOTS {slot}"));
@@ -356,6 +360,11 @@ fn reads_that_wait_behind_it_for_long_are_not_old_when_they_leave() {
     for expected in ["+OK\r\n", new, new, &format!("*2\r\n{new}{new}")] {
         assert_eq!(String::from_utf8_lossy(&client.reply()), expected);
     }
+    // The first is there by then, or is not yet.
+    let whole = String::from_utf8(others[0].reply()).unwrap();
+    assert!(whole.ends_with(&format!("{new}{new}")), "{whole}");
+    let count = String::from_utf8(others[1].reply()).unwrap();
+    assert!([":2\r\n", ":3\r\n"].contains(&&*count), "{count}");
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn samples(page: &str) -> HashMap<String, f64> {
         if let Some(comment) = line.strip_prefix("# ") {
             let words: Vec<_> = comment.splitn(3, ' ').collect();
             assert!(["HELP", "TYPE", "UNIT"].contains(&words[0]) && words.len() == 3, "{line}");
-            assert!(words[1].starts_with("nearside_"), "{line}");
+            assert!(["nearside_", "process_"].iter().any(|start| words[1].starts_with(start)), "{line}");
             if words[0] == "TYPE" {
                 assert!(types.insert(words[1], words[2]).is_none(), "{line}, twice");
             }
@@ -307,7 +307,7 @@ fn probes() {
     let nearside = Nearside::start(redis.address());
     assert_eq!(nearside.get("/livez"), (200, "ok\n".into()));
     assert_eq!(nearside.get("/readyz"), (200, "ok\n".into()));
-    assert_eq!(nearside.get("/").0, 404);
+    assert_eq!(nearside.get("/no-such-page").0, 404);
     redis.kill();
     eventually("it is not ready", || {
         let (status, why) = nearside.get("/readyz");
