@@ -45,6 +45,7 @@ pub use assembly::{Fetch, MgetAssembly, Missing, Part, Window};
 pub use astray::{Held, Keeps};
 pub use audit::Audit;
 pub use changed::{Change, Changed};
+pub use cover::Route;
 pub use fill::{CacheLease, Fill};
 pub use handler::{Link, send};
 pub use in_flight::{Bypass, InFlight, Pending};

@@ -9,7 +9,7 @@ use super::standing::Standing;
 use super::upcalls::LinkEvent;
 use crate::cache::{Cover, CoverageId, Micros, NO_LINK};
 use crate::namespace::{Namespace, Tracking};
-use crate::process::Reports;
+use crate::process::{Reports, Topology};
 use crate::resp::key_slot;
 use crate::resp::scanner::Kind;
 use crate::upstream::{Pace, Said, backoff};
@@ -20,6 +20,13 @@ const PUT_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 /// And what was refused; as for the feed, so that it stays one entry of the upstream's `ACL LOG`.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(45));
 
+/// By the topology of this epoch, the node of the link owns the key's hash slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub slot: u16,
+    pub epoch: u64,
+}
+
 impl LinkHandler {
     /// Under what a read of `key` on this link would be filled now. Where the upstream tells of no changes of such keys, it is the
     /// coverage of the channels, which is for namespaces only.
@@ -27,9 +34,9 @@ impl LinkHandler {
         self.cover_in(None, key, namespace)
     }
 
-    /// Likewise, where the key's hash slot may be known already.
-    pub fn cover_in(&self, slot: Option<u16>, key: &[u8], namespace: Option<&Namespace>) -> Option<Cover> {
-        if self.arming.unsure.get() || self.is_of_old() || !self.is_owner(slot, key) {
+    /// Likewise, where it may be known why the key is asked for here.
+    pub fn cover_in(&self, route: Option<Route>, key: &[u8], namespace: Option<&Namespace>) -> Option<Cover> {
+        if self.arming.unsure.get() || self.is_of_old() || !self.is_owner(route, key) {
             return None;
         }
         let how = self.process.wanted_tracking(namespace);
@@ -50,14 +57,17 @@ impl LinkHandler {
 
     /// Whether the key is the node's own: as requests are sent now, and of a node of a cluster by its own word too. Asked under
     /// the lock of the key's shard, so what was leased before a loss is there to be voided (see `Owned`).
-    fn is_owner(&self, slot: Option<u16>, key: &[u8]) -> bool {
+    fn is_owner(&self, route: Option<Route>, key: &[u8]) -> bool {
         let (process, is_cluster) = (&self.process, self.process.cluster.is());
         if process.is_single() && !is_cluster {
             return true;
         }
-        let slot = slot.unwrap_or_else(|| key_slot(key));
-        let is_sent_here = process.topology().owner_of(slot).is_some_and(|owner| owner.id == self.node.id);
-        is_sent_here && (!is_cluster || self.node.owned.has(slot))
+        let slot = route.map_or_else(|| key_slot(key), |route| route.slot);
+        // A topology is told of before anything is void because of it, and that is done under the same lock.
+        let is_newest = route.is_some_and(|route| route.epoch == process.epoch());
+        let owns =
+            |topology: &Topology| topology.owner_of(slot).is_some_and(|owner| owner.id == self.node.id);
+        (is_newest || owns(&process.topology())) && (!is_cluster || self.node.owned.has(slot))
     }
 
     /// Likewise where the upstream tells the feed for the feed's own sake. The feed cannot know where the link leads; so

@@ -15,7 +15,7 @@ use crate::cache::{Bounds, IdentId, Micros};
 use crate::command::{Asks, Row};
 use crate::io::Outgoing;
 use crate::namespace::Namespace;
-use crate::pending::{Link, Owner, Pending, node_at, send};
+use crate::pending::{Link, Owner, Pending, Route, node_at, send};
 use crate::process::{Node, Present, Process, Topology};
 use crate::reply::{ReplyQueue, ReplySlot};
 use crate::resp::request::Request;
@@ -153,18 +153,20 @@ impl Context {
         self.route(key).1
     }
 
-    /// Likewise, and before it the key's hash slot, unless there is but one node.
+    /// Likewise, and before it why, unless there is but one node.
     #[inline]
-    pub fn route(&self, key: &[u8]) -> (Option<u16>, Option<Link>) {
+    pub fn route(&self, key: &[u8]) -> (Option<Route>, Option<Link>) {
         if self.topology.is_single() {
             return (None, None);
         }
         let slot = key_slot(key);
-        let node = self.topology.to_ask(slot);
+        let owner = self.topology.owner_of(slot);
+        let route = owner.map(|_| Route { slot, epoch: self.topology.epoch });
+        let node = owner.unwrap_or_else(|| self.topology.to_ask(slot));
         if node.id == self.key.node.id {
-            return (Some(slot), None);
+            return (route, None);
         }
-        (Some(slot), self.link_to(Target::Node(node.clone())).ok().flatten())
+        (route, self.link_to(Target::Node(node.clone())).ok().flatten())
     }
 
     /// Where a request goes, by its keys.

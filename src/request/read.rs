@@ -11,7 +11,7 @@ use super::raw::Raw;
 use crate::cache::{By, EntryKey, EntryKeyBuf, Lookup};
 use crate::command::{Row, Table};
 use crate::io::Outgoing;
-use crate::pending::{Bypass, CacheLease, Fill, Link, Pending, send};
+use crate::pending::{Bypass, CacheLease, Fill, Link, Pending, Route, send};
 use crate::process::Ticket;
 use crate::reply::ReplySlot;
 use crate::resp::framer::{Frame, RequestFramer};
@@ -23,8 +23,8 @@ pub fn read(cx: &Context, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>
         cx.forward(raw, Pending::Relay);
         return false;
     };
-    let route = Route::new();
-    match lookup(cx, row.id, request, None, &route) {
+    let routed = Routed::new();
+    match lookup(cx, row.id, request, None, &routed) {
         Lookup::Hit => {
             cx.keep_answered(|| raw.to_bytes());
             return true;
@@ -35,7 +35,7 @@ pub fn read(cx: &Context, row: Option<&Row>, request: &Request<'_>, raw: Raw<'_>
         }
         Lookup::Miss(lease) => {
             let to = cx.open_for(&raw);
-            fetch(cx, row, request, raw, (to, lease, &route));
+            fetch(cx, row, request, raw, (to, lease, &routed));
         }
         Lookup::Bypass(_) => {
             let link = cx.link_of(request.arg(1));
@@ -55,11 +55,11 @@ pub fn read_again(cx: &Context, table: &Table, slot: u64, request: &[u8]) -> boo
     if !cx.topology.is_single() && cx.again.is_none() {
         cx.queue.keep(slot, Bytes::copy_from_slice(request));
     }
-    let route = Route::new();
-    match lookup(cx, row.id, &parsed, Some(slot), &route) {
+    let routed = Routed::new();
+    match lookup(cx, row.id, &parsed, Some(slot), &routed) {
         Lookup::Hit => return true,
         Lookup::Joined => cx.queue.join(slot, request.into(), parsed.arg(1)),
-        Lookup::Miss(lease) => fetch(cx, row, &parsed, Raw::Copy(request), (cx.slot(slot), lease, &route)),
+        Lookup::Miss(lease) => fetch(cx, row, &parsed, Raw::Copy(request), (cx.slot(slot), lease, &routed)),
         Lookup::Bypass(_) => {
             let link = cx.link_of(parsed.arg(1));
             let pending = Pending::Bypass(cx.slot(slot), bypass(cx, row.id, &parsed));
@@ -69,11 +69,11 @@ pub fn read_again(cx: &Context, table: &Table, slot: u64, request: &[u8]) -> boo
     false
 }
 
-/// The key's hash slot, in front of several nodes, and the link to its node, once it is asked for; `None` is the session's own.
-type Route = OnceCell<(Option<u16>, Option<Link>)>;
+/// The link to the key's node, and why to that one, once it is asked for; `None` is the session's own.
+type Routed = OnceCell<(Option<Route>, Option<Link>)>;
 
-fn link_by<'r>(cx: &'r Context, route: &'r Route, key: &[u8]) -> &'r Link {
-    route.get_or_init(|| cx.route(key)).1.as_ref().unwrap_or(&cx.link)
+fn link_by<'r>(cx: &'r Context, routed: &'r Routed, key: &[u8]) -> &'r Link {
+    routed.get_or_init(|| cx.route(key)).1.as_ref().unwrap_or(&cx.link)
 }
 
 /// Answers into `slot`, or into the next one.
@@ -83,7 +83,7 @@ fn lookup(
     command: u16,
     request: &Request<'_>,
     slot: Option<u64>,
-    route: &Route,
+    routed: &Routed,
 ) -> Lookup<Ticket> {
     let key = request.arg(1);
     let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by: by(cx, command) };
@@ -93,8 +93,8 @@ fn lookup(
         cx.now,
         cx.bounds(namespace, key),
         || {
-            let (slot, link) = route.get_or_init(|| cx.route(key));
-            link.as_ref().unwrap_or(&cx.link).client().cover_in(*slot, key, namespace)
+            let (route, link) = routed.get_or_init(|| cx.route(key));
+            link.as_ref().unwrap_or(&cx.link).client().cover_in(*route, key, namespace)
         },
         |behind_write| {
             // In a pipeline it would hold up what comes behind it, where the upstream would not. Nor does what was
@@ -136,10 +136,10 @@ fn fetch(
     row: &Row,
     request: &Request<'_>,
     raw: Raw<'_>,
-    (to, lease, route): (ReplySlot, CacheLease, &Route),
+    (to, lease, routed): (ReplySlot, CacheLease, &Routed),
 ) {
     let key = request.arg(1);
-    let link = link_by(cx, route, key);
+    let link = link_by(cx, routed, key);
     debug_assert_eq!(lease.link(), link.client().id, "what is read on another link is not covered");
     if !lease.is_registered() {
         // The client does not wait for that: it is answered past the cache, and the reply is fetched once more.
