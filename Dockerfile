@@ -1,5 +1,5 @@
-# docker build -t nearside:0.1.0 .
-# docker run --network host nearside:0.1.0 --upstream redis://127.0.0.1:6379
+# docker build -t nearside:0.2.0 .
+# docker run --network host nearside:0.2.0 --upstream redis://127.0.0.1:6379
 #
 # scripts/image makes the same image without Docker: it builds the last stage of this file from what its first stage lays out.
 
@@ -10,7 +10,7 @@ RUN scripts/image.d/rootfs /rootfs
 
 # The program, which is static, the CAs of the build stage's Debian, and a list of what it is made of: no shell, no packages.
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="nearside" \
       org.opencontainers.image.description="A coherent near cache for Redis, behind a plain Redis port at your application's side" \
