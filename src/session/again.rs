@@ -66,13 +66,12 @@ struct Request {
 impl Session {
     /// Sends again what is due. Says whether anything was done.
     pub(super) fn send_again(&mut self, table: &Table, task: &mut Task<'_>) -> bool {
-        if self.cx.queue.has_sent() {
+        let has_back = self.cx.queue.has_back();
+        if !has_back && !self.resending.is_begun() || self.cx.queue.has_sent() {
             return false;
         }
-        if !self.cx.queue.has_back() {
-            if self.resending.is_begun() {
-                self.resending = Resending::default();
-            }
+        if !has_back {
+            self.resending = Resending::default();
             return false;
         }
         let before = self.adopt();

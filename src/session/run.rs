@@ -27,7 +27,7 @@ impl Session {
         let mut done = self.poll_changing(task) | self.poll_asking(table);
         self.unsettled = self.cx.link.client().front.is_unsettled(self.cx.now);
         if !self.cx.process.is_single() || !self.cx.gathers.is_empty() {
-            done |= finish(&self.cx);
+            done |= !self.cx.gathers.is_empty() && finish(&self.cx);
             done |= self.send_again(table, task);
             self.unsettled |= self.is_behind();
         }
