@@ -135,7 +135,8 @@ impl LinkHandler {
 
     /// No answer came in time: what was read on the link is void.
     pub fn mark_unresponsive(&self) {
-        if !self.silent.replace(true) {
+        if !self.is_silent() {
+            self.silent.set(Some(self.process.now()));
             if let Some(untold) = self.process.metrics.unanswered_told.now() {
                 warn!(
                     link = self.id.0,
@@ -169,7 +170,12 @@ impl LinkHandler {
     }
 
     pub fn is_silent(&self) -> bool {
-        self.silent.get()
+        self.silent.get().is_some()
+    }
+
+    /// For how long it has been known that it gives no answer.
+    pub fn silent_for(&self, now: Micros) -> Option<Micros> {
+        self.silent.get().map(|since| now.saturating_sub(since))
     }
 
     pub fn be_replaced(&self) {
@@ -186,7 +192,7 @@ impl LinkHandler {
         self.pings.answered();
         self.front.become_ready(true);
         self.tell(LinkEvent::Changed);
-        if self.silent.replace(false) {
+        if self.silent.take().is_some() {
             self.tell(LinkEvent::Up);
         }
         if self.is_behind_barrier() {

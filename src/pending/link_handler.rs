@@ -68,8 +68,8 @@ pub struct LinkHandler {
     pub(super) heard: Cell<Micros>,
     /// The heartbeat of a shared link.
     pub pings: Pings,
-    /// It gave no answer in time, and has given none since.
-    pub(super) silent: Cell<bool>,
+    /// Since when it gives no answer, if it gave none in time.
+    pub(super) silent: Cell<Option<Micros>>,
     /// When the server last said that it keeps nothing of the link waiting; 0 if it said otherwise.
     pub(super) doubted: Cell<Micros>,
     /// Another link has taken its place.
@@ -233,7 +233,7 @@ impl LinkHandler {
         self.upstream_id.set(None);
         self.read.take();
         self.pings.forget();
-        self.silent.set(false);
+        self.silent.set(None);
         self.doubted.set(0);
         self.lead_to(None);
         self.arming.forget();

@@ -3,7 +3,7 @@
 //! Invariants: what was read on a link that goes dead is void within the bound, counted from then or from
 //! the first read thereafter. Once the feed proves that the upstream itself lives, another link takes the silent
 //! one's place; if a write is at its front, that may be paused, and the server
-//! is asked about it (see `dark`); else the link is dark, and all that is in flight fails at once. A link that was only slow is tracked again when it answers.
+//! is asked about it (see `dark`); else, if the next beat finds it so still, the link is dark, and all that is in flight fails at once. A link that was only slow is tracked again when it answers.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Router {
             let links = self.shared_links();
             for (node, ident, link) in &links {
                 if link.client().left(pace, now) == Some(Duration::ZERO) {
-                    self.leave_silent((*node, *ident), link);
+                    self.leave_silent((*node, *ident), link, pace.every / 4);
                 }
             }
             if Instant::now() < beat {
@@ -112,7 +112,11 @@ impl Router {
         }
     }
 
-    pub(super) fn leave_silent(&self, (node, ident): (NodeId, IdentId), link: &Link) {
+    /// Nothing that was read on the link is served any more. It is left if the upstream lives, and, unless a write is at its front, the
+    /// next beat finds it silent still, `sure` later: this process may have been held up between its question and what sends that, or
+    /// between an answer and what reads it.
+    pub(super) fn leave_silent(&self, (node, ident): (NodeId, IdentId), link: &Link, sure: Duration) {
+        let silent_for = link.client().silent_for(self.process.now());
         link.client().mark_unresponsive();
         let coverages = self.process.cache.coverages();
         let proven = coverages.current(&link.client().node.feed).map(|feed| coverages.watermark(feed));
@@ -120,7 +124,9 @@ impl Router {
         if lives && !link.client().front.is_write() {
             // The server answers others, and keeps nobody waiting for a read: what was sent here has not come there, or
             // its answers do not come here.
-            self.give_up_dark(link);
+            if silent_for.is_some_and(|micros| micros >= sure.as_micros() as u64) {
+                self.give_up_dark(link);
+            }
             return;
         }
         let has_left = self.replaced.borrow().iter().any(|other| (other.node, other.ident) == (node, ident));

@@ -168,13 +168,20 @@ fn a_silent_link_is_given_up_or_replaced_only_if_the_upstream_lives_and_is_repla
                 up(&another).await;
                 router.leave_link(another.client().id);
                 let ident = router.process.idents.number(&key.ident);
-                router.leave_silent((node.id, ident), &link);
+                let leave = |link: &Link, sure| {
+                    router.leave_silent((node.id, ident), link, Duration::from_secs(sure))
+                };
+                leave(&link, 0);
+                assert!(link.is_up(), "this process may have been held up");
+                leave(&link, 60);
+                assert!(link.is_up(), "it may be still");
+                leave(&link, 0);
                 assert_eq!(link.is_up(), !lives || writes, "{proven} {writes}");
                 let next = router.link(&key);
                 assert_eq!(!next.is(&link), lives && writes, "{proven} {writes}");
                 up(&next).await;
                 // While the first is open still, there is no third.
-                router.leave_silent((node.id, ident), &next);
+                leave(&next, 0);
                 assert!(!(lives && writes) || router.link(&key).is(&next));
             });
         }
