@@ -19,9 +19,6 @@ impl<W: Waiter> Cache<W> {
     /// long. The newest entry is the last to go.
     pub(super) fn evict(&self, grown: usize, now: Micros) {
         let is_over = || self.bytes.load(Ordering::Relaxed) > self.max_bytes();
-        if !is_over() {
-            return;
-        }
         let share = self.max_bytes() / SHARDS;
         for (share, newest) in [(share, 1), (0, 1), (0, 0)] {
             for i in 0..SHARDS {

@@ -46,11 +46,8 @@ pub fn send(link: &Link, since: Micros, write: impl FnOnce(&mut Outgoing), pendi
 
 impl Drop for LinkHandler {
     fn drop(&mut self) {
-        if self.up.get() {
-            // Closed from our side.
-            self.process.metrics.upstream_links.dec();
-            self.node.links.dec();
-        }
+        // If it stands, it is closed from our side.
+        self.note_standing(false);
         self.lead_to(None);
         self.leave_place();
     }
@@ -185,9 +182,7 @@ impl ReplyHandler for LinkHandler {
         }
         self.take_place();
         self.process.metrics.upstream_connects.inc();
-        self.process.metrics.upstream_links.inc();
-        self.node.links.inc();
-        self.up.set(true);
+        self.note_standing(true);
         self.tell(LinkEvent::Up);
     }
 
@@ -206,9 +201,7 @@ impl ReplyHandler for LinkHandler {
         let metrics = &self.process.metrics;
         if was_up {
             metrics.upstream_disconnects.inc();
-            metrics.upstream_links.dec();
-            self.node.links.dec();
-            self.up.set(false);
+            self.note_standing(false);
             if is_shared {
                 self.tell(LinkEvent::Lost);
             }

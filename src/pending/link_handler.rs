@@ -217,6 +217,16 @@ impl LinkHandler {
         self.place.readonly.get()
     }
 
+    /// Notes whether it stands, where connections are counted.
+    pub(super) fn note_standing(&self, stands: bool) {
+        if self.up.replace(stands) == stands {
+            return;
+        }
+        for gauge in [&self.process.metrics.upstream_links, &self.node.links] {
+            if stands { gauge.inc() } else { gauge.dec() }
+        }
+    }
+
     /// Notes whose server it leads to, or that this is not known.
     pub(super) fn lead_to(&self, feed: Option<CoverageId>) {
         let gauge = &self.process.metrics.feed_links;

@@ -114,16 +114,21 @@ impl Context {
     pub fn link_to(&self, target: Target) -> Result<Option<Link>, CrossSlot> {
         match target {
             Target::Any => Ok(None),
-            Target::Node(node) if node.id == self.key.node.id => Ok(None),
-            Target::Node(node) => {
-                let link = self.link_at(node);
-                if link.is_crowded() {
-                    self.crowded.replace(Some(link.clone()));
-                }
-                Ok(Some(link))
-            }
+            Target::Node(node) => Ok(self.link_to_node(&node)),
             Target::Split | Target::All | Target::Scan | Target::CrossSlot => Err(CrossSlot),
         }
+    }
+
+    #[inline]
+    fn link_to_node(&self, node: &Arc<Node>) -> Option<Link> {
+        if node.id == self.key.node.id {
+            return None;
+        }
+        let link = self.link_at(node.clone());
+        if link.is_crowded() {
+            self.crowded.replace(Some(link.clone()));
+        }
+        Some(link)
     }
 
     /// The link that it shares with others of its kind, to this node.
@@ -162,11 +167,7 @@ impl Context {
         let slot = key_slot(key);
         let owner = self.topology.owner_of(slot);
         let route = owner.map(|_| Route { slot, epoch: self.topology.epoch });
-        let node = owner.unwrap_or_else(|| self.topology.to_ask(slot));
-        if node.id == self.key.node.id {
-            return (route, None);
-        }
-        (route, self.link_to(Target::Node(node.clone())).ok().flatten())
+        (route, self.link_to_node(owner.unwrap_or_else(|| self.topology.to_ask(slot))))
     }
 
     /// Where a request goes, by its keys.
