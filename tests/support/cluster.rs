@@ -30,10 +30,18 @@ const SLOTS: usize = 16_384;
 
 /// Polls until `done`, for as long as a cluster may take.
 #[track_caller]
-pub fn in_time(what: &str, mut done: impl FnMut() -> bool) {
+pub fn in_time(what: &str, done: impl FnMut() -> bool) {
+    in_time_else(done, || what.to_owned());
+}
+
+/// Likewise; `what` is asked when it is too late.
+#[track_caller]
+pub fn in_time_else(mut done: impl FnMut() -> bool, what: impl FnOnce() -> String) {
     let deadline = Instant::now() + IN_TIME;
     while !done() {
-        assert!(Instant::now() < deadline, "not within {IN_TIME:?}: {what}");
+        if Instant::now() >= deadline {
+            panic!("not within {IN_TIME:?}: {}", what());
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -343,11 +351,8 @@ impl Cluster {
     /// Waits until all that are up see each other, agree, and serve, and the replicas among them are in step.
     #[track_caller]
     pub fn wait_ready(&self) {
-        let deadline = Instant::now() + IN_TIME;
-        while let Some(why) = self.is_unready() {
-            assert!(Instant::now() < deadline, "the cluster is not ready within {IN_TIME:?}: {why}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let why = || format!("the cluster is ready: {}", self.is_unready().unwrap_or_default());
+        in_time_else(|| self.is_unready().is_none(), why);
     }
 
     /// What is amiss.

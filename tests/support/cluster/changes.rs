@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nearside::resp::key_slot;
 
 use super::super::Conn;
-use super::{Cluster, Failover, IN_TIME, NODE_TIMEOUT, Node, Reset, State, in_time, view::Member};
+use super::{Cluster, Failover, NODE_TIMEOUT, Node, Reset, State, in_time, in_time_else, view::Member};
 
 /// How long a migration of keys may wait for the other node, in milliseconds.
 const MIGRATE_TIMEOUT: u64 = 10_000;
@@ -133,17 +133,10 @@ impl Cluster {
         let id = self.nodes[owner].id();
         let has = |of: &Member| of.id == id && of.owns(slot);
         let agree = || self.up().all(|node| node.view().iter().any(has)) && self.agrees();
-        let deadline = Instant::now() + IN_TIME;
-        while !agree() {
-            let views =
-                || self.up().map(|node| format!("{}: {:?}", node.port, node.view())).collect::<Vec<_>>();
-            assert!(
-                Instant::now() < deadline,
-                "not within {IN_TIME:?}: all agree that slot {slot} is that of {id}:\n{}",
-                views().join("\n")
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        in_time_else(agree, || {
+            let views = self.up().map(|node| format!("{}: {:?}", node.port, node.view()));
+            format!("all agree that slot {slot} is that of {id}:\n{}", views.collect::<Vec<_>>().join("\n"))
+        });
     }
 
     /// Places of the node's replicas that are up.
