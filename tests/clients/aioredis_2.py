@@ -8,7 +8,7 @@ asyncio.TimeoutError = asyncio.exceptions.TimeoutError = type("TimeoutError", (E
 
 import aioredis  # noqa: E402
 
-from step import again_async, step  # noqa: E402
+from step import again_async, hits_async, step  # noqa: E402
 
 host, port = sys.argv[1], int(sys.argv[2])
 
@@ -17,16 +17,9 @@ def client():
     return aioredis.from_url(f"redis://{host}:{port}", decode_responses=True)
 
 
-async def hits(r):
-    await r.set("read", "1")
-    step("reading")
-    assert [await r.get("read") for _ in range(3)] == ["1"] * 3
-    step("read")
-
-
 async def check():
     r = client()
-    await hits(r)
+    await hits_async(r)
     assert await r.incr("users/a") == 1 and await r.get("users/a") == "1" and await r.get("users/none") is None
     async with r.pipeline(transaction=True) as pipe:
         assert await pipe.set("users/p", 1).incr("users/p").get("users/p").execute() == [True, 2, "2"]
@@ -66,7 +59,7 @@ async def check():
     for which in ("nearside", "upstream"):
         step(f"restart {which}")
         await again_async(lambda: r.set("read", "1"), (aioredis.RedisError, OSError))
-        await hits(r)
+        await hits_async(r)
     await r.close()
 
 

@@ -2,7 +2,7 @@
 const assert = require("node:assert");
 const [host, port, name, kind] = [process.argv[2], Number(process.argv[3]), process.argv[4], process.argv[5]];
 const library = require(name);
-const { step, again } = require("step.js");
+const { hits, step, again } = require("step.js");
 
 // One with the same words for both libraries.
 const connect = async () => {
@@ -18,13 +18,6 @@ const connect = async () => {
   const call = (...words) => (kind === "cluster" ? r.sendCommand(words[1], false, words) : r.sendCommand(words));
   return { call, set: (k, v) => r.set(k, String(v)), get: (k) => r.get(k), end: () => r.destroy() };
 };
-
-async function hits(r) {
-  await r.set("read", "1");
-  await step("reading");
-  for (let i = 0; i < 3; i++) assert.equal(await r.get("read"), "1");
-  await step("read");
-}
 
 (async () => {
   const r = await connect();

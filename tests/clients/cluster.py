@@ -5,18 +5,11 @@ import threading
 
 import redis
 
-from step import again, step
+from step import again, hits, step
 
 host, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 Client = getattr(redis, kind)
 KEYS = [f"users/{i}" for i in range(300)]
-
-
-def hits(r):
-    r.set("read", "1")
-    step("reading")
-    assert [r.get("read") for _ in range(3)] == [b"1"] * 3
-    step("read")
 
 
 def all_nodes(r):

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import coredis
 
-from step import again_async, step
+from step import again_async, hits_async, step
 
 host, port = sys.argv[1], int(sys.argv[2])
 
@@ -15,16 +15,9 @@ def client():
     return coredis.Redis(host=host, port=port, decode_responses=True)
 
 
-async def hits(r):
-    await r.set("read", "1")
-    step("reading")
-    assert [await r.get("read") for _ in range(3)] == ["1"] * 3
-    step("read")
-
-
 async def check():
     async with client() as r:
-        await hits(r)
+        await hits_async(r)
         await r.flushall()
         assert await r.incr("users/a") == 1 and await r.get("users/a") == "1" and await r.get("users/none") is None
         async with r.pipeline(transaction=True) as pipe:
@@ -49,7 +42,7 @@ async def check():
         big = "x" * 5_000_000
         await r.set("big", big)
         assert await r.get("big") == big and await r.get("big") == big
-        await hits(r)
+        await hits_async(r)
 
         async def another():
             async with client() as one:
@@ -68,7 +61,7 @@ async def check():
         for which in ("nearside", "upstream"):
             step(f"restart {which}")
             await again_async(lambda: r.set("read", "1"), (Exception,))
-            await hits(r)
+            await hits_async(r)
 
 
 asyncio.run(check())

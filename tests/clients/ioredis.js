@@ -2,14 +2,7 @@
 const assert = require("node:assert");
 const [host, port, name] = [process.argv[2], Number(process.argv[3]), process.argv[4]];
 const Redis = require(name);
-const { step, soon, again } = require("step.js");
-
-async function hits(r) {
-  await r.set("read", "1");
-  await step("reading");
-  for (let i = 0; i < 3; i++) assert.equal(await r.get("read"), "1");
-  await step("read");
-}
+const { hits, step, soon, again } = require("step.js");
 
 (async () => {
   const r = new Redis({ host, port });

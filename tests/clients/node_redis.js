@@ -4,14 +4,7 @@ const assert = require("node:assert");
 const [host, port, name] = [process.argv[2], Number(process.argv[3]), process.argv[4]];
 const { createClient, WatchError } = require(name);
 const version = require(`${name}/package.json`).version;
-const { step, soon, again } = require("step.js");
-
-async function hits(r) {
-  await r.set("read", "1");
-  await step("reading");
-  for (let i = 0; i < 3; i++) assert.equal(await r.get("read"), "1");
-  await step("read");
-}
+const { hits, step, soon, again } = require("step.js");
 
 async function check(RESP) {
   const options = { socket: { host, port }, ...(RESP ? { RESP } : {}) };

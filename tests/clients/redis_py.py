@@ -8,19 +8,12 @@ import sys
 import threading
 import time
 
-from step import again, step
+from step import again, hits, step
 
 host, port = sys.argv[1], int(sys.argv[2])
 redis = importlib.import_module(sys.argv[3])
 Client = getattr(redis, "Redis", None) or redis.Valkey
 major = int(redis.__version__.split(".")[0])
-
-
-def hits(r):
-    r.set("read", "1")
-    step("reading")
-    assert [r.get("read") for _ in range(3)] == [b"1"] * 3
-    step("read")
 
 
 def restarts(r):

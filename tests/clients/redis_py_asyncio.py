@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import sys
 
-from step import again_async, step
+from step import again_async, hits_async, step
 
 host, port = sys.argv[1], int(sys.argv[2])
 redis = importlib.import_module(sys.argv[3])
@@ -16,19 +16,12 @@ Client = getattr(library, "Redis", None) or library.Valkey
 major = int(redis.__version__.split(".")[0])
 
 
-async def hits(r):
-    await r.set("read", "1")
-    step("reading")
-    assert [await r.get("read") for _ in range(3)] == ["1"] * 3
-    step("read")
-
-
 async def restarts(r):
     for which in ("nearside", "upstream"):
         await r.set("read", "old")
         step(f"restart {which}")
         await again_async(lambda: r.set("read", "1"), (redis.ConnectionError, redis.TimeoutError, redis.ResponseError))
-        await hits(r)
+        await hits_async(r)
 
 
 async def close(r):
@@ -37,7 +30,7 @@ async def close(r):
 
 async def check(**options):
     r = Client(host=host, port=port, decode_responses=True, **options)
-    await hits(r)
+    await hits_async(r)
     await r.flushall()
 
     async def own(i):
@@ -93,7 +86,7 @@ async def check(**options):
     assert sorted([key async for key in r.scan_iter("users/1*")]) == sorted(
         f"users/{i}" for i in range(50) if str(i).startswith("1")
     )
-    await hits(r)
+    await hits_async(r)
     many = [Client(host=host, port=port, decode_responses=True, **options) for _ in range(20)]
     assert await asyncio.gather(*(one.get("read") for one in many)) == ["1"] * 20
     step("many")

@@ -1,4 +1,5 @@
 // Asks the one who runs this script (see `run`).
+const assert = require("node:assert");
 const lines = require("node:readline").createInterface({ input: process.stdin });
 const waiting = [];
 lines.on("line", () => waiting.shift()());
@@ -26,4 +27,12 @@ exports.again = async (action, seconds = 15) => {
       clearTimeout(timer);
     }
   }
+};
+
+// What is written and read again is a hit, for one who asks again and again.
+exports.hits = async (r) => {
+  await r.set("read", "1");
+  await exports.step("reading");
+  for (let i = 0; i < 3; i++) assert.equal(await r.get("read"), "1");
+  await exports.step("read");
 };

@@ -32,3 +32,18 @@ async def again_async(action, errors, seconds=15):
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.02)
+
+
+def hits(r):
+    """What is written and read again is a hit, for one who asks again and again."""
+    r.set("read", "1")
+    step("reading")
+    assert [r.get("read") for _ in range(3)] == [b"1"] * 3
+    step("read")
+
+
+async def hits_async(r, value="1"):
+    await r.set("read", "1")
+    step("reading")
+    assert [await r.get("read") for _ in range(3)] == [value] * 3
+    step("read")

@@ -2,15 +2,8 @@
 const assert = require("node:assert");
 const { GlideClient, Batch, Script, ProtocolVersion } = require("@valkey/valkey-glide");
 const version = require("package.json").dependencies["@valkey/valkey-glide"];
-const { step, soon, again } = require("step.js");
+const { hits, step, soon, again } = require("step.js");
 const [host, port] = [process.argv[2], Number(process.argv[3])];
-
-async function hits(r) {
-  await r.set("read", "1");
-  await step("reading");
-  for (let i = 0; i < 3; i++) assert.equal(await r.get("read"), "1");
-  await step("read");
-}
 
 async function check(options) {
   // The default of 250 ms is short for 5 MB on a machine with other things to do.

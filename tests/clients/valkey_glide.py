@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from glide import Batch, GlideClient, GlideClientConfiguration, GlideError, NodeAddress, ProtocolVersion, Script
 
-from step import again_async, step
+from step import again_async, hits_async, step
 
 host, port = sys.argv[1], int(sys.argv[2])
 # The default of 250 ms is short for 5 MB on a machine with other things to do.
@@ -17,16 +17,9 @@ async def client(**options):
     return await GlideClient.create(GlideClientConfiguration([NodeAddress(host, port)], request_timeout=PATIENT, **options))
 
 
-async def hits(r):
-    await r.set("read", "1")
-    step("reading")
-    assert [await r.get("read") for _ in range(3)] == [b"1"] * 3
-    step("read")
-
-
 async def check(**options):
     r = await client(**options)
-    await hits(r)
+    await hits_async(r, b"1")
     await r.flushall()
     assert await r.incr("users/a") == 1 and await r.get("users/a") == b"1" and await r.get("users/none") is None
     batch = Batch(is_atomic=True)
@@ -57,7 +50,7 @@ async def check(**options):
     big = "x" * 5_000_000
     await r.set("big", big)
     assert await r.get("big") == big.encode() and await r.get("big") == big.encode()
-    await hits(r)
+    await hits_async(r, b"1")
     many = await asyncio.gather(*(client(**options) for _ in range(20)))
     assert await asyncio.gather(*(one.get("read") for one in many)) == [b"1"] * 20
     step("many")
@@ -66,7 +59,7 @@ async def check(**options):
     for which in ("nearside", "upstream"):
         step(f"restart {which}")
         await again_async(lambda: r.set("read", "1"), GlideError)
-        await hits(r)
+        await hits_async(r, b"1")
     await r.close()
     await other.close()
 

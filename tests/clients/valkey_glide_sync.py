@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from glide_sync import Batch, GlideClient, GlideClientConfiguration, GlideError, NodeAddress, ProtocolVersion, Script
 
-from step import again, step
+from step import again, hits, step
 
 host, port = sys.argv[1], int(sys.argv[2])
 # The default of 250 ms is short for 5 MB on a machine with other things to do.
@@ -16,13 +16,6 @@ PATIENT = 10_000
 
 def client(**options):
     return GlideClient.create(GlideClientConfiguration([NodeAddress(host, port)], request_timeout=PATIENT, **options))
-
-
-def hits(r):
-    r.set("read", "1")
-    step("reading")
-    assert [r.get("read") for _ in range(3)] == [b"1"] * 3
-    step("read")
 
 
 def check(**options):
