@@ -11,6 +11,7 @@ mod answer;
 mod asked;
 mod connections;
 mod door;
+mod exemplars;
 mod export;
 mod health;
 mod hosts;

@@ -8,8 +8,9 @@
 //!
 //! ```text
 //! main     a checklist: parse, build, run, drain          → server, top, config
-//! server   listeners, workers, drain                      → worker, feed, admin, process
+//! server   listeners, workers, drain                      → worker, feed, admin, otlp, process
 //! admin    health pages and metrics                       → process
+//! otlp     sampled misses, told to a collector            → process, config, io
 //! worker   one thread: sessions, inbox, turns             → session, request, reply, process
 //! session  one client: what may be done now, its modes    → request, router, pending, reply, process
 //! feed     hears what changed, one for each node          → cache, upstream
@@ -38,6 +39,7 @@ pub mod server;
 pub mod top;
 pub mod upstream;
 
+mod otlp;
 mod pending;
 mod process;
 mod reply;

@@ -2,6 +2,7 @@
 //! somebody asks.
 
 mod events;
+mod histogram;
 mod seldom;
 mod words;
 
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 pub use events::{EVENTS, Event, Events, Level};
+pub use histogram::{BUCKETS, Exemplar, Histogram};
 pub use seldom::Seldom;
 pub use words::Words;
 
@@ -44,35 +46,6 @@ impl Counter {
 
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Upper bounds of the buckets, in microseconds.
-pub const BUCKETS: [u64; 18] = [
-    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
-    1_000_000, 5_000_000, 30_000_000,
-];
-
-/// How long things took.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    /// The last one is for what is above all bounds.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    micros: AtomicU64,
-}
-
-impl Histogram {
-    /// Counts `times` things that took `micros` each.
-    pub fn observe(&self, micros: u64, times: u64) {
-        let bucket = BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len());
-        self.buckets[bucket].fetch_add(times, Ordering::Relaxed);
-        self.micros.fetch_add(micros * times, Ordering::Relaxed);
-    }
-
-    /// The count in each bucket, and the sum of all times in microseconds.
-    pub fn read(&self) -> (Vec<u64>, u64) {
-        let buckets = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
-        (buckets, self.micros.load(Ordering::Relaxed))
     }
 }
 
@@ -269,6 +242,13 @@ pub struct Metrics {
     pub hit_latency: Histogram,
     /// From reading a request to its upstream reply being ready.
     pub upstream_latency: Histogram,
+    /// Spans of sampled misses: that a collector took, and that it refused; that were given up, since it could not be reached
+    /// or tracing was switched off; and that gave way to newer ones.
+    pub spans_exported: Counter,
+    pub spans_refused: Counter,
+    pub spans_lost: Counter,
+    pub spans_crowded: Counter,
+    pub collector_told: Seldom,
 }
 
 impl Metrics {
@@ -285,21 +265,5 @@ impl Metrics {
                  said again; set it there, too (ACL SETUSER)"
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_falls_into_the_bucket_that_bounds_it() {
-        let histogram = Histogram::default();
-        histogram.observe(10, 1);
-        histogram.observe(11, 2);
-        histogram.observe(u64::from(u32::MAX), 1);
-        let (buckets, sum) = histogram.read();
-        assert_eq!((buckets[0], buckets[1], buckets[BUCKETS.len()]), (1, 2, 1));
-        assert_eq!(sum, 10 + 22 + u64::from(u32::MAX));
     }
 }

@@ -11,6 +11,7 @@ mod alarm;
 mod check;
 mod entrance;
 mod error;
+mod export;
 mod files;
 mod gate;
 mod nodes;
@@ -59,6 +60,7 @@ pub use stop::{Shutdown, Stop};
 use accept::{Listener, Ours, SocketFile};
 use alarm::Alarm;
 use entrance::{Around, Entrance};
+use export::Export;
 use files::Room;
 use nodes::Nodes;
 use notify::Notify;
@@ -195,7 +197,7 @@ impl Server {
         let (reload, wished) = wishes();
         let (failed, failure) = oneshot::channel();
         let around = Around { is_program, notify: notify.clone(), stop: stop.clone(), failed };
-        let running = self.start(around, &alarm, reload.clone(), wished)?;
+        let mut running = self.start(around, &alarm, reload.clone(), wished)?;
         let follow = orders.follow(&stop, &reload);
         tokio::pin!(follow);
         let drain = async {
@@ -231,6 +233,9 @@ impl Server {
             () = async { if !forced { follow.await } } => Err(ServerError::Forced),
             drained = drained(&running.workers, timeout, stop.subscribe()) => drained,
         };
+        if result.is_ok() {
+            running.export.finish().await;
+        }
         let left = process.metrics.clients.get();
         stop.send_replace(Stop::Now);
         running.tasks.iter().for_each(|task| task.abort());
@@ -284,6 +289,7 @@ impl Server {
         if let Some(renewal) = tls.renewal(&process, reread.subscribe()) {
             tasks.push(alarm.spawn("the watch of the files for TLS", renewal));
         }
+        let (export, told) = Export::start(&config, &process, alarm);
         let draining = Arc::new(AtomicBool::new(false));
         let (door, reload) = (pages::door(&config), Reload(reload));
         let admin = Admin { process: process.clone(), draining: draining.clone(), door, reload };
@@ -305,9 +311,9 @@ impl Server {
         };
         let (accepting, more) = entrance.open(listeners, alarm)?;
         tasks.extend(more);
-        let reloads = Reloads { process, config, source, reread, notify };
+        let reloads = Reloads { process, config, source, reread, told, notify };
         tasks.push(alarm.spawn("the reload of the configuration", reloads.run(wished)));
-        Ok(Running { workers, accepting, tasks, draining, _sockets: sockets })
+        Ok(Running { workers, accepting, tasks, export, draining, _sockets: sockets })
     }
 }
 
@@ -322,6 +328,7 @@ struct Running {
     workers: Vec<WorkerThread>,
     accepting: Vec<Task>,
     tasks: Vec<Task>,
+    export: Export,
     /// Whether it is no more for new clients.
     draining: Arc<AtomicBool>,
     /// Of the admin pages.

@@ -25,6 +25,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "process",
             "feed",
             "admin",
+            "otlp",
             "config",
             "upstream",
             "io",
@@ -36,6 +37,7 @@ const BELOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("admin", &["process", "cache", "config", "metrics"]),
+    ("otlp", &["process", "config", "upstream", "io", "cache"]),
     (
         "worker",
         &[
@@ -103,12 +105,12 @@ const KEPT: &[(&str, &[&str])] = &[
     ("shlex", &["config"]),
     ("bytesize", &["config"]),
     ("redis_protocol", &["resp"]),
-    ("hyper", &["admin", "top"]),
-    ("hyper_util", &["admin", "top"]),
-    ("http_body_util", &["admin", "top"]),
+    ("hyper", &["admin", "otlp", "top"]),
+    ("hyper_util", &["admin", "otlp", "top"]),
+    ("http_body_util", &["admin", "otlp", "top"]),
     ("ratatui", &["top"]),
     ("prometheus_client", &["admin"]),
-    ("percent_encoding", &["admin"]),
+    ("percent_encoding", &["admin", "otlp"]),
     // The configuration checks what the log is told.
     ("tracing_subscriber", &["logging", "config"]),
     ("rustix", &["server", "admin", "dev"]),

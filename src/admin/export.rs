@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use prometheus_client::collector::Collector;
@@ -14,8 +15,9 @@ use prometheus_client::registry::Registry;
 use super::accept::wants_open_metrics;
 use super::answer::{Body, page_of, text as text_of};
 use super::asked::Asked;
+use super::exemplars;
 use super::listed::all;
-use super::metric::{Metric, Value};
+use super::metric::{Metric, Times, Value};
 use super::running;
 use crate::metrics::BUCKETS;
 use crate::process::Process;
@@ -24,26 +26,27 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 const TEXT_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+const NEARSIDE: &str = "nearside";
+
 /// `/metrics`, in the format that is asked for.
 pub(super) fn page(asked: &Asked) -> Response<Body> {
-    match metrics(asked.process()) {
-        Ok(page) if wants_open_metrics(asked.request.headers()) => {
-            page_of(StatusCode::OK, OPEN_METRICS, page)
-        }
+    let open = wants_open_metrics(asked.request.headers());
+    match metrics(asked.process(), open) {
+        Ok(page) if open => page_of(StatusCode::OK, OPEN_METRICS, page),
         Ok(page) => page_of(StatusCode::OK, TEXT_METRICS, as_text(&page)),
         Err(_) => text_of(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
     }
 }
 
-/// What is known at one moment, as a page.
-fn metrics(process: &Process) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    for (prefix, metrics) in [("nearside", all(process)), (running::PROCESS, running::process())] {
+/// What is known at one moment, as an OpenMetrics page; with exemplars, which the text format does not have.
+fn metrics(process: &Process, exemplified: bool) -> Result<String, fmt::Error> {
+    let (mut registry, ours) = (Registry::default(), Arc::new(all(process)));
+    for (prefix, metrics) in [(NEARSIDE, ours.clone()), (running::PROCESS, running::process().into())] {
         registry.sub_registry_with_prefix(prefix).register_collector(Box::new(Snapshot(metrics)));
     }
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
-    Ok(page)
+    Ok(if exemplified { exemplars::added(page, NEARSIDE, &ours) } else { page })
 }
 
 /// An OpenMetrics page in Prometheus' text format 0.0.4, where a counter's help and type are of the name that its samples
@@ -67,11 +70,11 @@ fn as_text(page: &str) -> String {
 }
 
 #[derive(Debug)]
-struct Snapshot(Vec<Metric>);
+struct Snapshot(Arc<Vec<Metric>>);
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for Metric { name, help, unit, value } in &self.0 {
+        for Metric { name, help, unit, value } in self.0.iter() {
             let kind = match value {
                 Value::Counter(_) | Value::Sum(_) | Value::Counters(..) => MetricType::Counter,
                 Value::Gauge(_) | Value::Info(_) | Value::Gauges(..) => MetricType::Gauge,
@@ -94,7 +97,7 @@ impl Collector for Snapshot {
                     }
                 }
                 Value::Histograms(label, values) => {
-                    for (is, counts, micros) in values {
+                    for Times { is, counts, micros, .. } in values {
                         let bounds = BUCKETS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
                         let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
                         let (sum, count) = (*micros as f64 / 1e6, counts.iter().sum());

@@ -286,6 +286,17 @@ fn of_nearside(m: &Metrics) -> Vec<Metric> {
             "reason",
             counted(&ADMIN_REFUSED, &m.admin_refused),
         ),
+        by(
+            "spans",
+            "Spans of sampled misses, by what became of them",
+            "outcome",
+            vec![
+                ("exported", m.spans_exported.get()),
+                ("refused", m.spans_refused.get()),
+                ("lost", m.spans_lost.get()),
+                ("crowded", m.spans_crowded.get()),
+            ],
+        ),
         counter("lost_log_lines", "Lines of the log that nobody took in time", LOST_LINES.get()),
         counter("panics", "Faults in nearside: must stay 0", PANICS.get()),
     ]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use prometheus_client::registry::Unit;
 
-use crate::metrics::{Counter, Histogram};
+use crate::metrics::{Counter, Exemplar, Histogram};
 
 #[derive(Debug)]
 pub(super) struct Metric {
@@ -30,8 +30,20 @@ pub(super) enum Value {
     Counters(&'static str, Vec<(Is, u64)>),
     /// A gauge for each value of one label.
     Gauges(&'static str, Vec<(Is, f64)>),
-    /// A histogram in seconds for each value of one label: the count in each bucket, and the sum in microseconds.
-    Histograms(&'static str, Vec<(Is, Vec<u64>, u64)>),
+    /// A histogram in seconds for each value of one label.
+    Histograms(&'static str, Vec<Times>),
+}
+
+/// How long things took.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// The value of the label.
+    pub(super) is: Is,
+    /// The count in each bucket.
+    pub(super) counts: Vec<u64>,
+    pub(super) micros: u64,
+    /// By the number of the bucket.
+    pub(super) exemplars: Vec<(usize, Exemplar)>,
 }
 
 pub(super) fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
@@ -62,14 +74,14 @@ pub(super) fn histograms(
     name: &'static str,
     help: &'static str,
     label: &'static str,
-    values: Vec<(Is, Vec<u64>, u64)>,
+    values: Vec<Times>,
 ) -> Metric {
     Metric { name, help, unit: Some(Unit::Seconds), value: Value::Histograms(label, values) }
 }
 
-pub(super) fn latency(histogram: &Histogram, is: impl Into<Is>) -> (Is, Vec<u64>, u64) {
-    let (counts, micros) = histogram.read();
-    (is.into(), counts, micros)
+pub(super) fn latency(histogram: &Histogram, is: impl Into<Is>) -> Times {
+    let ((counts, micros), exemplars) = (histogram.read(), histogram.exemplars.read());
+    Times { is: is.into(), counts, micros, exemplars }
 }
 
 /// These counters, by their names.

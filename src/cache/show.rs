@@ -122,6 +122,15 @@ impl<W: Waiter> Cache<W> {
         }
     }
 
+    /// The last change of a key that is not there any more, if it is remembered; `Unknown` if not, or if there was none.
+    pub fn last_change(&self, key: &[u8]) -> Reason {
+        let place = self.place(key);
+        let stripe = self.shards[place.shard].lock().stripes[place.stripe];
+        let Event { tag, reason, .. } = stripe.history[0];
+        // Another reply of the key may have been kept.
+        if tag == place.tag && reason != Reason::Filled { reason } else { Reason::Unknown }
+    }
+
     /// At most `limit` keys that are cached now and that `wanted` accepts, in no particular order.
     pub fn keys(
         &self,

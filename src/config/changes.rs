@@ -47,6 +47,8 @@ impl Config {
             client_stall_timeout: new.client_stall_timeout,
             drain_timeout: new.drain_timeout,
             log_level: new.log_level.clone(),
+            otlp_endpoint: new.otlp_endpoint.clone(),
+            otlp_sample_ratio: new.otlp_sample_ratio,
             ..self.clone()
         };
         if self.auth == new.auth {

@@ -9,6 +9,7 @@ use std::{path::PathBuf, sync::LazyLock, time::Duration};
 use super::address::{Listen, Secret, Upstream};
 use super::address_map::Mapped;
 use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor};
+use super::collector::Collector;
 use super::commands::COMMANDS;
 use super::namespace::{self, Namespace, Written, parse_names};
 use super::value::*;
@@ -219,6 +220,11 @@ settings! {
     /// Whether the admin pages tell of keys: those that are hit most, those that events name, and what is known of one that is
     /// asked for
     admin_keys: bool = ON_OR_OFF "on";
+    /// The collector that is told of sampled misses, as spans of OpenTelemetry: the base URL of its OTLP/HTTP receiver, such as
+    /// http://127.0.0.1:4318, behind which /v1/traces is put; or off
+    otlp_endpoint: Option<Collector> = COLLECTOR "off";
+    /// The part of the misses that it is told of, from 0 (none) to 1 (all)
+    otlp_sample_ratio: f64 = RATIO "0.001";
     /// error, warn, info, debug, trace, off, or directives such as info,nearside::feed=debug
     log_level: String = LOG_LEVEL "info";
     /// How the log, on standard error, is written
@@ -242,7 +248,18 @@ impl Config {
                 self.upstream
             )
         });
-        open.map(warning).chain(believes).collect()
+        let grpc = self.otlp_endpoint.as_ref().filter(|collector| collector.is_for_grpc()).map(|collector| {
+            format!(
+                "otlp-endpoint: {collector} is where collectors speak OTLP over gRPC as a rule, and nearside speaks it over \
+                 HTTP: that is port 4318"
+            )
+        });
+        open.map(warning).chain(believes).chain(grpc).collect()
+    }
+
+    /// The part of the misses that is sampled.
+    pub fn sampled(&self) -> f64 {
+        if self.otlp_endpoint.is_some() { self.otlp_sample_ratio } else { 0.0 }
     }
 
     /// What is in effect, as names and values of the file, passwords hidden: the answer of

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::address::{HostPort, Listen, Secret, Upstream};
 use super::address_map::Mapped;
 use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor, parse_choice, show_choice};
+use super::collector::Collector;
 use super::text::{did_you_mean, quoted};
 use crate::namespace::{OnUpdate, Tracking, TrackingForm};
 
@@ -191,6 +192,26 @@ pub(super) const HOSTS: Kind<Vec<String>> = Kind {
         })
     },
     show: |names| format!("[{}]", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
+};
+
+/// The base URL of a collector, or none.
+pub(super) const COLLECTOR: Kind<Option<Collector>> = Kind {
+    metavar: "URL|off",
+    parse: |text| match text {
+        "off" => Ok(None),
+        _ => Collector::parse(text).map(Some).map_err(|why| format!("{why}, or off")),
+    },
+    show: |collector| quoted(&collector.as_ref().map_or("off".to_owned(), Collector::to_string)),
+};
+
+/// A part of a whole.
+pub(super) const RATIO: Kind<f64> = Kind {
+    metavar: "RATIO",
+    parse: |text| match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err(format!("{text:?} is no part of a whole; write a number from 0 to 1, such as 0.001")),
+    },
+    show: f64::to_string,
 };
 
 /// The path of a file, or nothing.

@@ -15,7 +15,7 @@ use super::fill::CacheLease;
 use super::link_handler::LinkHandler;
 use crate::cache::{By, EntryKey, Micros, Reason};
 use crate::io::LARGE;
-use crate::process::errors;
+use crate::process::{Traced, errors};
 use crate::reply::{Refusal, ReplyQueue, ReplySlot};
 use crate::resp::encode;
 use crate::resp::scanner::{Kind, elements};
@@ -102,13 +102,30 @@ pub struct MgetAssembly {
     pub window: Option<Window>,
     pub missing: Vec<Missing>,
     /// The upstream's reply.
-    pub fetched: BytesMut,
-    pub is_read: bool,
+    fetched: BytesMut,
+    is_read: bool,
     /// The first of `missing` whose `PTTL` may be the next reply.
-    pub next: usize,
+    next: usize,
+    /// It is told of to a collector.
+    traced: Option<Box<Traced>>,
 }
 
 impl MgetAssembly {
+    /// Precondition: the keys of the leases are registered where that is needed.
+    pub fn new(window: Option<Window>, missing: Vec<Missing>) -> Self {
+        Self { window, missing, fetched: BytesMut::new(), is_read: false, next: 0, traced: None }
+    }
+
+    /// It is about to be sent on this link, for a request that was read at `since`, and may be sampled.
+    #[cold]
+    pub fn trace(&mut self, link: &LinkHandler, since: Micros) {
+        let traced = self
+            .names()
+            .next()
+            .and_then(|first| Traced::begin(&link.process, &link.node, since, &first, self.missing.len()));
+        self.traced = traced;
+    }
+
     /// Where the reply goes, if it is all of it.
     pub fn whole_to(&self) -> Option<&ReplySlot> {
         let whole = self.window.as_ref().filter(|window| window.elements.is_some() && window.last);
@@ -130,6 +147,7 @@ impl MgetAssembly {
             self.fetched.extend_from_slice(&chunk);
             self.is_read = at.last;
             if at.last && (at.kind == Kind::Error || !self.find_elements()) {
+                self.traced.iter_mut().for_each(|traced| traced.failed(&self.fetched));
                 if let Some(lease) = self.missing.iter().find_map(|missing| missing.lease.as_ref()) {
                     handler.process.note_error(&handler.node, lease.name().ident, &self.fetched);
                 }
@@ -144,7 +162,11 @@ impl MgetAssembly {
         if !self.is_read || self.next < self.missing.len() {
             return Some(self);
         }
+        let traced = self.traced.take();
         self.deliver(handler);
+        if let Some(traced) = traced {
+            traced.answered(&handler.node, handler.heard.get());
+        }
         None
     }
 
@@ -154,7 +176,11 @@ impl MgetAssembly {
     /// Errors: the reply is to be handed over, or it is not that of the read.
     pub fn redirected(mut self: Box<Self>, refusal: Refusal) -> Result<Option<Box<Self>>, Box<Self>> {
         let can = !self.is_read && (self.window.is_none() || self.whole_to().is_some());
-        if !can || self.to().is_some_and(|to| to.put_back(refusal).is_err()) {
+        if !can {
+            return Err(self);
+        }
+        self.traced.iter_mut().for_each(|traced| traced.failed(&refusal.line));
+        if self.to().is_some_and(|to| to.put_back(refusal).is_err()) {
             return Err(self);
         }
         self.window = None;

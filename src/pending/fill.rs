@@ -7,7 +7,7 @@ use super::fields;
 use super::link_handler::LinkHandler;
 use crate::cache::{By, EntryKey, Lease, Micros, Reason};
 use crate::command::Fields;
-use crate::process::Ticket;
+use crate::process::{Ticket, Traced};
 use crate::reply::{Refusal, ReplySlot};
 use crate::resp::scanner::Kind;
 use crate::upstream::{At, Chunk};
@@ -29,6 +29,8 @@ pub struct Fill {
     fields: Fields,
     /// For how long no field of the reply ends; `None` if that was not proven.
     fields_last: Option<Micros>,
+    /// It is told of to a collector.
+    traced: Option<Box<Traced>>,
 }
 
 impl Fill {
@@ -42,7 +44,14 @@ impl Fill {
             read: false,
             fields,
             fields_last: Some(Micros::MAX),
+            traced: None,
         }
+    }
+
+    /// It is about to be sent on this link, for a request that was read at `since`, and may be sampled.
+    #[cold]
+    pub fn trace(&mut self, link: &LinkHandler, since: Micros) {
+        self.traced = self.name().and_then(|name| Traced::begin(&link.process, &link.node, since, &name, 1));
     }
 
     pub fn to(&self) -> Option<&ReplySlot> {
@@ -65,7 +74,12 @@ impl Fill {
                 return Some(self);
             }
             if self.fields == Fields::None {
-                self.finish(handler, &chunk);
+                let traced = self.traced.take();
+                let outcome = self.finish(handler, &chunk);
+                if let Some(mut traced) = traced {
+                    outcome.into_iter().for_each(|outcome| traced.ended(outcome));
+                    traced.answered(&handler.node, handler.heard.get());
+                }
                 return None;
             }
             let proven = fields::judge(self.fields, &chunk, &self.held);
@@ -79,6 +93,7 @@ impl Fill {
             if let Some(name) = self.name().filter(|name| name.by != By::ITSELF) {
                 handler.process.note_error(&handler.node, name.ident, &chunk);
             }
+            self.traced.iter_mut().for_each(|traced| traced.failed(&chunk));
             self.give_up(handler, Reason::ErrorReply);
         } else if self.held.len() + chunk.len() > cache.max_value() {
             self.give_up(handler, Reason::TooLarge);
@@ -101,7 +116,11 @@ impl Fill {
     ///
     /// Errors: the reply is to be handed over, or it is not that of the read.
     pub fn redirected(mut self: Box<Self>, refusal: Refusal) -> Result<Box<Self>, Box<Self>> {
-        if self.read || self.to.as_ref().is_some_and(|to| to.put_back(refusal).is_err()) {
+        if self.read {
+            return Err(self);
+        }
+        self.traced.iter_mut().for_each(|traced| traced.failed(&refusal.line));
+        if self.to.as_ref().is_some_and(|to| to.put_back(refusal).is_err()) {
             return Err(self);
         }
         // Nothing is delivered, so nothing older is overtaken.
@@ -112,11 +131,13 @@ impl Fill {
     fn give_up(&mut self, handler: &LinkHandler, reason: Reason) {
         if let Some(lease) = self.lease.take() {
             lease.give_up(reason, handler.process.now());
+            self.traced.iter_mut().for_each(|traced| traced.ended(reason));
         }
     }
 
-    fn finish(mut self, handler: &LinkHandler, ttl: &[u8]) {
-        let Some(mut lease) = self.lease.take() else { return };
+    /// Says what became of the reply, unless that was known before.
+    fn finish(mut self, handler: &LinkHandler, ttl: &[u8]) -> Option<Reason> {
+        let mut lease = self.lease.take()?;
         // Nobody asked for a refresh, so nobody said it; but its reply is one to `GET` all the same.
         if lease.stands() {
             lease.share(handler.process.shared_by(&handler.node, lease.name().ident, lease.name().by));
@@ -134,20 +155,21 @@ impl Fill {
             let last = lease.opened().saturating_add(last);
             expiry.at_most(last)
         });
-        if let Some(end) = end {
-            let _ = lease.fill(&reply, end, now, max_staleness);
+        let outcome = if let Some(end) = end {
+            lease.fill(&reply, end, now, max_staleness).err().unwrap_or(Reason::Filled)
         } else {
             let reason = match expiry {
                 None => not_kept(&handler.process, ttl),
                 Some(_) => Reason::FieldTtl,
             };
-            lease.pass_on(&reply, reason, now, max_staleness);
-        }
+            lease.pass_on(&reply, reason, now, max_staleness)
+        };
         if let (Some((key, wanted)), Some(upcalls)) = (again, handler.upcalls()) {
             upcalls.refresh(&key, &wanted);
         }
         if let Some(to) = self.to {
             to.piece(reply, true);
         }
+        Some(outcome)
     }
 }

@@ -123,7 +123,12 @@ impl ReplyHandler for LinkHandler {
                     let now = self.process.now();
                     bypass.keys.iter().for_each(|key| self.past(key, now));
                 }
-                self.relay(to, since, chunk, at).map(|to| Pending::Bypass(to, bypass))
+                let traced = if at.last { bypass.traced.take() } else { None };
+                let more = self.relay(to, since, chunk, at).map(|to| Pending::Bypass(to, bypass));
+                if let Some(traced) = traced {
+                    traced.answered(&self.node, self.heard.get());
+                }
+                more
             }
             Pending::Write(write) => self.write_reply(write, since, chunk, at).map(Pending::Write),
             Pending::Fill(fill) => {
@@ -357,6 +362,9 @@ impl LinkHandler {
     fn go_ahead(&self, bypass: &mut Bypass, chunk: &[u8], at: At) {
         let Some((ahead, reply)) = &mut bypass.ahead else { return };
         if at.kind == Kind::Error || reply.len() + chunk.len() > self.process.cache.max_value() {
+            if at.kind == Kind::Error {
+                bypass.traced.iter_mut().for_each(|traced| traced.failed(chunk));
+            }
             bypass.ahead = None;
             return;
         }

@@ -12,13 +12,14 @@ use super::assembly::MgetAssembly;
 use super::audit::Audit;
 use super::changed::Changed;
 use super::fill::Fill;
+use super::link_handler::LinkHandler;
 use super::pushes::Awaited;
 use super::said::Said;
 use super::state::Leaves;
 use super::transaction::Transaction;
 use super::write::Write;
-use crate::cache::{Ahead, CoverageId, EntryKeyBuf, LinkId, Micros};
-use crate::process::{Digest, Ticket};
+use crate::cache::{Ahead, CoverageId, EntryKey, EntryKeyBuf, LinkId, Micros};
+use crate::process::{Digest, Ticket, Traced};
 use crate::reply::ReplySlot;
 use crate::upstream::ServerId;
 
@@ -144,4 +145,14 @@ pub struct Bypass {
     pub instead: Option<EntryKeyBuf>,
     /// Whoever waits for the same, and the reply as far as it has come.
     pub ahead: Option<(Ahead<Ticket>, BytesMut)>,
+    /// It is told of to a collector.
+    pub traced: Option<Box<Traced>>,
+}
+
+impl Bypass {
+    /// It is about to be sent on this link, for a request that was read at `since`, and may be sampled.
+    #[cold]
+    pub fn trace(&mut self, link: &LinkHandler, since: Micros, name: &EntryKey<'_>) {
+        self.traced = Traced::begin(&link.process, &link.node, since, name, 1);
+    }
 }

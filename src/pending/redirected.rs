@@ -69,10 +69,13 @@ impl LinkHandler {
                 Ok(()) => Ok(None),
                 Err(_) => Err(Pending::Relay(to)),
             },
-            Pending::Bypass(to, bypass) => match to.put_back(refusal) {
-                Ok(()) => Ok(None),
-                Err(_) => Err(Pending::Bypass(to, bypass)),
-            },
+            Pending::Bypass(to, mut bypass) => {
+                bypass.traced.iter_mut().for_each(|traced| traced.failed(line));
+                match to.put_back(refusal) {
+                    Ok(()) => Ok(None),
+                    Err(_) => Err(Pending::Bypass(to, bypass)),
+                }
+            }
             Pending::Write(write) => {
                 let is_own_word =
                     is_verbatim && !refusal.said.as_ref().is_some_and(|said| self.is_here(said));

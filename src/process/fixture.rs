@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{ClusterSettings, Node, NodeId, Process, Settings, Topology};
-use crate::cache::Cache;
+use super::{ClusterSettings, Node, NodeId, Process, Settings, Topology, Traced};
+use crate::cache::{By, Cache, EntryKey, IdentId};
 use crate::io::Address;
 use crate::namespace::{Namespace, Namespaces, OnUpdate, Rules, Tracking, TrackingForm};
 use crate::resp::framer::Limits;
@@ -87,6 +87,12 @@ pub fn namespace(name: &str, tracking: Tracking) -> Namespace {
 /// The node's server is left.
 pub fn leave(node: &Node) {
     node.role.leave();
+}
+
+/// A sampled miss of a key that was never there.
+pub fn traced(process: &Arc<Process>) -> Option<Box<Traced>> {
+    let name = EntryKey { key: b"k", ident: IdentId(0), command: process.get, args: b"", by: By::GET };
+    Traced::begin(process, &process.first_node(), 1, &name, 1)
 }
 
 /// Whether its server may be no primary any more.

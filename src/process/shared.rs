@@ -20,6 +20,7 @@ use super::scans::Scans;
 use super::scripts::Scripts;
 use super::settings::Settings;
 use super::topology::Topology;
+use super::traces::Traces;
 use super::voids::Voids;
 use crate::cache::{By, Cache, IdentId, Micros};
 use crate::command::Table;
@@ -44,6 +45,8 @@ pub struct Process {
     pub clients: Clients,
     /// The keys that are hit most.
     pub hot: Hot,
+    /// Misses that are sampled.
+    pub traces: Traces,
     /// The number of `GET` in the command table.
     pub get: u16,
     /// What is known of the upstream as a cluster.
@@ -91,6 +94,7 @@ impl Process {
             scripts: Scripts::default(),
             clients: Clients::default(),
             hot: Hot::default(),
+            traces: Traces::default(),
             get,
             turn: RandomState::new().hash_one(0) as usize,
             present: AtomicU64::new(topology.epoch),

@@ -255,7 +255,10 @@ fn fetch_missing(link: &Link, now: Micros, window: Option<Window>, missing: Vec<
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
-    let assembly = MgetAssembly { window, missing, fetched: BytesMut::new(), is_read: false, next: 0 };
+    let mut assembly = MgetAssembly::new(window, missing);
+    if link.client().process.traces.are_on() && assembly.window.is_some() {
+        assembly.trace(link.client(), now);
+    }
     send(link, now, |to| to.append(out.freeze()), Pending::MgetAssembly(Box::new(assembly)));
 }
 

@@ -128,7 +128,7 @@ fn bypass(cx: &Context, command: u16, request: &Request<'_>) -> Box<Bypass> {
     let by = by(cx, command);
     let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by };
     let instead = cx.process.settings.stale_if_error.get().then(|| EntryKeyBuf::new(&name));
-    Box::new(Bypass { keys: smallvec![key.into()], instead, ahead: None })
+    Box::new(Bypass { keys: smallvec![key.into()], instead, ..Bypass::default() })
 }
 
 fn fetch(
@@ -145,11 +145,17 @@ fn fetch(
         // The client does not wait for that: it is answered past the cache, and the reply is fetched once more.
         let mut bypass = bypass(cx, row.id, request);
         bypass.ahead = Some((lease.ahead(), BytesMut::new()));
+        if cx.process.traces.are_on() {
+            bypass.trace(link.client(), cx.now, &lease.name());
+        }
         send(link, cx.now, |out| raw.write(out), Pending::Bypass(to, bypass));
         return register(&cx.outbound.inbox, link, vec![lease]);
     }
     cx.process.cache.touch(cx.now);
-    let fill = Fill::new(Some(to), lease, row.fields);
+    let mut fill = Fill::new(Some(to), lease, row.fields);
+    if cx.process.traces.are_on() {
+        fill.trace(link.client(), cx.now);
+    }
     let write = |out: &mut Outgoing| {
         raw.write(out);
         out.with(|tail| ask_times(tail, row.fields, key, request.raw_after(1)));

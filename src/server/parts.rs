@@ -145,6 +145,7 @@ pub(super) fn apply(process: &Process, config: &Config) {
         let known = process.namespaces.iter().find(|known| known.name == namespace.name);
         known.into_iter().for_each(|known| known.change(rules(config, namespace)));
     }
+    process.traces.sample(config.sampled());
     process.cache.change(config.max_memory, config.max_value, micros(config.stale_if_error));
     *settings.described.lock() = config.describe();
     process.tell_bounds();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::export::Told;
 use super::notify::Notify;
 use super::tls::Tls;
 use super::{files, parts};
@@ -68,6 +69,8 @@ pub(super) struct Reloads {
     pub(super) source: Option<Source>,
     /// Tells those who keep files that change.
     pub(super) reread: watch::Sender<()>,
+    /// Who is told of sampled misses.
+    pub(super) told: Told,
     pub(super) notify: Rc<Notify>,
 }
 
@@ -102,6 +105,9 @@ impl Reloads {
             (source.set_log_level)(&adopted.log_level);
         }
         parts::apply(&self.process, &adopted);
+        let is_another =
+            |told: &mut Option<_>| std::mem::replace(told, adopted.otlp_endpoint.clone()) != *told;
+        self.told.send_if_modified(is_another);
         self.config = adopted;
         self.reread.send_replace(());
         Reloaded::Done(changes)

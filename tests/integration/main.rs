@@ -81,6 +81,7 @@ mod tls_failures;
 mod tls_handshakes;
 mod tls_reload;
 mod top;
+mod traces;
 mod tracking;
 mod transparency;
 mod truthful;

@@ -5,6 +5,7 @@ pub mod alone;
 pub mod bus;
 pub mod chaos;
 pub mod cluster;
+pub mod collector;
 pub mod filter;
 pub mod program;
 pub mod python;

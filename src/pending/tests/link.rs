@@ -221,13 +221,7 @@ async fn waits_for_its_reader() {
         let fetch = Some(Rc::new(Fetch(queue())));
         let (held, parts) = (Default::default(), vec![]);
         let window = Window { to: to(), elements: None, last: true, held, parts, fetch };
-        let assembly = MgetAssembly {
-            window: Some(window),
-            missing: vec![],
-            fetched: BytesMut::new(),
-            is_read: false,
-            next: 0,
-        };
+        let assembly = MgetAssembly::new(Some(window), vec![]);
         [
             Pending::Relay(to()),
             Pending::Bypass(to(), Box::default()),

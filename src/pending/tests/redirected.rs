@@ -215,8 +215,7 @@ fn a_read_past_the_cache_is_put_back_and_so_are_the_keys_of_an_mget() {
         let key: Key = if whole { b"m"[..].into() } else { b"n"[..].into() };
         let leased = lease(&link, &coverage, &key);
         let missing = vec![Missing { key, past: false, lease: Some(leased), reply: 0..0 }];
-        let assembly =
-            MgetAssembly { window: Some(window), missing, fetched: BytesMut::new(), is_read: false, next: 0 };
+        let assembly = MgetAssembly::new(Some(window), missing);
         let pending = answer(&link, Pending::MgetAssembly(Box::new(assembly)), MOVED);
         assert!(answer(&link, pending.expect("PTTL is to come"), MOVED).is_none());
         assert_eq!(is_back(&queue), whole);

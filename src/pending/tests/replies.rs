@@ -236,13 +236,8 @@ fn elements_that_were_read_past_the_cache_drop_what_is_older_unless_they_were_ju
             parts: vec![Part::Missing, Part::Missing],
             fetch: Some(Rc::new(Fetch(queue.clone()))),
         };
-        let assembly = MgetAssembly {
-            window: Some(window),
-            missing: vec![missing(b"past", None), missing(kept, Some(lease(&link, &coverage, kept)))],
-            fetched: BytesMut::new(),
-            is_read: false,
-            next: 0,
-        };
+        let missing = vec![missing(b"past", None), missing(kept, Some(lease(&link, &coverage, kept)))];
+        let assembly = MgetAssembly::new(Some(window), missing);
         let reply = b"*2\r\n$1\r\nx\r\n$1\r\nv\r\n";
         let pending = answer(&link, Pending::MgetAssembly(Box::new(assembly)), reply).unwrap();
         assert!(answer(&link, pending, b":-1\r\n").is_none());
@@ -264,20 +259,15 @@ fn assembly(
         Missing { key: (*key).into(), past: *past, lease, reply: 0..0 }
     });
     let parts = std::iter::once(Part::Held(0..7)).chain(keys.iter().map(|_| Part::Missing));
-    Pending::MgetAssembly(Box::new(MgetAssembly {
-        window: Some(Window {
-            to: slot(queue),
-            elements: Some(keys.len() + 1),
-            last: true,
-            held: bytes::Bytes::from_static(b"$1\r\nh\r\n"),
-            parts: parts.collect(),
-            fetch: Some(Rc::new(Fetch(queue.clone()))),
-        }),
-        missing: missing.collect(),
-        fetched: BytesMut::new(),
-        is_read: false,
-        next: 0,
-    }))
+    let window = Window {
+        to: slot(queue),
+        elements: Some(keys.len() + 1),
+        last: true,
+        held: bytes::Bytes::from_static(b"$1\r\nh\r\n"),
+        parts: parts.collect(),
+        fetch: Some(Rc::new(Fetch(queue.clone()))),
+    };
+    Pending::MgetAssembly(Box::new(MgetAssembly::new(Some(window), missing.collect())))
 }
 
 /// Each is answered by its own `PTTL`, those that are read past the cache by none.

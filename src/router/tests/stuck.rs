@@ -215,18 +215,14 @@ fn who_waits_for_the_stuck_request_itself_waits_on() {
 fn assembly(key: &[u8], lease: CacheLease) -> MgetAssembly {
     let queue = Rc::new(ReplyQueue::new(1000));
     let to = ReplySlot { queue: queue.clone(), slot: queue.open() };
-    MgetAssembly {
-        window: Some(Window {
-            to,
-            elements: Some(1),
-            last: true,
-            held: Default::default(),
-            parts: vec![Part::Missing],
-            fetch: None,
-        }),
-        missing: vec![Missing { key: key.into(), past: false, lease: Some(lease), reply: 0..0 }],
-        fetched: Default::default(),
-        is_read: false,
-        next: 0,
-    }
+    let window = Window {
+        to,
+        elements: Some(1),
+        last: true,
+        held: Default::default(),
+        parts: vec![Part::Missing],
+        fetch: None,
+    };
+    let missing = vec![Missing { key: key.into(), past: false, lease: Some(lease), reply: 0..0 }];
+    MgetAssembly::new(Some(window), missing)
 }
