@@ -77,7 +77,7 @@ impl Traced {
 
     /// The reply came from the node at `heard`, and was handed over.
     #[cold]
-    pub fn answered(mut self: Box<Self>, node: &Node, heard: Micros) {
+    pub fn answered(mut self, node: &Node, heard: Micros) {
         let (metrics, at) = (&self.process.metrics, SystemTime::now());
         let Some(trace) = &mut self.trace else { return };
         trace.heard = heard;
