@@ -74,9 +74,8 @@ impl Fill {
                 return Some(self);
             }
             if self.fields == Fields::None {
-                let traced = self.traced.take();
                 let outcome = self.finish(handler, &chunk);
-                if let Some(mut traced) = traced {
+                if let Some(mut traced) = self.traced {
                     outcome.into_iter().for_each(|outcome| traced.ended(outcome));
                     traced.answered(&handler.node, handler.heard.get());
                 }
@@ -136,14 +135,14 @@ impl Fill {
     }
 
     /// Says what became of the reply, unless that was known before.
-    fn finish(mut self, handler: &LinkHandler, ttl: &[u8]) -> Option<Reason> {
+    fn finish(&mut self, handler: &LinkHandler, ttl: &[u8]) -> Option<Reason> {
         let mut lease = self.lease.take()?;
         // Nobody asked for a refresh, so nobody said it; but its reply is one to `GET` all the same.
         if lease.stands() {
             lease.share(handler.process.shared_by(&handler.node, lease.name().ident, lease.name().by));
         }
         let now = handler.process.now();
-        let reply = self.held.freeze();
+        let reply = std::mem::take(&mut self.held).freeze();
         let again = if self.to.is_none() { lease.end_refresh() } else { None };
         let again = again.map(|wanted| (Box::<[u8]>::from(lease.name().key), wanted));
         // As they are now: whoever has joined this fetch may have come after they were changed.
@@ -167,7 +166,7 @@ impl Fill {
         if let (Some((key, wanted)), Some(upcalls)) = (again, handler.upcalls()) {
             upcalls.refresh(&key, &wanted);
         }
-        if let Some(to) = self.to {
+        if let Some(to) = &self.to {
             to.piece(reply, true);
         }
         Some(outcome)

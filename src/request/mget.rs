@@ -255,11 +255,11 @@ fn fetch_missing(link: &Link, now: Micros, window: Option<Window>, missing: Vec<
     for fill in missing.iter().filter(|missing| missing.lease.is_some()) {
         encode::command(&mut out, &[b"PTTL", &fill.key]);
     }
-    let mut assembly = MgetAssembly::new(window, missing);
+    let mut assembly = Box::new(MgetAssembly::new(window, missing));
     if link.client().process.traces.are_on() && assembly.window.is_some() {
         assembly.trace(link.client(), now);
     }
-    send(link, now, |to| to.append(out.freeze()), Pending::MgetAssembly(Box::new(assembly)));
+    send(link, now, |to| to.append(out.freeze()), Pending::MgetAssembly(assembly));
 }
 
 fn lookup(cx: &Context, links: &RefCell<Links<'_>>, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket> {

@@ -152,7 +152,7 @@ fn fetch(
         return register(&cx.outbound.inbox, link, vec![lease]);
     }
     cx.process.cache.touch(cx.now);
-    let mut fill = Fill::new(Some(to), lease, row.fields);
+    let mut fill = Box::new(Fill::new(Some(to), lease, row.fields));
     if cx.process.traces.are_on() {
         fill.trace(link.client(), cx.now);
     }
@@ -160,5 +160,5 @@ fn fetch(
         raw.write(out);
         out.with(|tail| ask_times(tail, row.fields, key, request.raw_after(1)));
     };
-    send(link, cx.now, write, Pending::Fill(Box::new(fill)));
+    send(link, cx.now, write, Pending::Fill(fill));
 }
