@@ -56,17 +56,25 @@ impl<W: Waiter> Cache<W> {
         for shard in &self.shards {
             for _ in 0..limit {
                 let mut guard = shard.lock();
-                let is_gone =
-                    |entry: Entry<'_>| matches!(self.state(entry.head, entry.body, 0, now), State::Gone(_));
-                if !guard.store.oldest().is_some_and(is_gone) {
+                let Some(reason) = guard.store.oldest().and_then(|entry| self.gone(entry, now)) else {
                     break;
-                }
-                let victim = self.pop_oldest(&mut guard, Reason::CoverageEnded, now);
+                };
+                let victim = self.pop_oldest(&mut guard, reason, now);
                 drop(guard);
                 swept += usize::from(victim.is_some());
             }
         }
         swept
+    }
+
+    /// Why this entry is of no use to anybody any more, as one counts what has left the cache.
+    fn gone(&self, entry: Entry<'_>, now: Micros) -> Option<Reason> {
+        match self.state(entry.head, entry.body, 0, now) {
+            // A barrier is why a read is not answered; here nobody asked.
+            State::Gone(Reason::Barrier) => Some(Reason::CoverageEnded),
+            State::Gone(reason) => Some(reason),
+            State::Fresh | State::Unproven | State::Barred | State::Ended => None,
+        }
     }
 
     fn pop_oldest(&self, shard: &mut MutexGuard<'_, Shard<W>>, reason: Reason, now: Micros) -> Option<Reply> {

@@ -52,3 +52,18 @@ fn a_budget_that_is_just_full_is_kept_whole() {
     f.fill(&[10], b"v");
     assert_eq!(f.cache.stats().entries, 10);
 }
+
+#[test]
+fn what_is_swept_is_counted_by_what_it_died_of() {
+    let mut f = Fixture::new(1 << 20);
+    let ends = |aged| Expiry { expires: 2 * SECOND, aged };
+    f.lease(b"aged").fill(b"v", ends(true), f.now, SECOND).unwrap();
+    f.lease(b"expired").fill(b"v", ends(false), f.now, SECOND).unwrap();
+    f.fill(b"stays", b"v");
+    f.now = 2 * SECOND;
+    while f.cache.sweep(1, f.now) > 0 {}
+    let count = |reason: Reason| f.cache.stats().reasons[reason as usize];
+    let counts = [Reason::Aged, Reason::Expired, Reason::CoverageEnded].map(count);
+    assert_eq!(counts, [1, 1, 0]);
+    assert_eq!(f.cache.describe(b"aged", f.now).last_change, Some((Reason::Aged, 0)));
+}
