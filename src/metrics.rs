@@ -100,6 +100,9 @@ pub struct Metrics {
     /// Configurations that were read anew, and that were wrong, so that all stayed as it was.
     pub reloads: Counter,
     pub reloads_refused: Counter,
+    /// That this process took another's place, and that one which was to take its place did not.
+    pub takeovers: Counter,
+    pub takeovers_failed: Counter,
     /// Requests to the admin pages that were refused, by [reason](AdminRefusal).
     pub admin_refused: [Counter; ADMIN_REFUSED.len()],
     pub admin_refused_told: Seldom,

@@ -281,6 +281,12 @@ fn of_nearside(m: &Metrics) -> Vec<Metric> {
             vec![("applied", m.reloads.get()), ("refused", m.reloads_refused.get())],
         ),
         by(
+            "takeovers",
+            "Takeovers: by this process, and those of it that came to nothing",
+            "outcome",
+            vec![("done", m.takeovers.get()), ("failed", m.takeovers_failed.get())],
+        ),
+        by(
             "refused_admin_requests",
             "Requests to the admin pages that were refused, by reason",
             "reason",

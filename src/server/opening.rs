@@ -57,6 +57,7 @@ impl Opening {
         ours.set(true);
         if let Some(leaving) = &leaving {
             gate.overlap(&process, true);
+            process.metrics.takeovers.inc();
             info!(from = leaving.pid, "taken over: ready for clients");
         }
         gate.open();

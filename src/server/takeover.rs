@@ -230,6 +230,7 @@ impl Offer {
             };
             self.ours.set(true);
             self.gate.open();
+            self.process.metrics.takeovers_failed.inc();
             if let Some(untold) = told.now() {
                 warn!(untold, "a takeover came to nothing, and this process goes on: {failure}");
             }

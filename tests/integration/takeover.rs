@@ -55,6 +55,16 @@ impl Place {
     }
 }
 
+/// How many takeovers a program counts as done, and as failed.
+fn takeovers(program: &Program) -> [u64; 2] {
+    let page = program.page("/metrics");
+    ["done", "failed"].map(|outcome| {
+        let named = format!("nearside_takeovers_total{{outcome=\"{outcome}\"}} ");
+        let number = page.lines().find_map(|line| line.strip_prefix(&named));
+        number.unwrap_or_else(|| panic!("no {named}in {page}")).parse().unwrap()
+    })
+}
+
 /// Clients that run beside a test, and panic if anything is wrong.
 struct Clients {
     stop: Arc<AtomicBool>,
@@ -167,6 +177,7 @@ fn nobody_is_refused_while_it_is_taken_over_three_times_in_a_row() {
         idle = next.connect();
         assert_eq!(idle.text("PING"), "+PONG\r\n");
         eventually("the new one's pages are there", || next.status("/readyz") == Some(200));
+        assert_eq!(takeovers(&next), [1, 0], "{}", next.logged());
         next.wait_for("the process that was taken over has ended");
         program = next;
     }
@@ -211,6 +222,7 @@ fn if_the_new_one_fails_the_old_one_goes_on() {
             .text("PING");
     }
     program.wait_for("a takeover came to nothing");
+    eventually("both are counted", || takeovers(&program) == [0, 2]);
     // And it can still be taken over.
     let mut next = place.take_over();
     assert_eq!(program.ended().code(), Some(0), "{}", program.seen);
@@ -254,5 +266,6 @@ fn another_user_is_passed_nothing() {
         String::from_utf8_lossy(&output.stderr)
     );
     program.wait_for("is of another user (65534)");
+    assert_eq!(takeovers(&program), [0, 1]);
     assert_eq!(program.connect().text("PING"), "+PONG\r\n");
 }
