@@ -108,6 +108,16 @@ def listed(image):
     need(all(part.get("licenses") for part in parts["components"]), "a part has no licence")
 
 
+def of_one_kind(image):
+    """a program for another kind of machine is refused"""
+    other = "amd64" if image.configuration["architecture"] == "arm64" else "arm64"
+    program = image.folder / "rootfs/usr/local/bin/nearside"
+    done = subprocess.run([bring.ROOT / "scripts/image.d/rootfs", image.folder / "other", other], capture_output=True, text=True,
+                          env={**os.environ, "NEARSIDE_BIN": str(program)})
+    need(done.returncode != 0 and "is no program for" in done.stderr, f"exit code {done.returncode}: {done.stderr}")
+    need(not (image.folder / "other").exists(), "it is laid out all the same")
+
+
 def target(image):
     cpu = {"amd64": "x86_64", "arm64": "aarch64"}[image.configuration["architecture"]]
     return f"{cpu}-unknown-linux-gnu"
@@ -265,4 +275,4 @@ def serves(image):
             raise Failure(f"{failure}; it said: {running.said()}") from failure
 
 
-ALL = [small, described, bare, listed, serves]
+ALL = [small, described, bare, listed, of_one_kind, serves]
