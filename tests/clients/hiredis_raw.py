@@ -37,7 +37,7 @@ for piece in (1, 7, 65536):
     )
     talk([("SET", "read", "1")], [b"OK"], piece)
     step("reading")
-    for _ in range(3):
+    for _ in range(10):
         talk([("GET", "read")], [b"1"], piece)
     step("read")
 print("hiredis", hiredis.__version__)

@@ -18,7 +18,7 @@ const exec = (batch) => promisify(batch.exec).call(batch);
 async function hits(r) {
   await r.setSoon("read", "1");
   await step("reading");
-  for (let i = 0; i < 3; i++) assert.equal(await r.getSoon("read"), "1");
+  for (let i = 0; i < 10; i++) assert.equal(await r.getSoon("read"), "1");
   await step("read");
 }
 

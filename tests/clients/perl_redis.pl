@@ -18,7 +18,7 @@ sub hits {
     my $r = shift;
     $r->set(read => 1);
     step('reading');
-    is($r->get('read'), 1) for 1 .. 3;
+    is($r->get('read'), 1) for 1 .. 10;
     step('read');
 }
 

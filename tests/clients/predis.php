@@ -12,7 +12,7 @@ function client(): Predis\Client {
 function hits(Predis\Client $r): void {
     $r->set('read', '1');
     step('reading');
-    for ($i = 0; $i < 3; $i++) is($r->get('read'), '1');
+    for ($i = 0; $i < 10; $i++) is($r->get('read'), '1');
     step('read');
 }
 

@@ -10,7 +10,7 @@ step() { echo "@ $1"; read -r _ || :; }
 hits() {
     cli "$@" set read 1 >/dev/null
     step reading
-    for _ in 1 2 3; do is "$(cli "$@" get read)" 1; done
+    for _ in 1 2 3 4 5 6 7 8 9 10; do is "$(cli "$@" get read)" 1; done
     step read
 }
 

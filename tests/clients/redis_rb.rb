@@ -20,7 +20,7 @@ end
 def hits(r)
   r.set('read', '1')
   step('reading')
-  3.times { is r.get('read'), '1' }
+  10.times { is r.get('read'), '1' }
   step('read')
 end
 

@@ -16,7 +16,7 @@ async fn client(host: &str, port: u16, version: RespVersion) -> Result<Client, E
 async fn hits(r: &Client) -> Result<(), Failure> {
     let () = r.set("read", "1", None, None, false).await?;
     step("reading");
-    for _ in 0..3 {
+    for _ in 0..10 {
         assert_eq!(r.get::<String, _>("read").await?, "1");
     }
     step("read");

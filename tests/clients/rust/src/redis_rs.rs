@@ -7,7 +7,7 @@ use crate::{Failure, step};
 fn hits(r: &mut Connection) -> Result<(), Failure> {
     let () = r.set("read", "1")?;
     step("reading");
-    for _ in 0..3 {
+    for _ in 0..10 {
         assert_eq!(r.get::<_, String>("read")?, "1");
     }
     step("read");

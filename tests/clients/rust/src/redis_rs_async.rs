@@ -8,7 +8,7 @@ use crate::{Failure, again, step};
 async fn hits<C: ConnectionLike + Clone + Send + Sync>(r: &mut C) -> Result<(), Failure> {
     let () = r.set("read", "1").await?;
     step("reading");
-    for _ in 0..3 {
+    for _ in 0..10 {
         assert_eq!(r.get::<_, String>("read").await?, "1");
     }
     step("read");

@@ -12,7 +12,7 @@ use crate::{Failure, again, step};
 async fn hits(r: &Client) -> Result<(), Failure> {
     r.set("read", "1").await?;
     step("reading");
-    for _ in 0..3 {
+    for _ in 0..10 {
         assert_eq!(r.get::<String>("read").await?, "1");
     }
     step("read");
