@@ -63,7 +63,7 @@ describe("what is shown", () => {
   test("figures, lines and tables move under load", withPair(["--namespace", "users"], async (pair, look) => {
     const { page, told } = await look();
     await shows(page, "Ready");
-    await pair.load(["users/1", "users/2", "other"]);
+    const rest = await pair.load(["users/1", "users/2", "other"]);
     await shows(page, "Fresh");
     await grows(page, "#requests");
     await grows(page, "#ratio", 50);
@@ -80,6 +80,11 @@ describe("what is shown", () => {
     await until("what left the cache", async () => {
       await pair.once(pair.upstream, "SET", "users/1", "changed elsewhere");
       return /tracking/.test((await rows(page, "dropped")).join());
+    });
+    rest();
+    await until("what is hot and not cached", async () => {
+      await pair.once(pair.upstream, "SET", "users/1", "read by nobody");
+      return (await rows(page, "hot")).some((row) => /users\/1.*–/s.test(row));
     });
     assert.deepEqual(told, []);
   }));

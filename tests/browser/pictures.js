@@ -1,5 +1,5 @@
 // The pictures in docs/images: the page under some minutes of mixed load (MINUTES, 5 if not given), empty, without its
-// upstream, dark, and narrow.
+// upstream, about to end, dark, and narrow.
 
 const { execFileSync } = require("node:child_process");
 const path = require("node:path");
@@ -88,6 +88,17 @@ async function main() {
     await shows(page, "Disconnected");
     await sleep(12_000);
     await picture(page, "lost");
+    await pair.startServer();
+    await shows(page, "Fresh");
+    await sleep(8000);
+    // A write under way, so that there is something to wait for.
+    await pair.once(pair.upstream, "CLIENT", "PAUSE", "8000", "WRITE");
+    (await pair.client()).send("SET", "items/1", "late").catch(() => {});
+    await sleep(300);
+    pair.nearside.process.kill("SIGTERM");
+    await shows(page, "Draining");
+    await sleep(2500);
+    await picture(page, "draining");
   } finally {
     rest();
     await browser.close();

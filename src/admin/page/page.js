@@ -223,7 +223,8 @@ function tables(now, before) {
   ]);
   fill("namespaces", namespaces, "None is configured: all keys are treated alike.");
   const hidden = now.hot === null;
-  const hot = (now.hot ?? []).map(({ key, hits, bytes: size }) => [key, whole.format(hits), text(bytes(size))]);
+  // What was just written is hot, and not cached until it is read again.
+  const hot = (now.hot ?? []).map(({ key, hits, bytes: size }) => [key, whole.format(hits), text(bytes(size || null))]);
   const top = now.hot?.[0]?.hits || 1;
   const none = hidden ? "Keys are hidden (admin-keys = off)." : "No key has been hit yet.";
   fill("hot", hot, none, { button: true, parts: (now.hot ?? []).map((key) => key.hits / top) });
