@@ -25,14 +25,15 @@ mod settings;
 mod text;
 mod tls;
 mod value;
+mod writing;
 
 pub use crate::io::Address;
-pub use crate::namespace::{OnUpdate, Tracking, TrackingForm};
+pub use crate::namespace::{Ack, OnConflict, OnUpdate, Tracking, TrackingForm, Writing};
 
 pub use address::{HostPort, Listen, Place, Secret, Upstream};
 pub use address_map::Mapped;
 pub use changes::Change;
-pub use choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor};
+pub use choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor, Writes};
 pub use cli::{Invocation, Task, Top};
 pub use cluster::Seeds;
 pub use collector::Collector;

@@ -3,8 +3,12 @@
 //! Invariants: the wire format is that of redis-pubsub-dict 0.0.2. A write to `N/<key>` is announced
 //! on `N/update`, a removal on `N/delete`, and the payload is the bare key, any bytes, nothing else.
 
+mod writing;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+pub use writing::{Ack, OnConflict, Writing, folder_of};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct Namespace {
     /// Which of all it is, from 1 on.
     number: usize,
     tracking: Tracking,
+    /// Its writes are acknowledged here, in this way.
+    writing: Option<Writing>,
     refreshes: AtomicBool,
     refills: AtomicBool,
     /// In microseconds.
@@ -100,6 +106,7 @@ impl Namespace {
             channels,
             number: 0,
             tracking: rules.tracking,
+            writing: None,
             refreshes: AtomicBool::default(),
             refills: AtomicBool::default(),
             max_age: AtomicU64::default(),
@@ -107,6 +114,16 @@ impl Namespace {
         };
         namespace.change(rules);
         namespace
+    }
+
+    /// Likewise, and its writes are acknowledged here if `writing` says how.
+    pub fn writing(self, writing: Option<Writing>) -> Self {
+        Self { writing, ..self }
+    }
+
+    /// How its writes are acknowledged here; `None` if they go through.
+    pub fn writes_back(&self) -> Option<&Writing> {
+        self.writing.as_ref()
     }
 
     /// From now on these are its rules; but how the upstream tells of changes stays as it is.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::namespace::describe;
 use super::settings::{Config, settings};
+use super::writing;
 
 /// A setting that has another value than is in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,10 @@ impl Config {
             max_value: new.max_value,
             max_staleness: new.max_staleness,
             max_age: new.max_age,
+            flush_after: new.flush_after,
+            flush_bytes: new.flush_bytes,
+            on_conflict: new.on_conflict,
+            journal_max: new.journal_max,
             stale_if_error: new.stale_if_error,
             max_clients: new.max_clients,
             max_links: new.max_links,
@@ -65,7 +70,8 @@ impl Config {
         for namespace in &mut adopted.namespaces {
             let Some(new) = new.namespaces.iter().find(|new| new.name == namespace.name) else { continue };
             if (&new.prefix, &new.channel) == (&namespace.prefix, &namespace.channel) {
-                *namespace = super::Namespace { tracking: namespace.tracking, ..new.clone() };
+                let writing = writing::adopt(&namespace.writing, &new.writing);
+                *namespace = super::Namespace { tracking: namespace.tracking, writing, ..new.clone() };
             }
         }
         adopted
@@ -154,6 +160,41 @@ mod tests {
     }
 
     #[test]
+    fn of_write_back_only_the_journal_and_the_promises_need_a_restart() {
+        let back = "--workers 1 --namespace a --write back --journal /j";
+        assert_eq!(
+            told(
+                back,
+                "--workers 1 --namespace a --write back --journal /k --flush-after 1s --flush-bytes 1mb --ack memory \
+                 --on-conflict newest --journal-max 1mb"
+            ),
+            [
+                "namespace.a.flush-after = \"1s\": applied",
+                "namespace.a.flush-bytes = \"1mb\": applied",
+                "namespace.a.journal = \"/k\": needs a restart",
+                "namespace.a.ack = \"memory\": needs a restart",
+                "namespace.a.on-conflict = \"newest\": applied",
+                "namespace.a.journal-max = \"1mb\": applied",
+                "flush-after = \"1s\": applied",
+                "flush-bytes = \"1mb\": applied",
+                "journal = \"/k\": needs a restart",
+                "ack = \"memory\": needs a restart",
+                "on-conflict = \"newest\": applied",
+                "journal-max = \"1mb\": applied",
+            ]
+        );
+        let through = told(back, "--workers 1 --namespace a --journal /j");
+        assert!(
+            through.contains(&"namespace.a.write = \"through\": needs a restart".to_owned())
+                && through.iter().all(|line| line.ends_with(": needs a restart")),
+            "{through:?}"
+        );
+        let (old, new) = (config("--workers 1 --namespace a"), config(back));
+        assert_eq!(old.adopt(&new).namespaces[0].writing, None);
+        assert_eq!(new.adopt(&old).namespaces[0].writing, new.namespaces[0].writing);
+    }
+
+    #[test]
     fn the_rules_of_a_namespace_can_be_others_but_not_the_namespaces() {
         let of = |max_age: &str, prefix: &str| {
             let mut config = config("--workers 1 --namespace a");
@@ -172,7 +213,7 @@ mod tests {
         );
         let told = told("--workers 1 --namespace a", "--workers 1");
         assert!(
-            told.len() == 7 && told.iter().all(|line| line.ends_with(" is gone: needs a restart")),
+            told.len() == 8 && told.iter().all(|line| line.ends_with(" is gone: needs a restart")),
             "{told:?}"
         );
     }

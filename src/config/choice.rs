@@ -1,7 +1,7 @@
 //! Settings that are one word out of a few.
 
 use super::text::{did_you_mean, quoted};
-use crate::namespace::{OnUpdate, Tracking, TrackingForm};
+use crate::namespace::{Ack, OnConflict, OnUpdate, Tracking, TrackingForm};
 
 /// Who asks clients for a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,15 @@ pub enum TokenFor {
     All,
     /// All but the health pages.
     Pages,
+}
+
+/// When the writes of a namespace are acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// When the upstream has them.
+    Through,
+    /// Before: they are kept here, and flushed later.
+    Back,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +96,22 @@ impl Choice for CrossSlot {
 impl Choice for PresentAs {
     const WORDS: &'static [(&'static str, Self)] =
         &[("standalone", PresentAs::Standalone), ("cluster", PresentAs::Cluster)];
+}
+
+impl Choice for Writes {
+    const WORDS: &'static [(&'static str, Self)] = &[("through", Writes::Through), ("back", Writes::Back)];
+}
+
+impl Choice for Ack {
+    const WORDS: &'static [(&'static str, Self)] = &[("disk", Ack::Disk), ("memory", Ack::Memory)];
+}
+
+impl Choice for OnConflict {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("keep-remote", OnConflict::KeepRemote),
+        ("keep-local", OnConflict::KeepLocal),
+        ("newest", OnConflict::Newest),
+    ];
 }
 
 impl Choice for bool {

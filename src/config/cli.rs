@@ -13,7 +13,7 @@ use super::address::{HostPort, Listen};
 use super::draft::Draft;
 use super::error::ConfigError;
 use super::settings::{Config, settings};
-use super::value::FILE;
+use super::value::{FILE, FOLDER};
 use super::{file, password};
 use crate::io::Address;
 
@@ -213,10 +213,10 @@ pub(super) fn command() -> Command {
         Arg::new(setting.name.clone())
             .long(setting.name.clone())
             .value_name(setting.metavar)
-            .value_hint(if setting.metavar == FILE.metavar {
-                ValueHint::FilePath
-            } else {
-                ValueHint::Unknown
+            .value_hint(match setting.metavar {
+                file if file == FILE.metavar => ValueHint::FilePath,
+                folder if folder == FOLDER.metavar => ValueHint::DirPath,
+                _ => ValueHint::Unknown,
             })
             .action(if setting.list { ArgAction::Append } else { ArgAction::Set })
             .help(format!("{} [default: {default}]", setting.help))

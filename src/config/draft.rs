@@ -34,7 +34,8 @@ impl Draft {
     /// The validated configuration and where its values came from, or everything that is wrong.
     pub fn finish(mut self) -> Result<(Config, BTreeMap<&'static str, String>), Vec<String>> {
         let Given { config, namespaces } = &mut self.given;
-        config.namespaces = namespace::resolve(namespaces, config.rules(), &mut self.problems);
+        config.namespaces =
+            namespace::resolve(namespaces, (config.rules(), &config.writing()), &mut self.problems);
         match password::resolve(config, self.password.take()) {
             Ok(password) => config.password = password,
             Err(why) => self.problems.push(why),

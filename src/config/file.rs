@@ -177,7 +177,7 @@ fn in_order<'a, 'b>(table: &'b DeTable<'a>) -> Vec<(&'b Key<'a>, &'b Value<'a>)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Listen, Namespace, OnUpdate};
+    use crate::config::{Ack, Config, Listen, Namespace, OnConflict, OnUpdate};
 
     fn read(text: &str) -> Result<Config, Vec<String>> {
         let mut draft = Draft::default();
@@ -228,8 +228,17 @@ mod tests {
             tracking: config.tracking,
             max_age: std::time::Duration::from_secs(9),
             max_staleness: std::time::Duration::from_secs(5),
+            writing: None,
         };
         assert_eq!(config.namespaces, [users]);
+        let text = "write = 'back'\njournal = '/j'\n[namespace.users]\nack = 'memory'\non-conflict = 'keep-local'\n\
+                    [namespace.sessions]\nwrite = 'through'";
+        let config = read(text).expect("valid");
+        let [users, sessions] = &config.namespaces[..] else { panic!("{config:?}") };
+        let users = users.writing.as_ref().expect("write-back");
+        assert_eq!((users.ack, users.on_conflict), (Ack::Memory, OnConflict::KeepLocal));
+        assert_eq!(users.journal.as_deref(), Some(Path::new("/j")));
+        assert_eq!(sessions.writing, None);
     }
 
     #[test]
@@ -259,6 +268,10 @@ mod tests {
             ("[namespace.a]\nchannel = 'b'\n[namespace.b]", "have the same channel \"b\""),
             ("[namespace]\nprefix = 'x'", "n.toml:2: namespace.prefix: expected a table such as"),
             ("[[namespace]]\nprefix = 'x'", "n.toml:1: namespace: expected a name"),
+            (
+                "[namespace.a]\nwrite = 'back'",
+                "namespace \"a\": write = \"back\" with ack = \"disk\" needs a journal",
+            ),
             ("namespace = ['']\nworkers = 1", ""),
             ("namespace = ['a', '']", "a namespace needs a name"),
         ] {

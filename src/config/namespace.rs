@@ -4,9 +4,11 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use super::choice::Writes;
 use super::text::quoted;
-use super::value::{ON_UPDATE, SWITCH, TIME, TRACKING, parse_list};
-use crate::namespace::{OnUpdate, Rules, Tracking};
+use super::value::*;
+use super::writing;
+use crate::namespace::{OnUpdate, Rules, Tracking, Writing};
 
 /// A part of the key space whose writes are announced by pub/sub.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct Namespace {
     pub tracking: Tracking,
     pub max_age: Duration,
     pub max_staleness: Duration,
+    /// How its writes are kept here and flushed later; `None` if they go through.
+    pub writing: Option<Writing>,
 }
 
 /// A namespace as it was given; what is missing comes from its name or from the general settings.
@@ -34,12 +38,13 @@ pub(super) struct Written {
     pub tracking: Option<Tracking>,
     pub max_age: Option<Duration>,
     pub max_staleness: Option<Duration>,
+    pub writing: writing::Given,
 }
 
 type Set = fn(&mut Written, &str) -> Result<(), String>;
 
 /// The keys of a namespace's table in the file.
-pub(super) const KEYS: [(&str, Set); 7] = [
+pub(super) const KEYS: [(&str, Set); 14] = [
     ("prefix", |written, text| {
         written.prefix = Some(text.to_owned());
         Ok(())
@@ -68,6 +73,34 @@ pub(super) const KEYS: [(&str, Set); 7] = [
         written.max_staleness = Some((TIME.parse)(text)?);
         Ok(())
     }),
+    ("write", |written, text| {
+        written.writing.write = Some((WRITES.parse)(text)?);
+        Ok(())
+    }),
+    ("flush-after", |written, text| {
+        written.writing.flush_after = Some((FLUSH_AFTER.parse)(text)?);
+        Ok(())
+    }),
+    ("flush-bytes", |written, text| {
+        written.writing.flush_bytes = Some((FLUSH_BYTES.parse)(text)?);
+        Ok(())
+    }),
+    ("journal", |written, text| {
+        written.writing.journal = Some((FOLDER.parse)(text)?);
+        Ok(())
+    }),
+    ("ack", |written, text| {
+        written.writing.ack = Some((ACK.parse)(text)?);
+        Ok(())
+    }),
+    ("on-conflict", |written, text| {
+        written.writing.on_conflict = Some((ON_CONFLICT.parse)(text)?);
+        Ok(())
+    }),
+    ("journal-max", |written, text| {
+        written.writing.journal_max = Some((JOURNAL_MAX.parse)(text)?);
+        Ok(())
+    }),
 ];
 
 /// Names around commas; an empty text is no namespace.
@@ -90,8 +123,18 @@ fn check_name(text: &str, what: &str) -> Result<String, String> {
     }
 }
 
-/// Fills the gaps by the general `rules`, and says which namespaces do not go together.
-pub(super) fn resolve(written: &[Written], rules: Rules, problems: &mut Vec<String>) -> Vec<Namespace> {
+/// Fills the gaps by what holds in general, and says what in a namespace, and which namespaces, do not go together.
+pub(super) fn resolve(
+    written: &[Written],
+    (rules, general): (Rules, &(Writes, Writing)),
+    problems: &mut Vec<String>,
+) -> Vec<Namespace> {
+    let mut writing = |given: &Written| {
+        writing::resolve(&given.writing, general).unwrap_or_else(|why| {
+            problems.push(format!("namespace {:?}: {why}", given.name));
+            None
+        })
+    };
     let all: Vec<Namespace> = written
         .iter()
         .map(|given| Namespace {
@@ -102,6 +145,7 @@ pub(super) fn resolve(written: &[Written], rules: Rules, problems: &mut Vec<Stri
             tracking: given.tracking.unwrap_or(rules.tracking),
             max_age: given.max_age.unwrap_or(rules.max_age),
             max_staleness: given.max_staleness.unwrap_or(rules.max_staleness),
+            writing: writing(given),
             name: given.name.clone(),
         })
         .collect();
@@ -148,6 +192,7 @@ pub(super) fn describe(namespace: &Namespace) -> Vec<(String, String)> {
         ("max-staleness", (TIME.show)(&namespace.max_staleness)),
     ]
     .into_iter()
+    .chain(writing::describe(&namespace.writing))
     .map(|(key, value)| (format!("namespace.{name}.{key}"), value))
     .collect()
 }

@@ -8,12 +8,12 @@ use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use super::address::{Listen, Secret, Upstream};
 use super::address_map::Mapped;
-use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor};
+use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor, Writes};
 use super::collector::Collector;
 use super::commands::COMMANDS;
 use super::namespace::{self, Namespace, Written, parse_names};
 use super::value::*;
-use crate::namespace::{OnUpdate, Rules, Tracking, TrackingForm};
+use crate::namespace::{Ack, OnConflict, OnUpdate, Rules, Tracking, TrackingForm, Writing};
 
 /// What was given so far, each value valid by itself.
 #[derive(Default)]
@@ -102,8 +102,8 @@ macro_rules! settings {
     };
 }
 
-// Sizes are in bytes. `on_update`, `refill_on_write`, `tracking`, `max_age` and `max_staleness` are what a namespace has if it does not say
-// otherwise; `Namespace` holds what counts.
+// Sizes are in bytes. `on_update`, `refill_on_write`, `tracking`, `max_age`, `max_staleness` and those from `write` to `journal_max` are
+// what a namespace has if it does not say otherwise; `Namespace` holds what counts.
 settings! {
     /// Where clients connect: HOST:PORT, PORT (on 127.0.0.1), tls://HOST:PORT or unix:PATH; may be given more than once
     listen: Vec<Listen> = LISTEN "127.0.0.1:6380";
@@ -181,6 +181,23 @@ settings! {
     stale_if_error: Duration = TIME "0s";
     /// How often a cached reply is compared with the upstream's, to count disagreements (which must not be)
     audit: Option<Duration> = RATE_OR_OFF "off";
+    /// When writes of whole values to a namespace are acknowledged: when the upstream has them (through), or before, by a
+    /// journal of nearside's own, from which they are flushed (back)
+    write: Writes = WRITES "through";
+    /// With write = back: how long such a write may wait to be flushed
+    flush_after: Duration = FLUSH_AFTER "200ms";
+    /// With write = back: bytes that wait in a namespace, at which they are flushed at once
+    flush_bytes: u64 = FLUSH_BYTES "8mb";
+    /// With write = back: the folder of the journal, in which each namespace has its own
+    journal: Option<PathBuf> = FOLDER "";
+    /// With write = back: whether a write is acknowledged when the disk has it (disk), or at once (memory), and may then
+    /// be lost in a crash
+    ack: Ack = ACK "disk";
+    /// With write = back: what counts where another has changed the key upstream meanwhile: theirs, and ours goes to the
+    /// conflict log (keep-remote), ours (keep-local), or whichever came later (newest)
+    on_conflict: OnConflict = ON_CONFLICT "keep-remote";
+    /// With write = back: the most that the journal of a namespace may take
+    journal_max: u64 = JOURNAL_MAX "256mb";
     /// Worker threads; auto is one for each processor, at most 4
     workers: usize = WORKERS "auto";
     /// Most clients at a time
@@ -254,12 +271,30 @@ impl Config {
                  HTTP: that is port 4318"
             )
         });
-        open.map(warning).chain(believes).chain(grpc).collect()
+        open.map(warning).chain(believes).chain(grpc).chain(self.warnings_of_writing()).collect()
     }
 
     /// The part of the misses that is sampled.
     pub fn sampled(&self) -> f64 {
         if self.otlp_endpoint.is_some() { self.otlp_sample_ratio } else { 0.0 }
+    }
+
+    fn warnings_of_writing(&self) -> impl Iterator<Item = String> {
+        let of_none = (self.write == Writes::Back && self.namespaces.is_empty()).then(|| {
+            "write: back concerns keys of namespaces only, and there are none: all writes go through; set namespace"
+                .to_owned()
+        });
+        let unkept = |namespace: &&Namespace| {
+            namespace.writing.as_ref().is_some_and(|writing| writing.journal.is_none())
+        };
+        let warning = |namespace: &Namespace| {
+            format!(
+                "namespace {:?}: its writes are acknowledged from memory, without a journal: those that are not flushed \
+                 yet, and its conflict log, are lost if nearside is killed; set journal",
+                namespace.name
+            )
+        };
+        of_none.into_iter().chain(self.namespaces.iter().filter(unkept).map(warning))
     }
 
     /// What is in effect, as names and values of the file, passwords hidden: the answer of
@@ -277,6 +312,19 @@ impl Config {
             max_age: self.max_age,
             max_staleness: self.max_staleness,
         }
+    }
+
+    /// Likewise, of its writes.
+    pub(super) fn writing(&self) -> (Writes, Writing) {
+        let writing = Writing {
+            flush_after: self.flush_after,
+            flush_bytes: self.flush_bytes,
+            journal: self.journal.clone(),
+            ack: self.ack,
+            on_conflict: self.on_conflict,
+            journal_max: self.journal_max,
+        };
+        (self.write, writing)
     }
 }
 

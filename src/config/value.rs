@@ -10,10 +10,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::address::{HostPort, Listen, Secret, Upstream};
 use super::address_map::Mapped;
-use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor, parse_choice, show_choice};
+use super::choice::{Auth, CrossSlot, LogFormat, PresentAs, TokenFor, Writes, parse_choice, show_choice};
 use super::collector::Collector;
 use super::text::{did_you_mean, quoted};
-use crate::namespace::{OnUpdate, Tracking, TrackingForm};
+use crate::namespace::{Ack, OnConflict, OnUpdate, Tracking, TrackingForm};
 
 /// How a value of type `T` is read from text and shown. Lists are read comma-separated.
 pub(super) struct Kind<T> {
@@ -50,6 +50,33 @@ pub(super) const ROOM: Kind<usize> = Kind {
     },
     ..SIZE
 };
+
+/// Bytes at which what waits is flushed at once.
+pub(super) const FLUSH_BYTES: Kind<u64> = Kind {
+    metavar: "SIZE",
+    parse: |text| match parse_size(text)? {
+        0 => Err(format!(
+            "{text:?} is none at all; write a size such as 8mb, or 1 to flush each write at once"
+        )),
+        size => Ok(size as u64),
+    },
+    show: |size| show_size(&(*size as usize)),
+};
+
+/// The bytes of a journal.
+pub(super) const JOURNAL_MAX: Kind<u64> = Kind {
+    parse: |text| match parse_size(text)? {
+        small @ ..LEAST_JOURNAL => Err(format!(
+            "{text:?} is {small} bytes, and {} is the least: each write that waits takes some hundred bytes beside its own; \
+             write a size such as 256mb",
+            show_size(&LEAST_JOURNAL).trim_matches('"')
+        )),
+        size => Ok(size as u64),
+    },
+    ..FLUSH_BYTES
+};
+
+const LEAST_JOURNAL: usize = 4 << 10;
 
 /// What owner, group and others may do, in octal.
 pub(super) const MODE: Kind<u32> = Kind {
@@ -88,6 +115,17 @@ pub(super) const TIME: Kind<Duration> = Kind { metavar: "TIME", parse: parse_tim
 pub(super) const TIME_ABOVE_ZERO: Kind<Duration> = Kind {
     parse: |text| match parse_time(text)? {
         Duration::ZERO => Err(format!("{text:?} is too short; write a time above 0")),
+        time => Ok(time),
+    },
+    ..TIME
+};
+
+/// How long a write may wait to be flushed.
+pub(super) const FLUSH_AFTER: Kind<Duration> = Kind {
+    parse: |text| match parse_time(text)? {
+        short if short < Duration::from_millis(1) => Err(format!(
+            "{text:?} is too short; 1ms is the least; for no wait at all leave write = \"through\""
+        )),
         time => Ok(time),
     },
     ..TIME
@@ -221,6 +259,9 @@ pub(super) const FILE: Kind<Option<PathBuf>> = Kind {
     show: |path| quoted(&path.as_ref().map_or(String::new(), |path| path.display().to_string())),
 };
 
+/// The path of a folder, or nothing.
+pub(super) const FOLDER: Kind<Option<PathBuf>> = Kind { metavar: "FOLDER", ..FILE };
+
 /// A program with its arguments, or nothing. What it is may tell a secret, so it is not shown.
 pub(super) const PROGRAM: Kind<Option<Vec<String>>> = Kind {
     metavar: "COMMAND",
@@ -245,6 +286,11 @@ pub(super) const TRACKING_FORM: Kind<TrackingForm> =
     Kind { metavar: "auto|redirect|register|broadcast|off", parse: parse_choice, show: show_choice };
 pub(super) const ON_UPDATE: Kind<OnUpdate> =
     Kind { metavar: "invalidate|refresh", parse: parse_choice, show: show_choice };
+pub(super) const WRITES: Kind<Writes> =
+    Kind { metavar: "through|back", parse: parse_choice, show: show_choice };
+pub(super) const ACK: Kind<Ack> = Kind { metavar: "disk|memory", parse: parse_choice, show: show_choice };
+pub(super) const ON_CONFLICT: Kind<OnConflict> =
+    Kind { metavar: "keep-remote|keep-local|newest", parse: parse_choice, show: show_choice };
 pub(super) const SWITCH: Kind<bool> = Kind {
     metavar: "true|false",
     parse: parse_choice,
@@ -389,6 +435,9 @@ mod tests {
             assert_eq!(parse_size(given), Ok(bytes), "{given}");
             assert_eq!(parse_size(show_size(&bytes).trim_matches('"')), Ok(bytes), "{given}");
         }
+        assert_eq!((FLUSH_BYTES.parse)("1"), Ok(1));
+        assert_eq!((JOURNAL_MAX.parse)("4kb"), Ok(4096));
+        assert!((FLUSH_BYTES.parse)("0").is_err() && (JOURNAL_MAX.parse)("4095").is_err());
         for bad in ["", "-1", "64xb", "mb", "1e3", "99999999999gb", "64 mb x", "nan"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
@@ -405,6 +454,8 @@ mod tests {
         }
         assert_eq!((TIME_OR_FOREVER.parse)("0s"), Ok(None));
         assert!((TIME_ABOVE_ZERO.parse)("0ms").is_err());
+        assert_eq!((FLUSH_AFTER.parse)("1ms"), Ok(Duration::from_millis(1)));
+        assert!((FLUSH_AFTER.parse)("0").is_err() && (FLUSH_AFTER.parse)("999us").is_err());
     }
 
     #[test]

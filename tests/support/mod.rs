@@ -449,6 +449,7 @@ pub fn namespace(config: &Config, name: &str) -> nearside::config::Namespace {
         tracking: config.tracking,
         max_age: config.max_age,
         max_staleness: config.max_staleness,
+        writing: None,
     }
 }
 
