@@ -18,7 +18,8 @@
 //! router   which node, which link, is it covered          → pending, process, upstream
 //! pending  one command coming back: fill, release         → reply, process, upstream
 //! reply    a client's replies in order, and backpressure  → io
-//! process  what the threads share                         → cache, command, namespace, upstream, metrics
+//! process  what the threads share                         → cache, command, namespace, upstream, writeback, metrics
+//! writeback what is acknowledged here and flushed later    → cache, namespace, resp, metrics
 //! upstream links, and the handshake                       → io, resp
 //! ```
 //!
@@ -38,6 +39,7 @@ pub mod resp;
 pub mod server;
 pub mod top;
 pub mod upstream;
+pub mod writeback;
 
 mod otlp;
 mod pending;

@@ -40,6 +40,7 @@ mod heard;
 mod http;
 mod identity;
 mod idle_cuts;
+mod journal_store;
 mod limits;
 mod live;
 mod logins;

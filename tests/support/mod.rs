@@ -6,6 +6,7 @@ pub mod bus;
 pub mod chaos;
 pub mod cluster;
 pub mod collector;
+pub mod faults;
 pub mod filter;
 pub mod program;
 pub mod python;
