@@ -49,6 +49,7 @@ mod refresh;
 mod shards;
 mod show;
 mod slots;
+mod standing;
 mod store;
 mod stripe;
 #[cfg(test)]

@@ -11,10 +11,10 @@ use std::{
 
 use anstream::AutoStream;
 use nearside::{
-    config::{Config, Invocation, Task, Top, Upstream, completions, manual},
+    config::{Config, ConfigError, Invocation, Task, Top, Upstream, completions, manual},
     dev::DevServer,
     logging,
-    server::{ConfigSource, Server, Shutdown, check},
+    server::{ConfigSource, Server, Shutdown, check, check_journals},
     top,
 };
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     };
     match &invocation.task {
         Task::Serve | Task::Dev => serve(invocation),
-        Task::Check => print(invocation.report().as_bytes()),
+        Task::Check => show_settings(&invocation),
         Task::Connect => show_upstream(&invocation),
         Task::Top(of) => show(of),
         Task::Completions(shell) => print(&completions(*shell)),
@@ -80,6 +80,14 @@ fn serve(invocation: Invocation) -> ExitCode {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The settings, on standard output; or what is wrong with them that only the machine tells.
+fn show_settings(invocation: &Invocation) -> ExitCode {
+    match check_journals(&invocation.config) {
+        none if none.is_empty() => print(invocation.report().as_bytes()),
+        problems => ConfigError::Invalid(problems).tell(),
     }
 }
 

@@ -44,7 +44,7 @@ pub use asked::{Answer, Asked};
 pub use assembly::{Fetch, MgetAssembly, Missing, Part, Window};
 pub use astray::{Held, Keeps};
 pub use audit::Audit;
-pub use changed::{Change, Changed};
+pub use changed::{Change, Changed, with_id};
 pub use cover::Route;
 pub use fill::{CacheLease, Fill};
 pub use handler::{Link, send};

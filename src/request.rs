@@ -5,6 +5,7 @@
 //! - Nothing here waits, and nothing is kept: what is to be known when the reply comes is sent along
 //!   (see [`pending`](crate::pending)).
 
+pub mod back;
 mod combine;
 mod context;
 pub mod fan_out;

@@ -14,6 +14,7 @@ mod error;
 mod export;
 mod files;
 mod gate;
+mod journals;
 mod nodes;
 mod notify;
 mod opening;
@@ -29,6 +30,7 @@ mod stop;
 mod takeover;
 mod tls;
 mod watchdog;
+mod writeback;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +43,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use self::writeback::Journals;
 use crate::admin::{Admin, Reload};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -54,6 +57,7 @@ use crate::upstream;
 use crate::worker::Worker;
 pub use check::{Findings, check};
 pub use error::ServerError;
+pub use journals::check_journals;
 pub use reload::Source as ConfigSource;
 pub use stop::{Shutdown, Stop};
 
@@ -89,6 +93,7 @@ pub struct Server {
     passed: Passed,
     /// Who is taken over.
     old: Option<Old>,
+    journals: Journals,
 }
 
 impl Server {
@@ -143,6 +148,14 @@ impl Server {
         topology: impl FnOnce(&Settings, &Cache<Ticket>) -> Option<Topology>,
     ) -> Result<Server, ServerError> {
         config.warnings().iter().for_each(|warning| warn!("{warning}"));
+        if let Some(why) = journals::unusable(&config).into_iter().next() {
+            return Err(ServerError::JournalFolder(why));
+        }
+        for folder in journals::orphans(&config) {
+            let folder = folder.display();
+            warn!(%folder, "a journal of no namespace that is written back: what may be in it is not flushed; write that namespace \
+                back again until it is, or remove the folder");
+        }
         let tls = Tls::of(&config)?;
         let room = files::make_room(config.max_clients, config.workers)?;
         let rights = Rights { mode: config.unix_socket_mode, group: config.unix_socket_group.clone() };
@@ -158,8 +171,10 @@ impl Server {
         let topology = topology(&settings, &cache).ok_or(ServerError::Broken)?;
         let process = Process::new(topology, settings, cache, namespaces);
         let process = Arc::new(process.ok_or(ServerError::Broken)?);
+        // Whoever is taken over still writes it.
+        let journals = Journals::open(&process, !ours.are())?;
         let (source, old) = (None, None);
-        Ok(Server { config, process, listeners, pages, room, tls, source, ours, passed, old })
+        Ok(Server { config, process, listeners, pages, room, tls, source, ours, passed, old, journals })
     }
 
     /// From where it is to read its configuration anew when that is asked for.
@@ -222,6 +237,7 @@ impl Server {
         let most = if is_taken_over { timeout * 2 } else { timeout };
         notify.stopping(most, &format!("draining, with {clients} clients"));
         running.begin_to_stop();
+        writeback::close(&process);
         if is_taken_over {
             tokio::select! {
                 () = &mut follow, if !forced => forced = true,
@@ -247,7 +263,7 @@ impl Server {
             ),
         }
         if result.is_ok() {
-            running.join();
+            running.join(&process);
         }
         result
     }
@@ -260,7 +276,8 @@ impl Server {
         reload: mpsc::Sender<Wish>,
         wished: mpsc::Receiver<Wish>,
     ) -> Result<Running, ServerError> {
-        let Server { config, process, listeners, pages, room, tls, source, ours, passed, old } = self;
+        let Server { config, process, listeners, pages, room, tls, source, ours, passed, old, journals } =
+            self;
         let (reread, stop, notify) = (Reread::new(()), &around.stop, around.notify.clone());
         let workers: Vec<_> = (0..config.workers)
             .map(|i| {
@@ -269,6 +286,8 @@ impl Server {
             })
             .collect::<Result<_, _>>()?;
         let inboxes: Vec<_> = workers.iter().map(|worker| worker.inbox.clone()).collect();
+        let journals = journals.start(&process, alarm)?;
+        writeback::start_flushers(&process, &inboxes, alarm);
         let mut tasks = Vec::new();
         let nodes = Nodes::start(&process, &inboxes, config.dns_refresh, alarm);
         tasks.push(alarm.spawn("the upstream's nodes", nodes.run()));
@@ -313,7 +332,7 @@ impl Server {
         tasks.extend(more);
         let reloads = Reloads { process, config, source, reread, told, notify };
         tasks.push(alarm.spawn("the reload of the configuration", reloads.run(wished)));
-        Ok(Running { workers, accepting, tasks, export, draining, _sockets: sockets })
+        Ok(Running { workers, accepting, tasks, journals, export, draining, _sockets: sockets })
     }
 }
 
@@ -328,6 +347,7 @@ struct Running {
     workers: Vec<WorkerThread>,
     accepting: Vec<Task>,
     tasks: Vec<Task>,
+    journals: Vec<JoinHandle<()>>,
     export: Export,
     /// Whether it is no more for new clients.
     draining: Arc<AtomicBool>,
@@ -358,8 +378,9 @@ impl Running {
         }
     }
 
-    /// Waits for the workers' threads, which have ended or are about to.
-    fn join(self) {
+    /// Waits for the threads, which have ended or are about to.
+    fn join(self, process: &Process) {
+        writeback::end(process, self.journals);
         for worker in self.workers {
             if worker.thread.join().is_err() {
                 error!("a worker has panicked; please report it, with the lines before");

@@ -40,6 +40,11 @@ impl Echoes {
         found.map_or(0, |echo| echo.count)
     }
 
+    /// Whether any message of the key is to come back.
+    pub(super) fn are_awaited(&self, key: &[u8], hash: u32) -> bool {
+        self.0.find(spread(hash), |echo| *echo.key == *key).is_some()
+    }
+
     /// An announcement of `key` is about to be sent on `link`.
     pub(super) fn expect(&mut self, key: &[u8], hash: u32, link: LinkId) {
         match self.0.find_mut(spread(hash), |echo| echo.link == link && *echo.key == *key) {

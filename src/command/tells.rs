@@ -33,6 +33,9 @@ pub enum Tells {
     Open,
     /// Likewise, and an error may come behind writes: scripts.
     Script,
+    /// The script of a write-back namespace's flush: 1 if it has set the key, 2 if it has deleted it, and 3 or 4
+    /// if that was done before.
+    Flush,
     /// Nothing was changed.
     Nothing,
     /// SET: its options decide.
@@ -80,6 +83,11 @@ impl Tells {
         let came = came(reply);
         match (self, came) {
             (Tells::Nothing, _) => Say::Nothing,
+            (Tells::Flush, _) => match reply {
+                b":1\r\n" | b":3\r\n" => Say::Update,
+                b":2\r\n" | b":4\r\n" => Say::Delete,
+                _ => Say::Nothing,
+            },
             (Tells::Open | Tells::Script, _) if reply == b"+NOKEY\r\n" => Say::Nothing,
             (Tells::Open | Tells::Script | Tells::Set | Tells::GetEx, _) => Say::Look,
             (Tells::Certain | Tells::There, _) if usage == KeyUse::Update => Say::Update,

@@ -38,6 +38,9 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             // there, and what is awaited once must not be counted twice.
             return;
         }
+        if namespace.writes_back().is_some() && !feed.cache.awaits_echo(&key) {
+            feed.hooks.told(namespace, &key, true);
+        }
         match event {
             Event::Delete => {
                 self.awaited.borrow_mut().remove(&key);
@@ -67,11 +70,16 @@ impl<W: Waiter, H: Hooks> FeedClient<W, H> {
             self.awaited.borrow_mut().clear();
             feed.hooks.metrics().heard_flushes.inc();
             feed.cache.flush_of(feed.hooks.slot(), Reason::Tracking);
+            feed.hooks.told_of_all();
             return;
         };
         feed.hooks.metrics().heard_tracking.add(keys.len() as u64);
         for key in keys.iter().filter_map(Value::as_bytes) {
-            match feed.hooks.namespaces().find(key).map(Namespace::on_update) {
+            let namespace = feed.hooks.namespaces().find(key);
+            if let Some(namespace) = namespace.filter(|namespace| namespace.writes_back().is_some()) {
+                feed.hooks.told(namespace, key, false);
+            }
+            match namespace.map(Namespace::on_update) {
                 Some(OnUpdate::Refresh) => self.drop_and_await(key, now),
                 _ => feed.cache.heard(key, Reason::Tracking, now),
             }

@@ -11,7 +11,7 @@ use super::questions::Told;
 use crate::cache::{Cache, CoverageId, CoverageSlot, Micros, Waiter, Wanted};
 use crate::command::ServerCommand;
 use crate::metrics::Metrics;
-use crate::namespace::Namespaces;
+use crate::namespace::{Namespace, Namespaces};
 use crate::process::{Registrar, Reports};
 use crate::upstream::{Credentials, ServerId, Settings};
 
@@ -88,6 +88,12 @@ pub trait Hooks: 'static {
 
     /// These replies were in use, and an update of their key was announced.
     fn refresh(&self, key: &[u8], wanted: Vec<Wanted>);
+
+    /// Another has changed a key of this namespace, or may have; `announced` if that was said on its channel.
+    fn told(&self, namespace: &Namespace, key: &[u8], announced: bool);
+
+    /// Anything may have been changed.
+    fn told_of_all(&self);
 
     /// Within what time it must be known that the connection is dead.
     fn bound(&self) -> Duration;

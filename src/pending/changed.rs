@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memmem;
 
 use super::link_handler::LinkHandler;
@@ -58,9 +58,12 @@ impl LinkHandler {
             Change::HelloId(id, leaves) => {
                 let whole = At { kind, first: true, last: true };
                 leaves.into_iter().for_each(|mut leaves| leaves.reply(&reply, whole, &self.pushes, to));
-                reply = with_number(reply, b"$2\r\nid\r\n:", |_| id as i64);
+                reply = with_number(reply, ID, |_| id as i64);
                 if self.hides_cluster() {
                     reply = replaced(&reply, MODE, b"$4\r\nmode\r\n$10\r\nstandalone\r\n");
+                }
+                if kind == Kind::Aggregate {
+                    self.process.note_hello(&reply);
                 }
             }
         }
@@ -71,6 +74,14 @@ impl LinkHandler {
     fn hides_cluster(&self) -> bool {
         self.process.cluster.is() && !self.process.settings.cluster.is_shown
     }
+}
+
+/// Before the number of the connection in the reply to `HELLO`.
+const ID: &[u8] = b"$2\r\nid\r\n:";
+
+/// A reply to `HELLO` for the session of this id.
+pub fn with_id(reply: Bytes, id: u64) -> Bytes {
+    with_number(BytesMut::from(&reply[..]), ID, |_| id as i64).freeze()
 }
 
 /// In the reply of a node of a cluster to `HELLO`.

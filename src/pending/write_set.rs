@@ -126,6 +126,12 @@ impl WriteSet {
         (self.certain, self.sayings) = (0, vec![Saying { tells, keys, place: None }]);
     }
 
+    /// It is the script of a flush: that touches no other key than it names, and its reply tells what has become of this one.
+    pub fn is_flush(&mut self) {
+        self.barrier = None;
+        self.sayings.iter_mut().for_each(|saying| saying.tells = Tells::Flush);
+    }
+
     /// What the request leaves on its connection, if the server accepts it.
     pub fn leave(&mut self, leaves: Box<Leaves>) {
         self.leaves = Some(leaves);

@@ -56,7 +56,19 @@ impl Default for Clients {
 impl Clients {
     /// A client has come.
     pub fn enter(&self, ends: Ends, inbox: Arc<Inbox>, now: Micros) -> Arc<Client> {
-        let session = Arc::new(Client {
+        let session = self.make(ends, inbox, now, false);
+        self.known.lock().insert(session.id, session.clone());
+        session
+    }
+
+    /// Nearside itself is to be a client, of which nobody is told.
+    pub fn own(&self, inbox: Arc<Inbox>, now: Micros) -> Arc<Client> {
+        self.make(Ends::default(), inbox, now, true)
+    }
+
+    fn make(&self, ends: Ends, inbox: Arc<Inbox>, now: Micros, is_own: bool) -> Arc<Client> {
+        Arc::new(Client {
+            is_own,
             id: self.next.fetch_add(1, Ordering::Relaxed),
             ends,
             since: Instant::now(),
@@ -70,9 +82,7 @@ impl Clients {
             leads: AtomicUsize::new(0),
             upstream: AtomicI64::new(0),
             who: Mutex::default(),
-        });
-        self.known.lock().insert(session.id, session.clone());
-        session
+        })
     }
 
     /// The session of this id, if it is there and was not killed.
@@ -125,6 +135,8 @@ pub struct Client {
     pub id: u64,
     pub ends: Ends,
     pub since: Instant,
+    /// It is nearside itself.
+    pub is_own: bool,
     inbox: Arc<Inbox>,
     /// When its last request was handled, and the number of that one's row.
     last: AtomicU64,

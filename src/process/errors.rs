@@ -209,3 +209,28 @@ pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 
 /// Nearside stands for the cluster, and changes nothing about it.
 pub const TO_THE_NODES: &str = "ERR nearside: this is for the cluster's own nodes; say it to them";
+
+/// Said in another form than this.
+pub fn usage(form: &str) -> String {
+    format!("ERR syntax error: {form}")
+}
+
+pub const NOT_YOURS: &str = "NOPERM nearside: only nearside's own user may see what was written here and did not become the \
+     upstream's";
+
+/// A write that was acknowledged here stands in the way of a request, and could not be flushed.
+pub fn unflushed(namespace: &str, said: &str) -> String {
+    let said = if said.is_empty() { "it did not answer in time" } else { said };
+    format!(
+        "ERR nearside: writes of namespace {namespace} that were acknowledged here could not be flushed to the upstream \
+         ({said}); this command waits for them and was not executed; try again"
+    )
+}
+
+/// A write that could be acknowledged here has no room.
+pub fn no_room(namespace: &str) -> String {
+    format!(
+        "ERR nearside: the write was not taken: the journal of namespace {namespace} is full (journal-max), and the upstream \
+         cannot be reached to flush it; raise journal-max, or try again"
+    )
+}

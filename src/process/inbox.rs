@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::cache::{Lease, LinkId, Waiter, Wanted};
 use crate::io::Handshake;
 use crate::metrics::Metrics;
+use crate::writeback;
 
 /// What is said to a worker from outside its thread.
 pub enum Message {
@@ -21,6 +22,8 @@ pub enum Message {
     /// Likewise, with whom TLS is to be agreed upon first.
     SecureClient(std::net::TcpStream, Handshake),
     UnixClient(std::os::unix::net::UnixStream),
+    /// Nearside itself is the client: it brings upstream what was acknowledged here.
+    Own(std::os::unix::net::UnixStream),
     /// A flight came in for a waiting session.
     Served {
         session: u64,
@@ -81,9 +84,14 @@ impl Inbox {
         self.clients.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Nearside's own client has gone.
+    pub fn own_left(&self) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// A client that was handed over has gone.
     pub fn client_left(&self, metrics: &Metrics) {
-        self.clients.fetch_sub(1, Ordering::Relaxed);
+        self.own_left();
         metrics.clients.dec();
     }
 
@@ -113,6 +121,16 @@ impl Waiter for Ticket {
 
     fn released(self) {
         self.inbox.send(Message::Released { session: self.session, slot: self.slot });
+    }
+}
+
+impl writeback::Waiter for Ticket {
+    fn reply(self, reply: Bytes) {
+        self.served(reply);
+    }
+
+    fn wake(self) {
+        self.inbox.send(Message::Wake { session: self.session });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::reports::Form;
-use super::shared::Process;
+use super::shared::{Back, Process};
 use crate::cache::{Reason, Stats};
 use crate::namespace::Tracking;
 
@@ -48,6 +48,7 @@ pub fn section(process: &Process) -> String {
     line("nearside_audits_agreed", &metrics.audits_agreed.get());
     line("nearside_audits_overtaken", &metrics.audits_overtaken.get());
     line("nearside_audits_stale", &metrics.audits_stale.get());
+    write_back(process).iter().for_each(|(name, words)| line(name, words));
     for reason in Reason::ALL {
         let count = stats.reasons[reason as usize];
         if count > 0 {
@@ -55,6 +56,28 @@ pub fn section(process: &Process) -> String {
         }
     }
     out
+}
+
+/// Of each namespace whose writes are acknowledged here: what its line is called, and what it says.
+pub fn write_back(process: &Process) -> Vec<(String, String)> {
+    let of = |back: &Back| {
+        let (conflicts, conflict_bytes) = back.conflict_log_size();
+        let oldest = back.oldest().map_or(0, |since| process.now().saturating_sub(since) / 1000);
+        let words = format!(
+            "dirty_keys={},dirty_bytes={},dirty_oldest_ms={oldest},acknowledged={},flushes={},conflicts={},\
+             conflict_log={conflicts},conflict_log_bytes={conflict_bytes},journal_bytes={},journal_failures={},open={}",
+            back.dirty(),
+            back.bytes(),
+            back.stats.acknowledged.get(),
+            back.stats.flushes.get(),
+            back.stats.conflicts.get(),
+            back.stats.journal_bytes.get(),
+            back.stats.journal_failures.get(),
+            back.is_open().name(),
+        );
+        (format!("nearside_writeback_{}", back.name), words)
+    };
+    process.backs().map(of).collect()
 }
 
 /// Whether the feeds of all nodes are subscribed, or of some.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::info;
 
@@ -27,7 +29,11 @@ use crate::command::Table;
 use crate::io::Address;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces, Tracking, TrackingForm};
-use crate::resp::{SlotSet, key_slot};
+use crate::resp::{Protocol, SlotSet, key_slot};
+use crate::writeback::WriteBack;
+
+/// What is dirty of a namespace.
+pub type Back = Arc<WriteBack<Ticket>>;
 
 /// See [`Process::cached_table`].
 pub type CachedTable = arc_swap::Cache<Arc<ArcSwap<Table>>, Arc<Table>>;
@@ -55,6 +61,10 @@ pub struct Process {
     pub scans: Scans,
     /// Scripts that its nodes may have to be told.
     pub scripts: Scripts,
+    /// What the upstream said last to a `HELLO`, in RESP2 and in RESP3.
+    hello: [Mutex<Bytes>; 2],
+    /// For each namespace, if its writes are acknowledged here; empty if none's are.
+    backs: Box<[Option<Back>]>,
     topology: ArcSwap<Topology>,
     voids: Arc<Voids>,
     /// Told when the bounds are others.
@@ -82,7 +92,13 @@ impl Process {
         let get = table.number(b"get")?;
         let metrics = Metrics::default();
         metrics.nodes.set(topology.nodes().len() as u64);
+        let back = |namespace: &Namespace| {
+            namespace.writes_back().map(|writing| Arc::new(WriteBack::new(&namespace.name, writing)))
+        };
+        let backs: Box<[_]> = namespaces.iter().map(back).collect();
         Some(Self {
+            hello: Default::default(),
+            backs: if backs.iter().any(Option::is_some) { backs } else { Box::default() },
             cluster: Cluster::new(settings.cluster.is_named, topology.nodes().len()),
             table: Arc::new(ArcSwap::from_pointee(narrowed(&settings, table))),
             settings,
@@ -105,6 +121,36 @@ impl Process {
             topology: ArcSwap::from_pointee(topology),
             origin: Instant::now(),
         })
+    }
+
+    /// The upstream has answered a `HELLO`.
+    pub fn note_hello(&self, reply: &[u8]) {
+        let mut known = self.hello[usize::from(reply.starts_with(b"%"))].lock();
+        if **known != *reply {
+            *known = Bytes::copy_from_slice(reply);
+        }
+    }
+
+    /// What it said last to one that asked for this protocol.
+    pub fn hello_said(&self, protocol: Protocol) -> Option<Bytes> {
+        let said = self.hello[usize::from(protocol == Protocol::Resp3)].lock().clone();
+        Some(said).filter(|said| !said.is_empty())
+    }
+
+    /// What is dirty of this namespace, if its writes are acknowledged here.
+    #[inline(always)]
+    pub fn back(&self, namespace: Option<&Namespace>) -> Option<&Back> {
+        self.backs.get(namespace?.number() - 1)?.as_ref()
+    }
+
+    /// All of these.
+    pub fn backs(&self) -> impl Iterator<Item = &Back> {
+        self.backs.iter().flatten()
+    }
+
+    /// Whether there are any.
+    pub fn writes_back(&self) -> bool {
+        !self.backs.is_empty()
     }
 
     /// Now, in microseconds since the start; never 0.

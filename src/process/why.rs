@@ -28,6 +28,9 @@ pub fn why(process: &Process, key: &[u8], user: Option<&[u8]>) -> Vec<String> {
         Some(namespace) => format!("namespace: {}", namespace.name),
         None => "namespace: none".into(),
     });
+    if user.is_none() {
+        lines.extend(process.back(namespace).and_then(|back| back.describe(key, now)));
+    }
     if process.cluster.is() {
         lines.push(whose(process, key));
     }

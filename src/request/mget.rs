@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::back::is_dirty;
 use super::context::Context;
 use super::fetch::register;
 use super::gathers::{Gather, Part as SentPart, Plan};
@@ -262,9 +263,17 @@ fn fetch_missing(link: &Link, now: Micros, window: Option<Window>, missing: Vec<
     send(link, now, |to| to.append(out.freeze()), Pending::MgetAssembly(assembly));
 }
 
-fn lookup(cx: &Context, links: &RefCell<Links<'_>>, key: &[u8], serve: impl FnOnce(&[u8])) -> Lookup<Ticket> {
+fn lookup(
+    cx: &Context,
+    links: &RefCell<Links<'_>>,
+    key: &[u8],
+    mut serve: impl FnMut(&[u8]),
+) -> Lookup<Ticket> {
     let name = EntryKey { key, ident: cx.ident, command: cx.process.get, args: b"", by: By::MGET };
     let namespace = cx.process.namespaces.find(key);
+    if is_dirty(cx, namespace, key, &mut serve) {
+        return Lookup::Hit;
+    }
     let cover = || links.borrow_mut().of(key).client().cover(key, namespace);
     cx.process.cache.lookup(&name, cx.now, cx.bounds(namespace, key), cover, |_| None, serve)
 }

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
+use super::back::is_dirty;
 use super::context::Context;
 use super::fetch::{ask_times, register};
 use super::raw::Raw;
@@ -88,6 +89,13 @@ fn lookup(
     let key = request.arg(1);
     let name = EntryKey { key, ident: cx.ident, command, args: request.raw_after(1), by: by(cx, command) };
     let namespace = cx.process.namespaces.find(key);
+    let serve = |reply: &[u8]| match slot {
+        Some(slot) => cx.slot(slot).whole(reply),
+        None => cx.queue.reply(reply),
+    };
+    if command == cx.process.get && is_dirty(cx, namespace, key, serve) {
+        return Lookup::Hit;
+    }
     cx.process.cache.lookup(
         &name,
         cx.now,
@@ -109,10 +117,7 @@ fn lookup(
             let slot = slot.unwrap_or_else(|| cx.queue.next());
             Some(Ticket { inbox: cx.outbound.inbox.clone(), session: cx.client.id, slot })
         },
-        |reply| match slot {
-            Some(slot) => cx.slot(slot).whole(reply),
-            None => cx.queue.reply(reply),
-        },
+        serve,
     )
 }
 

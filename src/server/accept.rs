@@ -54,6 +54,10 @@ impl Ours {
         Self(Arc::new(are.into()))
     }
 
+    pub(super) fn are(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
     pub(super) fn set(&self, are: bool) {
         self.0.store(are, Ordering::Release);
     }
@@ -68,7 +72,7 @@ pub(super) struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.ours.as_ref().is_some_and(|ours| ours.0.load(Ordering::Acquire)) {
+        if self.ours.as_ref().is_some_and(Ours::are) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -13,6 +13,11 @@ pub enum ServerError {
     /// A file for TLS that cannot be used.
     #[error("cannot start: {0}")]
     Tls(String),
+    /// A journal of write-back that cannot be used.
+    #[error("cannot start: {0}")]
+    JournalFolder(String),
+    #[error("cannot start: {0}")]
+    Journal(#[from] crate::writeback::store::StoreError),
     /// A socket that was passed and cannot be used.
     #[error("cannot start: {0}")]
     Sockets(String),

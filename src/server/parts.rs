@@ -21,6 +21,7 @@ use crate::process::{
 };
 use crate::resp::framer::Limits;
 use crate::upstream::{self, Asking, Credentials, Elected, Location, Login, Ours, ServerId};
+use crate::writeback::ToldBy;
 
 /// Where the upstream is, or will be once sentinels have said it.
 fn location(upstream: &config::Upstream) -> Location {
@@ -109,6 +110,7 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
     let namespace = |namespace: &config::Namespace| {
         let rules = rules(config, namespace);
         Namespace::new(&namespace.name, namespace.prefix.as_bytes(), &namespace.channel, rules)
+            .writing(namespace.writing.clone())
     };
     Namespaces::new(config.namespaces.iter().map(namespace).collect())
 }
@@ -144,6 +146,9 @@ pub(super) fn apply(process: &Process, config: &Config) {
     for namespace in &config.namespaces {
         let known = process.namespaces.iter().find(|known| known.name == namespace.name);
         known.into_iter().for_each(|known| known.change(rules(config, namespace)));
+        if let Some((back, writing)) = process.back(known).zip(namespace.writing.as_ref()) {
+            back.change(writing);
+        }
     }
     process.traces.sample(config.sampled());
     process.cache.change(config.max_memory, config.max_value, micros(config.stale_if_error));
@@ -359,6 +364,17 @@ impl Hooks for FeedHooks {
 
     fn bound_told(&self) -> watch::Receiver<()> {
         self.process.bounds_told()
+    }
+
+    fn told(&self, namespace: &Namespace, key: &[u8], announced: bool) {
+        let by = if announced { ToldBy::Announcement } else { ToldBy::Tracking };
+        if let Some(back) = self.process.back(Some(namespace)) {
+            back.told(key, by, self.process.now());
+        }
+    }
+
+    fn told_of_all(&self) {
+        self.process.backs().for_each(|back| back.told_all());
     }
 
     fn is_active(&self, now: Micros) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::conflicts;
 use super::connected::connected;
 use super::glob::glob;
 use crate::cache::{IdentId, Reason};
@@ -22,6 +23,12 @@ const HELP: &[&str] = &[
     "    Whether the key is cached, since when and by which coverage; if not, why.",
     "CLIENTS",
     "    Who is connected, one line for each: whence, as whom, for how long, and what the cache had for it.",
+    "CONFLICTS [COUNT n]",
+    "    Writes of write-back namespaces that did not become the upstream's: another had written there.",
+    "CONFLICTS CLEAR",
+    "    Forget them.",
+    "SYNC [key ...]",
+    "    Bring upstream what was acknowledged here of these keys, or of all, and wait for that.",
     "FLUSH [key ...]",
     "    Forget these keys, or everything. The upstream is not write_set.",
     "CONFIG",
@@ -63,6 +70,9 @@ pub fn answer(cx: &Context, who: &Ident, request: &Request<'_>) {
             cx.queue.reply_with(|out| encode::verbatim(out, protocol, b"txt", &list));
         }
         (b"FLUSH", 2..) => flush(cx, who, request),
+        (b"CONFLICTS", _) => conflicts::answer(cx, who, request),
+        // It was not admitted before that was done.
+        (b"SYNC", _) => cx.queue.reply(b"+OK\r\n"),
         (b"CONFIG", 2) => {
             let all = cx.process.settings.described.lock().clone();
             cx.queue.reply_with(|out| {
@@ -85,7 +95,7 @@ pub fn answer(cx: &Context, who: &Ident, request: &Request<'_>) {
 
 fn keys(cx: &Context, who: &Ident, request: &Request<'_>) {
     let Some((pattern, count)) = keys_wanted(request) else {
-        return cx.queue.reply(&errors::line("ERR syntax error: NEARSIDE KEYS [pattern] [COUNT n]"));
+        return cx.queue.reply(&errors::line(&errors::usage("NEARSIDE KEYS [pattern] [COUNT n]")));
     };
     let mut theirs = Theirs::of(cx, who);
     let matches = |key: &[u8], ident| pattern.is_none_or(|pattern| glob(pattern, key)) && theirs.has(ident);

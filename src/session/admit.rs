@@ -1,12 +1,15 @@
 //! What is to be done with a request, and whether that may be done now: by what its row says, by the session's mode, and by
 //! what is still open.
 
+use super::clean::Way;
 use super::gate;
 use super::presented;
 use super::state::{Mode, Session};
 use super::way::Own;
 use crate::cache::Reason;
 use crate::command::{Access, CacheRule, Kind, Local, Row};
+use crate::process::errors;
+use crate::request::back::{self, Taken};
 use crate::resp::request::Request;
 
 /// Every server takes so many bytes in an argument, and so many arguments.
@@ -33,29 +36,54 @@ pub enum Action {
     Local(Local),
     Dedicated(Kind),
     Tunnel,
+    /// It was taken, and is answered or will be: see [`back`].
+    Taken,
+    /// What stands in its way does not go away; why is with the [claims](super::claims).
+    Blocked,
 }
 
 impl Session {
     /// What is to be done with a request of this row; `None` if it has to wait for the replies before it.
     #[inline]
     pub fn admit<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Admission<'t>> {
-        if row.is_some_and(|row| row.is_plain_read(request)) && self.is_free(request) {
+        let is_read = row.is_some_and(|row| row.is_plain_read(request) && self.may_hit(row));
+        if is_read && self.is_free(request) {
             return Some(Admission { row, action: Action::Read });
+        }
+        if self.guarded
+            && let Some(write) = row.filter(|row| self.may_take(row, request))
+        {
+            return self.admit_write(write, request).map(|action| Admission { row, action });
         }
         self.admit_any(row, request)
     }
 
-    /// Whether a cached read of one key may go straight to the cache, as it does nearly always: what [`Session::admit_any`]
-    /// asks of it, in short.
+    /// Whether a cached read of one key may go straight to the cache, and a write of a whole value to what is dirty, as they do
+    /// nearly always: what [`Session::admit_any`] asks of them, in short.
     #[inline]
     fn is_free(&self, request: &Request<'_>) -> bool {
         matches!(self.mode, Mode::Shared)
-            && !self.locked
             && !self.unsettled
             && self.barrier.get().is_none()
             && self.cx.key.ident.user.is_none()
             && request.raw().len() <= ALWAYS_TAKEN
             && !self.cx.queue.has_joined()
+    }
+
+    /// Whether such a read has nothing to be asked before, or else is one that is answered from what is dirty.
+    #[inline]
+    fn may_hit(&self, row: &Row) -> bool {
+        !self.guarded || row.id == self.cx.process.get && self.claims_nothing()
+    }
+
+    /// Whether it is such a write.
+    fn may_take(&self, row: &Row, request: &Request<'_>) -> bool {
+        back::may_be_taken(row) && row.takes(request.len()) && self.claims_nothing() && self.is_free(request)
+    }
+
+    /// Whether what concerns what is dirty is the session's to say, and nothing waits to be sent.
+    fn claims_nothing(&self) -> bool {
+        !self.locked && self.claims.is_idle() && back::is_own(&self.cx)
     }
 
     fn admit_any<'t>(&mut self, row: Option<&'t Row>, request: &Request<'_>) -> Option<Admission<'t>> {
@@ -73,7 +101,15 @@ impl Session {
         if self.unsettled && matches!(self.mode, Mode::Shared) && !self.settle(is_paused(row)) {
             return None;
         }
-        let idle = || self.cx.queue.waiting() == 0;
+        if self.minds_dirty {
+            match self.way(row, kind, request) {
+                Way::Free => {}
+                Way::Waits => return None,
+                Way::Blocked => return Some(Admission { row, action: Action::Blocked }),
+            }
+        }
+        let queue = self.cx.queue.clone();
+        let idle = || queue.waiting() == 0;
         let muted = self.cx.queue.is_muted();
         let kind = match &self.mode {
             Mode::Dedicated(dedicated) => dedicated.kind_here(row, kind, muted),
@@ -127,7 +163,7 @@ impl Session {
     }
 
     /// What goes on a link that others share though the session has a connection of its own: a read goes past the cache.
-    fn admit_past(&self, row: &Row, request: &Request<'_>, reason: Reason) -> Option<Action> {
+    fn admit_past(&mut self, row: &Row, request: &Request<'_>, reason: Reason) -> Option<Action> {
         if !row.takes(request.len()) {
             return Some(Action::Forward);
         }
@@ -137,14 +173,36 @@ impl Session {
         })
     }
 
-    fn admit_plain(&self, row: &Row, request: &Request<'_>) -> Option<Action> {
+    fn admit_plain(&mut self, row: &Row, request: &Request<'_>) -> Option<Action> {
         if self.cx.queue.has_joined() {
             // What waits for another's flight may yet be read anew, and then knows more than what overtook it. So
             // only cached reads of other keys go on.
             let overtakes = self.is_doubtful() || self.cx.queue.has_joined_for(request.get(1)?);
             return (row.cache(request) == CacheRule::Single && !overtakes).then_some(Action::Read);
         }
+        if self.minds_dirty && back::may_be_taken(row) && back::is_own(&self.cx) {
+            return self.admit_write(row, request);
+        }
         Some(self.plain(row, request))
+    }
+
+    /// A write that may be taken here. It was, or goes through once its keys are clean.
+    fn admit_write(&mut self, row: &Row, request: &Request<'_>) -> Option<Action> {
+        if !self.goes_through() {
+            match back::take(&self.cx, row, request) {
+                Taken::Here => return Some(Action::Taken),
+                Taken::Full(namespace) => {
+                    self.claims.error = errors::no_room(&namespace);
+                    return Some(Action::Blocked);
+                }
+                Taken::Through => {}
+            }
+        }
+        match self.way_through(row, request) {
+            Way::Free => Some(self.plain(row, request)),
+            Way::Waits => None,
+            Way::Blocked => Some(Action::Blocked),
+        }
     }
 
     /// What is to be done with a request on a link that others share.

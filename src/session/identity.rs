@@ -5,16 +5,18 @@
 
 use std::task::{Context as Task, Poll};
 
+use bytes::Bytes;
+
 use super::changing::{Changing, Then, ask, user_of};
 use super::gate;
 use super::hello::{Hello, parse_hello, version};
 use super::state::{Mode, Session};
-use crate::pending::{Answer, Became, Change, Changed, Pending};
+use crate::pending::{Answer, Became, Change, Changed, Pending, with_id};
 use crate::process::{Ident, errors};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, encode};
 use crate::router::LinkKey;
-use crate::upstream::Login;
+use crate::upstream::{ConnectError, Login, Loss};
 
 impl Session {
     /// From now on the session is this one.
@@ -34,7 +36,7 @@ impl Session {
         let protocol = protocol.unwrap_or(self.cx.key.ident.protocol);
         if let Some(password) = &self.cx.process.settings.password {
             match gate::hello(password, login.take().as_ref(), self.locked) {
-                Ok(given) => self.locked &= !given,
+                Ok(given) => self.set_locked(self.locked && !given),
                 Err(text) => return refuse(self, text),
             }
         }
@@ -110,6 +112,18 @@ impl Session {
         self.become_ident(key);
     }
 
+    /// While the upstream is away, what it said last to a `HELLO`: a client that connects now is nearside's own user all the same,
+    /// and what nearside can do for it needs no upstream.
+    fn remembered_hello(&self, key: &LinkKey, loss: &Loss) -> Option<Bytes> {
+        let process = &self.cx.process;
+        let helps = process.writes_back() || process.settings.stale_if_error.get();
+        let is_away = matches!(loss.cause, ConnectError::Io(_));
+        if !helps || !is_away || key.ident.user.is_some() {
+            return None;
+        }
+        process.hello_said(key.ident.protocol).map(|reply| with_id(reply, self.cx.client.id))
+    }
+
     /// Goes on with a change of identity. Says whether it came to an end.
     pub(super) fn poll_changing(&mut self, task: &mut Task<'_>) -> bool {
         let Some(changing) = &mut self.changing else { return false };
@@ -136,6 +150,14 @@ impl Session {
         let Poll::Ready(ready) = changing.link.poll_ready(task) else { return false };
         let Some(Changing { link, key, to, then, .. }) = self.changing.take() else { return false };
         if let Err(loss) = ready {
+            if let Then::Hello(name) = then
+                && let Some(reply) = self.remembered_hello(&key, &loss)
+            {
+                self.cx.name = name.unwrap_or_else(|| std::mem::take(&mut self.cx.name));
+                self.become_ident(key);
+                to.whole(&reply);
+                return true;
+            }
             to.whole(&errors::refused(&key.node.upstream.address, &loss));
             return true;
         }

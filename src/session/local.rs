@@ -87,7 +87,7 @@ impl Session {
         match (&self.cx.process.settings.password, login_of(request)) {
             (Some(password), _) => match gate::auth(password, request) {
                 Ok(()) => {
-                    self.locked = false;
+                    self.set_locked(false);
                     self.cx.queue.reply(b"+OK\r\n");
                 }
                 Err(text) => self.cx.queue.reply(&errors::line(text)),

@@ -30,6 +30,9 @@ impl Session {
             Action::Write => {
                 let mut write_set = WriteSet::of_one();
                 write_set.add(&cx.process, row, request);
+                if cx.client.is_own {
+                    write_set.is_flush();
+                }
                 let to = cx.open_for(&raw);
                 if write_set.is_barrier() {
                     self.barrier.set(self.barrier.get().max(Some(to.slot)));

@@ -24,6 +24,9 @@ impl Session {
         if self.cx.client.has_orders() {
             self.obey(task);
         }
+        if self.minds_dirty {
+            self.drop_claims();
+        }
         let mut done = self.poll_changing(task) | self.poll_asking(table);
         self.unsettled = self.cx.link.client().front.is_unsettled(self.cx.now);
         if !self.cx.process.is_single() || !self.cx.gathers.is_empty() {
@@ -136,12 +139,19 @@ impl Session {
                     false => self.cx.client.note_miss(),
                 }
                 self.turn.looks = !hit;
+                if !hit && self.minds_dirty && self.claims.is_idle() {
+                    self.claim_read(row, request);
+                }
                 if !hit && !self.cx.topology.is_single() {
                     self.unsettled |= self.cx.queue.has_back();
                 }
             }
             Action::Forward | Action::Mget | Action::Bypass(_) | Action::Write => {
+                let reads = self.minds_dirty && matches!(action, Action::Mget);
                 self.send_shared(Admission { row, action }, request, raw);
+                if reads {
+                    self.claim_read(row, request);
+                }
                 if !self.cx.topology.is_single() {
                     // It could not be sent.
                     if self.cx.gathers.newest_is_over() {
@@ -150,6 +160,8 @@ impl Session {
                     self.unsettled |= self.cx.queue.has_back();
                 }
             }
+            Action::Taken => self.turn.looks = false,
+            Action::Blocked => self.cx.queue.reply(&errors::line(&self.claims.error)),
             Action::Refuse => self.cx.queue.reply(&errors::line(&gate::refusal(row, request))),
             Action::Presented => {
                 if let Some(row) = row {
@@ -177,6 +189,9 @@ impl Session {
                 let request = Bytes::copy_from_slice(request.raw());
                 self.tunnel = Some(Wanted { said, request, writes });
             }
+        }
+        if self.minds_dirty {
+            self.hold_claims();
         }
     }
 }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use super::asking::Asking;
 use super::changing::Changing;
+use super::claims::{Claims, minds};
 use super::dedicated::Dedicated;
 use super::resending::Resending;
 use super::tunnel::Wanted;
@@ -50,6 +51,11 @@ pub struct Session {
     pub(super) barrier: Cell<Option<u64>>,
     /// The client has not given the password that nearside asks for.
     pub(super) locked: bool,
+    /// Writes of some namespaces are acknowledged before they are upstream.
+    pub(super) minds_dirty: bool,
+    /// One of both.
+    pub(super) guarded: bool,
+    pub(super) claims: Claims,
     pub(super) mode: Mode,
     pub turn: Turn,
 }
@@ -58,8 +64,13 @@ impl Session {
     pub fn new(outbound: Rc<Outbound>, client: Present, queue: Rc<ReplyQueue>) -> Self {
         let process = outbound.process.clone();
         let key = outbound.router.default_key(Protocol::Resp2);
+        let minds_dirty = minds(&process, client.is_own);
+        let locked = process.settings.password.is_some() && !client.is_own;
         let session = Self {
-            locked: process.settings.password.is_some(),
+            locked,
+            minds_dirty,
+            guarded: locked || minds_dirty,
+            claims: Claims::default(),
             cx: Context {
                 ident: process.idents.number(&key.ident),
                 link: outbound.router.link(&key),
@@ -121,7 +132,12 @@ impl Session {
 
     /// As at the start: the password has to be given anew, if there is one.
     pub(super) fn lock(&mut self) {
-        self.locked = self.cx.process.settings.password.is_some();
+        self.set_locked(self.cx.process.settings.password.is_some());
+    }
+
+    pub(super) fn set_locked(&mut self, locked: bool) {
+        self.locked = locked;
+        self.guarded = locked || self.minds_dirty;
     }
 
     pub fn wants_to_quit(&self) -> bool {

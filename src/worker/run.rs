@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -17,7 +18,7 @@ use super::sitting::Sitting;
 use super::state::Worker;
 use super::{audit, connection};
 use crate::io::Stream;
-use crate::process::{Message, NodeId, Present};
+use crate::process::{Client, Message, NodeId, Present};
 use crate::reply::ReplyQueue;
 use crate::request::{refresh, registered};
 
@@ -100,6 +101,16 @@ impl Worker {
                 let stream = tokio::net::UnixStream::from_std(stream).map(Stream::Unix);
                 self.accept(stream, gone);
             }
+            Message::Own(stream) => match tokio::net::UnixStream::from_std(stream) {
+                Ok(stream) => {
+                    let client = self.process.clients.own(self.outbound.inbox.clone(), self.process.now());
+                    self.sit(client, Stream::Unix(stream), gone);
+                }
+                Err(error) => {
+                    self.tell_unusable(&error);
+                    self.outbound.inbox.own_left();
+                }
+            },
             Message::Served { session, slot, reply } => {
                 if let Some(Sitting { queue, .. }) = self.sessions.borrow().get(&session) {
                     queue.served(slot, reply);
@@ -147,12 +158,17 @@ impl Worker {
         };
         let inbox = self.outbound.inbox.clone();
         let client = self.process.clients.enter(stream.ends(), inbox, self.process.now());
+        self.sit(client, stream, gone);
+    }
+
+    /// Serves a client by a session.
+    fn sit(self: &Rc<Self>, client: Arc<Client>, stream: Stream, gone: &Rc<Notify>) {
         let (id, present) = (client.id, Present::new(self.process.clone(), client.clone()));
         let queue = Rc::new(ReplyQueue::new(self.process.settings.output_limit.get()));
-        let draining = Rc::new(Cell::new(self.draining.get()));
+        let (is_own, draining) = (client.is_own, Rc::new(Cell::new(self.draining.get() && !client.is_own)));
         let sitting = Sitting { client, queue: queue.clone(), draining };
         self.sessions.borrow_mut().insert(id, sitting.clone());
-        let seat = Seat { worker: self.clone(), id, queue, gone: gone.clone() };
+        let seat = Seat { worker: self.clone(), id, queue, is_own, gone: gone.clone() };
         tokio::task::spawn_local(async move {
             connection::serve(seat.worker.clone(), present, sitting, stream).await;
             drop(seat);
@@ -187,7 +203,7 @@ mod tests {
                 let client = process.clients.enter(Ends::default(), inbox.clone(), process.now());
                 let sitting = Sitting { client, queue: queue.clone(), draining: Rc::default() };
                 worker.sessions.borrow_mut().insert(id, sitting);
-                Seat { worker: worker.clone(), id, queue, gone: gone.clone() }
+                Seat { worker: worker.clone(), id, queue, is_own: false, gone: gone.clone() }
             };
             let (faulty, other) = (sit(1), sit(2));
             let ended = tokio::task::spawn_local(async move {

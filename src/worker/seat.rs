@@ -12,6 +12,8 @@ pub(super) struct Seat {
     pub(super) worker: Rc<Worker>,
     pub(super) id: u64,
     pub(super) queue: Rc<ReplyQueue>,
+    /// It is nearside's own.
+    pub(super) is_own: bool,
     /// Told when it is given up.
     pub(super) gone: Rc<Notify>,
 }
@@ -26,7 +28,10 @@ impl Drop for Seat {
         }
         self.queue.close();
         self.worker.sessions.borrow_mut().remove(&self.id);
-        self.worker.outbound.inbox.client_left(&self.worker.process.metrics);
+        match self.is_own {
+            true => self.worker.outbound.inbox.own_left(),
+            false => self.worker.outbound.inbox.client_left(&self.worker.process.metrics),
+        }
         self.gone.notify_one();
     }
 }

@@ -17,7 +17,11 @@ pub(super) struct Sitting {
 }
 
 impl Sitting {
+    /// Nearside's own client ends by itself, when it has brought upstream what is left.
     pub(super) fn drain(&self) {
+        if self.client.is_own {
+            return;
+        }
         self.draining.set(true);
         self.queue.wake();
     }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::TcpListener,
+    path::Path,
     process::{Command, Output},
 };
 
@@ -179,6 +180,12 @@ fn each_bad_value_is_told_with_what_is_allowed() {
         ("--log-format", "xml", "text or json"),
         ("--cache-commands", "get,hgetal", "did you mean hgetall?; possible are all, or bitcount, "),
         ("--tracking", "bcast", "keys or prefix or off"),
+        ("--write", "behind", "through or back"),
+        ("--flush-after", "0", "1ms is the least"),
+        ("--flush-bytes", "0", "write a size such as 8mb"),
+        ("--ack", "disc", "did you mean disk?"),
+        ("--on-conflict", "keep", "keep-remote or keep-local or newest; did you mean keep-"),
+        ("--journal-max", "1000", "4kb is the least"),
         ("--config", "/nowhere/n.toml", "No such file"),
         ("--max-memroy", "1mb", "--max-memory"),
     ] {
@@ -244,6 +251,71 @@ fn an_address_that_others_can_reach_is_warned_of_unless_a_password_is_asked_for(
             .expect("nearside runs");
         assert!(!out(&asking).contains("# warning"), "{listen}: {}", out(&asking));
     }
+}
+
+/// What `check` says of namespaces `users` and `a/b` with write-back and this journal.
+fn with_journal(journal: &Path) -> Output {
+    let journal = journal.to_str().expect("UTF-8");
+    run(&["check", "--namespace", "users,a/b", "--write", "back", "--journal", journal])
+}
+
+#[test]
+fn a_journal_that_cannot_be_used_is_refused_and_nothing_is_made_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = folder.path().join("journal");
+    let output = with_journal(&journal);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(out(&output).contains("namespace.users.ack = \"disk\""), "{}", out(&output));
+    assert!(!journal.exists());
+
+    for (journal, says) in [
+        (journal.join("deep"), format!("there is no folder {}; make it first", journal.display())),
+        (folder.path().join("file"), "is no folder; name one".to_owned()),
+    ] {
+        fs::write(folder.path().join("file"), "").expect("written");
+        let output = with_journal(&journal);
+        assert_eq!(output.status.code(), Some(2), "{}", out(&output));
+        let told = told(&output);
+        assert!(told.contains(&says) && told.lines().count() == 1, "{told}");
+        // The server itself refuses it too, before it opens a port.
+        let path = journal.to_str().expect("UTF-8");
+        let back = ["--namespace", "a", "--write", "back", "--journal", path];
+        let served = run(&[&["--listen", "unix:/nowhere/n.sock"], &back[..]].concat());
+        let told = self::told(&served);
+        assert!(served.status.code() == Some(1) && told.contains(&says), "{told}");
+    }
+
+    let of_other = journal.join("a%2Fb");
+    fs::create_dir_all(&of_other).expect("made");
+    let lock = fs::File::create(of_other.join("lock")).expect("made");
+    assert_eq!(with_journal(&journal).status.code(), Some(0), "nobody uses it");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    let output = with_journal(&journal);
+    let said = told(&output);
+    assert!(output.status.code() == Some(2) && said.lines().count() == 1, "{said}");
+    assert!(
+        said.contains("namespace \"a/b\": its journal") && said.contains("in use by another process"),
+        "{said}"
+    );
+}
+
+#[test]
+fn write_back_that_does_nothing_or_keeps_nothing_is_warned_of() {
+    for (flags, warns) in [
+        (&["--write", "back"][..], "# warning: write: back concerns keys of namespaces only"),
+        (
+            &["--write", "back", "--ack", "memory", "--namespace", "a"],
+            "# warning: namespace \"a\": its writes are",
+        ),
+        (&["--ack", "memory", "--namespace", "a"], ""),
+    ] {
+        let report = out(&run(&[&["check"], flags].concat()));
+        assert_eq!(report.contains("# warning"), !warns.is_empty(), "{report}");
+        assert!(report.contains(warns), "{report}");
+    }
+    let refused = run(&["check", "--write", "back", "--namespace", "a"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(told(&refused).contains("needs a journal"), "{}", told(&refused));
 }
 
 #[test]

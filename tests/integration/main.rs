@@ -89,6 +89,7 @@ mod truthful;
 mod tunnels;
 mod upstream_faults;
 mod without;
+mod write_back;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -136,6 +136,10 @@ impl Hooks for Alone {
     }
     fn commands(&self, _commands: &[ServerCommand]) {}
     fn refresh(&self, _key: &[u8], _wanted: Vec<Wanted>) {}
+    fn told(&self, _: &nearside::namespace::Namespace, _: &[u8], _: bool) {}
+
+    fn told_of_all(&self) {}
+
     fn is_active(&self, _now: Micros) -> bool {
         self.state.reads.load(Ordering::Relaxed)
     }
