@@ -28,6 +28,7 @@ mod running;
 mod shown;
 mod token;
 mod why;
+mod write_back;
 
 use std::io;
 use std::rc::Rc;

@@ -76,7 +76,9 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for Metric { name, help, unit, value } in self.0.iter() {
             let kind = match value {
-                Value::Counter(_) | Value::Sum(_) | Value::Counters(..) => MetricType::Counter,
+                Value::Counter(_) | Value::Sum(_) | Value::Counters(..) | Value::Table(..) => {
+                    MetricType::Counter
+                }
                 Value::Gauge(_) | Value::Info(_) | Value::Gauges(..) => MetricType::Gauge,
                 Value::Histograms(..) => MetricType::Histogram,
             };
@@ -89,6 +91,12 @@ impl Collector for Snapshot {
                 Value::Counters(label, values) => {
                     for (is, value) in values {
                         ConstCounter::new(*value).encode(metric.encode_family(&[(*label, &**is)])?)?;
+                    }
+                }
+                Value::Table([one, other], values) => {
+                    for ([is, also], value) in values {
+                        let labels = [(*one, &**is), (*other, &**also)];
+                        ConstCounter::new(*value).encode(metric.encode_family(&labels)?)?;
                     }
                 }
                 Value::Gauges(label, values) => {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use prometheus_client::registry::Unit;
 
 use super::metric::{Metric, Value, by, bytes, counted, counter, gauge, histograms, latency};
+use super::write_back::of_write_back;
 use super::{per_part, running};
 use crate::cache::{Class, Reason, Stats};
 use crate::metrics::{ADMIN_REFUSED, LOST_LINES, Metrics, PANICS, REDIRECTS, UNRESENT};
@@ -25,6 +26,7 @@ pub(super) fn all(process: &Process) -> Vec<Metric> {
         of_audits(metrics),
         of_times(process),
         per_part::of_namespaces(process, &stats),
+        of_write_back(process),
         per_part::of_nodes(process),
         vec![running::build()],
     ];

@@ -28,6 +28,8 @@ pub(super) enum Value {
     Info(Vec<(&'static str, &'static str)>),
     /// A counter for each value of one label.
     Counters(&'static str, Vec<(Is, u64)>),
+    /// A counter for each pair of values of two labels.
+    Table([&'static str; 2], Vec<([Is; 2], u64)>),
     /// A gauge for each value of one label.
     Gauges(&'static str, Vec<(Is, f64)>),
     /// A histogram in seconds for each value of one label.

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
 
 use super::app::App;
-use super::figures::{Figures, Latency, Reason};
+use super::figures::{Figures, Latency, Reason, WriteBack};
 
 /// Narrower than this, everything stands in one column.
 const TWO_COLUMNS: u16 = 76;
@@ -70,7 +70,8 @@ fn figures_in(frame: &mut Frame<'_>, area: Rect, app: &App, figures: &Figures) {
     };
     let [traffic_in, times_in, memory_in] =
         Layout::vertical([Constraint::Min(TRAFFIC), lines(TIMES), lines(MEMORY)]).areas(left);
-    let of_upstream = UPSTREAM + figures.of_nodes.len().min(NODES) as u16;
+    let of_upstream =
+        UPSTREAM + u16::from(figures.write_back.is_some()) + figures.of_nodes.len().min(NODES) as u16;
     let [upstream_in, reasons_in] = Layout::vertical([lines(of_upstream), Constraint::Min(0)]).areas(right);
     traffic(frame, traffic_in, app, figures);
     frame.render_widget(times(figures).block(Block::bordered().title(" Times ")), times_in);
@@ -144,10 +145,22 @@ fn upstream(figures: &Figures) -> Paragraph<'static> {
         row("requests/s", &count(figures.upstream_requests)),
         row("errors/s", &count(figures.upstream_errors)),
     ];
+    lines.extend(figures.write_back.map(unflushed));
     lines.extend(figures.of_nodes.iter().take(NODES).map(|(node, took)| {
         Line::from(format!(" {node:<21} p50 {}, p99 {}", time(took.p50), time(took.p99)))
     }));
     Paragraph::new(lines)
+}
+
+fn unflushed(of: WriteBack) -> Line<'static> {
+    let oldest = if of.dirty > 0.0 { format!(" for {}", time(Some(of.oldest))) } else { String::new() };
+    let conflicts =
+        if of.conflicts > 0.0 { format!(", {} conflicts", count(of.conflicts)) } else { String::new() };
+    let line = row("not flushed", &format!("{} keys{oldest}{conflicts}", count(of.dirty)));
+    match of.is_open {
+        true => line,
+        false => line.style(Style::new().fg(Color::Red)),
+    }
 }
 
 fn reasons(figures: &Figures) -> Paragraph<'static> {

@@ -38,6 +38,8 @@ pub struct Figures {
     pub form: Option<String>,
     pub upstream_requests: f64,
     pub upstream_errors: f64,
+    /// Where writes of namespaces are acknowledged before they are upstream.
+    pub write_back: Option<WriteBack>,
     /// How long replies of each node took.
     pub of_nodes: Vec<(String, Latency)>,
 }
@@ -46,6 +48,18 @@ pub struct Figures {
 pub struct Latency {
     pub p50: Option<f64>,
     pub p99: Option<f64>,
+}
+
+/// Of all such namespaces together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WriteBack {
+    /// Keys that are not flushed yet, and how long the oldest has waited.
+    pub dirty: f64,
+    pub oldest: f64,
+    /// Writes that are in the conflict log.
+    pub conflicts: f64,
+    /// All of them take writes.
+    pub is_open: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +108,7 @@ impl Figures {
             form: forms.iter().find(|(_, is)| *is == 1.0).map(|(form, _)| (*form).to_owned()),
             upstream_requests: between.rate("nearside_upstream_requests_total"),
             upstream_errors: between.rate("nearside_upstream_errors_total"),
+            write_back: write_back(now),
             of_nodes: between.nodes(),
         }
     }
@@ -138,6 +153,16 @@ impl Between<'_> {
             .collect();
         Latency { p50: quantile(&grown, 0.5), p99: quantile(&grown, 0.99) }
     }
+}
+
+fn write_back(now: &Seen) -> Option<WriteBack> {
+    let all = |name| now.samples.by(name, "namespace").into_iter().map(|(_, value)| value);
+    Some(WriteBack {
+        dirty: now.samples.sum("nearside_writeback_dirty_keys")?,
+        oldest: all("nearside_writeback_oldest_seconds").fold(0.0, f64::max),
+        conflicts: now.samples.sum("nearside_writeback_conflict_log_entries")?,
+        is_open: all("nearside_writeback_open").all(|open| open == 1.0),
+    })
 }
 
 fn grown(before: f64, now: f64) -> f64 {

@@ -53,6 +53,11 @@ fn page(figures: &Figures) -> String {
     line("tracking_form", figures.form.clone());
     line("upstream_requests_per_second", rate(figures.upstream_requests));
     line("upstream_errors_per_second", rate(figures.upstream_errors));
+    if let Some(of) = figures.write_back {
+        line("dirty_keys", whole(Some(of.dirty)));
+        line("dirty_oldest_us", micros(Some(of.oldest)));
+        line("conflict_log_entries", whole(Some(of.conflicts)));
+    }
     for (node, latency) in &figures.of_nodes {
         line(&format!("node_p50_us_{node}"), micros(latency.p50));
         line(&format!("node_p99_us_{node}"), micros(latency.p99));

@@ -95,6 +95,31 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
+fn what_is_not_flushed_is_told_where_writes_are_acknowledged_here() {
+    assert!(!screen(&watched(&page(2900), None), 100, 30).contains("not flushed"));
+    let of = |open, dirty, conflicts| {
+        let more = |namespace, open, dirty, oldest, conflicts| {
+            format!(
+                "nearside_writeback_open{{namespace=\"{namespace}\"}} {open}\n\
+                 nearside_writeback_dirty_keys{{namespace=\"{namespace}\"}} {dirty}\n\
+                 nearside_writeback_oldest_seconds{{namespace=\"{namespace}\"}} {oldest}\n\
+                 nearside_writeback_conflict_log_entries{{namespace=\"{namespace}\"}} {conflicts}\n"
+            )
+        };
+        screen(
+            &watched(
+                &(page(2900) + &more("a", 1, dirty, 0.25, 0) + &more("b", open, dirty, 3.0, conflicts)),
+                None,
+            ),
+            100,
+            30,
+        )
+    };
+    shows(&of(1, 0, 0), &["not flushed   0 keys "]);
+    shows(&of(0, 1200, 4), &["not flushed   2,400 keys for 3.0 s, 4 conflicts"]);
+}
+
+#[test]
 fn a_sidecar_that_is_lost_is_told_of_until_it_is_there_again() {
     let mut app = App::new("127.0.0.1:9380".to_owned());
     shows(&screen(&app, 100, 30), &["connecting", "waiting for its figures"]);

@@ -89,6 +89,21 @@ describe("what is shown", () => {
     assert.deepEqual(told, []);
   }));
 
+  test("what is not flushed is told, and what another has written meanwhile", withPair(["--namespace", "users", "--write", "back", "--ack", "memory", "--flush-after", "1h"], async (pair, look) => {
+    const { page, told } = await look();
+    const row = (words) => page.locator("#namespaces tbody th", { hasText: words }).waitFor();
+    await row("all is flushed");
+    await pair.once(pair.port, "SET", "users/1", "ours");
+    await row(/1 key not flushed, for [\d.]+ (ms|s)/);
+    assert.deepEqual(await faults(page), []);
+    await pair.once(pair.upstream, "SET", "users/1", "theirs");
+    await pair.once(pair.port, "NEARSIDE", "SYNC");
+    await row("all is flushed, 1 conflict");
+    await page.locator("#events td.warn + td", { hasText: "another has written a dirty key" }).waitFor();
+    assert.deepEqual(await faults(page), []);
+    assert.deepEqual(told, []);
+  }));
+
   test("a key is asked for, typed and clicked, with any bytes", withPair([], async (pair, look) => {
     const { page, told } = await look();
     const odd = Buffer.from([0x61, 0, 0xff, 0x22, 0x5c, 0x62, 0x25]);

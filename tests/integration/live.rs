@@ -132,6 +132,7 @@ fn who_listens_is_told_the_history_and_then_each_second_what_is_known() {
     assert!(apart >= 990, "{apart} ms after the one before");
     assert_eq!(second["namespaces"][0]["name"], "users");
     assert_eq!(second["namespaces"][0]["tracking"], "keys");
+    assert!(second["namespaces"][0]["back"].is_null(), "its writes go through");
     let node = &second["nodes"][0];
     assert_eq!(node["address"], redis.address().to_string());
     assert_eq!((&node["feed"], &node["form"]), (&"up".into(), &"redirect".into()), "{node}");

@@ -140,6 +140,7 @@ fn both_formats_are_well_formed_and_tell_the_same() {
     // While nothing has come, too.
     let (_, idle) = metrics(&program, "*/*");
     checked(&idle, false);
+    assert!(!idle.contains("writeback"), "where no namespace is write-back nothing is told of it");
     let mut conn = program.connect();
     eventually("reads are kept", || {
         conn.args(&[b"GET", b"users/1"]);
@@ -175,6 +176,64 @@ fn both_formats_are_well_formed_and_tell_the_same() {
     let by_node = value(&text, "nearside_upstream_duration_seconds_count", "node", &node);
     let of_all = value(&text, "nearside_request_duration_seconds_count", "path", "upstream");
     assert!(by_node == of_all && of_all > 3.0, "{by_node} is not {of_all}");
+}
+
+#[test]
+fn what_write_back_does_is_told_by_namespace() {
+    let redis = Redis::start();
+    let words = ["--write", "back", "--ack", "memory", "--flush-after", "1h", "--namespace", "other"];
+    let program = Program::start(redis.port, &words);
+    let mut conn = program.connect();
+    // By name and value of a label, if there is one beside the namespace.
+    let told = |namespace: &str| -> BTreeMap<String, f64> {
+        let (_, page) = metrics(&program, OPEN_METRICS);
+        let of = |sample: Sample<'_>| {
+            let name = sample.name.strip_prefix("nearside_writeback_")?;
+            let result = sample.labels.get("result").map_or(String::new(), |result| format!(" {result}"));
+            (sample.labels["namespace"] == namespace).then(|| (name.to_owned() + &result, sample.value))
+        };
+        checked(&page, true).into_iter().filter_map(of).collect()
+    };
+    let mut idle = told("users");
+    assert_eq!((idle.remove("open"), idle.remove("flush_after_seconds")), (Some(1.0), Some(3600.0)));
+    assert!(idle.values().all(|value| *value == 0.0), "{idle:?}");
+
+    assert_eq!(conn.pipeline(&["SET users/1 a", "SET users/1 b"]), ["+OK\r\n", "+OK\r\n"]);
+    let dirty = told("users");
+    let expected =
+        [("open", 1.0), ("dirty_keys", 1.0), ("acknowledged_total", 2.0), ("coalesced_total", 1.0)];
+    expected.iter().for_each(|(name, is)| assert_eq!(dirty[*name], *is, "{name}: {dirty:?}"));
+    assert!(dirty["dirty_bytes"] > 0.0 && dirty["oldest_seconds"] > 0.0, "{dirty:?}");
+    assert_eq!(told("other")["dirty_keys"], 0.0);
+    let ready = program.page("/readyz");
+    assert!(ready.starts_with("ok\nnearside_writeback_users:dirty_keys=1,dirty_bytes="), "{ready}");
+    assert!(
+        ready.contains("\nnearside_writeback_other:dirty_keys=0,") && ready.ends_with(",open=yes\n"),
+        "{ready}"
+    );
+
+    assert_eq!(conn.cmd("NEARSIDE SYNC"), b"+OK\r\n");
+    assert_eq!(conn.cmd("SET users/2 a"), b"+OK\r\n");
+    redis.connect().cmd("SET users/2 foreign");
+    eventually("the conflict is found and logged", || {
+        conn.cmd("NEARSIDE SYNC");
+        told("users")["logged_conflicts_total"] == 1.0
+    });
+    conn.cmd("INCR users/3");
+    conn.cmd("SET users/4 a NX");
+    let clean = told("users");
+    let expected = [
+        ("dirty_keys", 0.0),
+        ("oldest_seconds", 0.0),
+        ("flushes_total done", 1.0),
+        ("flushes_total refused", 0.0),
+        ("conflicts_total", 1.0),
+        ("conflict_log_entries", 1.0),
+        ("through_total", 1.0),
+        ("journal_commits_total", 0.0),
+    ];
+    expected.iter().for_each(|(name, is)| assert_eq!(clean[*name], *is, "{name}: {clean:?}"));
+    assert!(clean["conflict_log_bytes"] > 0.0, "{clean:?}");
 }
 
 #[cfg(target_os = "linux")]

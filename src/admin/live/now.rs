@@ -10,7 +10,7 @@ use crate::admin::ready::state;
 use crate::admin::shown::{escaped, in_query};
 use crate::cache::{Class, Stats};
 use crate::metrics::{EVENTS, Event, Level};
-use crate::process::{Node, Process, micros};
+use crate::process::{Back, Node, Process, micros};
 
 /// Nodes, and namespaces, that are told of.
 const MOST: usize = 128;
@@ -112,9 +112,21 @@ fn namespaces(process: &Process, stats: &Stats) -> Value {
             "hits": of.hits,
             "misses": of.misses,
             "bytes": of.bytes,
+            "back": process.back(Some(namespace)).map(|back| write_back(process, back)),
         })
     })
     .collect()
+}
+
+/// Of a namespace whose writes are acknowledged here: keys that are not flushed yet, for how many microseconds the oldest of them
+/// has waited, entries of the conflict log, and whether writes are taken.
+fn write_back(process: &Process, back: &Back) -> Value {
+    json!({
+        "dirty": back.dirty(),
+        "oldest": back.oldest().map(|since| process.now().saturating_sub(since)),
+        "conflicts": back.conflict_log_size().0,
+        "open": back.is_open().name(),
+    })
 }
 
 fn nodes(process: &Process) -> Value {

@@ -211,6 +211,13 @@ function reasons(id, now, before, nothing) {
   fill(id, cells, nothing, { parts: rows.map(([, total]) => total / top) });
 }
 
+// What is acknowledged by nearside and not upstream yet.
+function unflushed({ dirty, oldest, conflicts, open }) {
+  const waiting = dirty ? `${many(dirty, "key")} not flushed, for ${text(micros(oldest))}` : "all is flushed";
+  const stopped = { "journal-fails": "the journal fails: writes go through", closing: "no more writes are taken" }[open];
+  return [waiting, conflicts && many(conflicts, "conflict"), stopped].filter(Boolean).join(", ");
+}
+
 function tables(now, before) {
   const nodes = now.nodes.map(({ address, feed, form, links, proven }) => {
     const up = feed === "up";
@@ -218,8 +225,8 @@ function tables(now, before) {
     return [how, up ? ["up", "up"] : ["down", "down"], text(micros(up ? proven : null))];
   });
   fill("nodes", nodes, "No node is known yet.");
-  const namespaces = now.namespaces.map(({ name, tracking, hits, misses, bytes: size }) => [
-    name, tracking, text(percent(ratio(hits, misses))), short(hits), short(misses), text(bytes(size)),
+  const namespaces = now.namespaces.map(({ name, tracking, hits, misses, bytes: size, back }) => [
+    back ? [`${name}\n${unflushed(back)}`, back.open === "yes" ? "" : "warn"] : name, tracking, text(percent(ratio(hits, misses))), short(hits), short(misses), text(bytes(size)),
   ]);
   fill("namespaces", namespaces, "None is configured: all keys are treated alike.");
   const hidden = now.hot === null;
