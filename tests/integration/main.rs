@@ -90,6 +90,7 @@ mod tunnels;
 mod upstream_faults;
 mod without;
 mod write_back;
+mod writeback_crash;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,6 +14,7 @@ pub mod relay;
 pub mod scripted;
 pub mod sentinel;
 pub mod tls;
+pub mod witness;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -4,6 +4,7 @@
 //! `cargo nextest run` plays a mix of faults with a fixed seed and with a new one; `scripts/torture` plays all
 //! scenarios for as long as it is told.
 
+mod back;
 mod clients;
 mod cluster;
 mod cluster_faults;
@@ -165,6 +166,47 @@ fn torture() {
 #[ignore = "runs for minutes; scripts/torture --cluster runs it"]
 fn torture_of_a_cluster() {
     for_minutes(&cluster::scenarios(), |scenario| scenario.name, cluster::play);
+}
+
+#[test]
+fn write_back_keeps_its_promise_under_a_mix_of_faults() {
+    let seed = fresh_seed();
+    let mix = back::SCENARIOS.iter().find(|scenario| scenario.name == "mix").expect("the mix");
+    let outcome = back::play(mix, Duration::from_secs(6), seed);
+    println!("seed {seed}\n{}", outcome.line);
+    assert!(outcome.problems.is_empty(), "seed {seed}: {:#?}", outcome.problems);
+}
+
+#[test]
+fn a_write_back_that_overwrites_what_it_finds_is_found_out() {
+    let outcome = back::play(&back::BLIND, Duration::from_secs(2), FIXED_SEED);
+    println!("{}", outcome.line);
+    assert!(outcome.problems.iter().any(|problem| problem.contains("newer than what it was made upon")));
+}
+
+/// For `scripts/torture --write-back`, with the same variables.
+#[test]
+#[ignore = "runs for minutes; scripts/torture --write-back runs it"]
+fn torture_of_write_back() {
+    let minutes: f64 = env("MINUTES").map_or(10.0, |text| text.parse().expect("minutes"));
+    let mut seed = env("SEED").map_or_else(fresh_seed, |text| text.parse().expect("a seed"));
+    let only = env("ONLY").unwrap_or_default();
+    let chosen: Vec<_> = back::SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)).collect();
+    let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let lasting = Duration::from_secs_f64((minutes * 60.0 / chosen.len() as f64 * 0.7).clamp(5.0, 20.0));
+    let (mut passed, mut failed) = (0, 0);
+    while passed + failed == 0 || Instant::now() < until {
+        println!("seed {seed}, {:.0} s each", lasting.as_secs_f64());
+        for scenario in &chosen {
+            let outcome = back::play(scenario, lasting, seed);
+            println!("{}", outcome.line);
+            outcome.problems.iter().take(8).for_each(|problem| println!("    seed {seed}: {problem}"));
+            if outcome.problems.is_empty() { passed += 1 } else { failed += 1 }
+        }
+        seed += 1;
+    }
+    println!("{passed} passed, {failed} failed");
+    std::process::exit(i32::from(failed > 0));
 }
 
 fn for_minutes<S>(
