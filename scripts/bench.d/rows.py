@@ -6,6 +6,7 @@ import statistics
 import time
 
 import servers
+import writeback
 from measure import drive, medians, redis_benchmark
 
 DEPTHS = (1, 16, 64)
@@ -409,4 +410,5 @@ def cluster(bench):
 
 
 GROUPS = {"cluster": cluster, "hits": hits, "tls": tls, "latency": latency, "large": large, "pass": passing, "miss": misses, "far": far,
-          "memory": memory, "idle": idle, "clients": clients, "workers": workers, "churn": churn, "stalls": stalls}
+          "memory": memory, "idle": idle, "clients": clients, "workers": workers, "churn": churn, "stalls": stalls,
+          "writeback": writeback.group}
