@@ -229,7 +229,8 @@ impl Exported {
 
 fn exported() -> Exported {
     let redis = Redis::start();
-    let near = Program::start(redis.port, &[]);
+    // Of write-back there is nothing to tell where no namespace has it.
+    let near = Program::start(redis.port, &["--write", "back", "--ack", "memory"]);
     let info = near.connect().text("NEARSIDE STATS");
     let info =
         info.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect();
