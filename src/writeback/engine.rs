@@ -166,7 +166,10 @@ impl<W: Waiter> WriteBack<W> {
     pub fn change(&self, writing: &Writing) {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let after = writing.flush_after.as_micros().min(u128::from(u64::MAX / 4)) as u64;
-        self.rules.flush_after.store(after, Ordering::Relaxed);
+        // What waits has the old time; it is not to wait longer than the new one.
+        if after < self.rules.flush_after.swap(after, Ordering::Relaxed) {
+            self.flush_all();
+        }
         self.rules.flush_bytes.store(size(writing.flush_bytes), Ordering::Relaxed);
         self.rules.journal_max.store(size(writing.journal_max), Ordering::Relaxed);
         self.rules.on_conflict.store(writing.on_conflict as u8, Ordering::Relaxed);

@@ -36,6 +36,11 @@ pub struct Journal<W> {
     store: Option<Store>,
     /// What it had from before was taken over.
     is_read: bool,
+    /// How long the next pause is, while it fails; and since when it does not.
+    rest: Duration,
+    works_since: Instant,
+    /// The log says that it fails.
+    is_told: bool,
 }
 
 impl<W: Waiter> Journal<W> {
@@ -47,7 +52,15 @@ impl<W: Waiter> Journal<W> {
         later: bool,
         now: Micros,
     ) -> Result<Self, StoreError> {
-        let mut journal = Self { engine, folder: folder.into(), store: None, is_read: false };
+        let mut journal = Self {
+            engine,
+            folder: folder.into(),
+            store: None,
+            is_read: false,
+            rest: FIRST_REST,
+            works_since: Instant::now(),
+            is_told: false,
+        };
         match Store::open(folder) {
             Ok((store, loaded)) => {
                 journal.take_over(&loaded, now);
@@ -57,6 +70,7 @@ impl<W: Waiter> Journal<W> {
                 info!(folder = %folder.display(), "the journal is still in use by the nearside that is taken over; until it \
                     has made way, writes go through");
                 journal.engine.set_journal_fails(true);
+                journal.is_told = true;
             }
             Err(error) => return Err(error),
         }
@@ -82,7 +96,6 @@ impl<W: Waiter> Journal<W> {
 
     /// Runs until the engine is closed and has nothing left for it.
     pub fn run(mut self, now: impl Fn() -> Micros) {
-        let mut rest = FIRST_REST;
         let (mut synced, mut unsynced) = (Instant::now(), false);
         loop {
             if self.store.is_none() {
@@ -91,11 +104,9 @@ impl<W: Waiter> Journal<W> {
                     let _ = self.reopen(&now);
                     return;
                 }
-                std::thread::sleep(rest);
-                rest = (rest * 2).min(LONGEST_REST);
-                if self.reopen(&now).is_ok() {
-                    rest = FIRST_REST;
-                }
+                std::thread::sleep(self.rest);
+                self.rest = (self.rest * 2).min(LONGEST_REST);
+                let _ = self.reopen(&now);
                 continue;
             }
             let (is_closing, is_last) = (self.engine.is_open() == Open::Closing, self.engine.is_over());
@@ -107,7 +118,7 @@ impl<W: Waiter> Journal<W> {
                     unsynced |= !sync;
                     self.commit(work, sync, now())
                 }
-                true => Ok(()),
+                true => self.store.as_mut().map_or(Ok(()), Store::sync),
             };
             let is_due = is_over || synced.elapsed() >= SYNC;
             let done = written.and_then(|()| match unsynced && is_due {
@@ -147,7 +158,13 @@ impl<W: Waiter> Journal<W> {
     fn fail(&mut self, error: &StoreError) {
         self.store = None;
         self.engine.stats.journal_failures.inc();
+        // On a disk that is nearly full it can be opened again and again, and fails at once.
+        if self.works_since.elapsed() >= LONGEST_REST {
+            self.rest = FIRST_REST;
+            self.engine.stats.journal_told.over();
+        }
         if let Some(untold) = self.engine.stats.journal_told.of(&error.to_string()) {
+            self.is_told = true;
             let (namespace, dirty) = (&self.engine.name, self.engine.dirty());
             error!(namespace, folder = %self.folder.display(), %error, dirty, untold, "the journal cannot be written: writes go \
                 through until it can, and what is dirty is flushed from memory; see to the disk");
@@ -162,7 +179,8 @@ impl<W: Waiter> Journal<W> {
                 // Another process had it: what that has left is taken over.
                 self.take_over(&loaded, now());
             }
-            let (batch, written) = self.engine.batch(self.engine.all_work(&loaded), now());
+            let (mut batch, written) = self.engine.batch(self.engine.all_work(&loaded), now());
+            batch.conflicts.extend(self.engine.conflicts_beyond(&loaded));
             store.commit(batch, true)?;
             Ok((store, written))
         });
@@ -172,13 +190,16 @@ impl<W: Waiter> Journal<W> {
                 self.store = Some(store);
                 self.engine.set_journal_fails(false);
                 self.engine.is_written(written, now());
-                self.engine.stats.journal_told.over();
-                info!(namespace = self.engine.name, folder = %self.folder.display(), "the journal is written again");
+                self.works_since = Instant::now();
+                if std::mem::take(&mut self.is_told) {
+                    info!(namespace = self.engine.name, folder = %self.folder.display(), "the journal is written again");
+                }
                 Ok(())
             }
             Err(StoreError::InUse(_)) if !self.is_read => Err(()),
             Err(error) => {
                 if let Some(untold) = self.engine.stats.journal_told.of(&error.to_string()) {
+                    self.is_told = true;
                     let (namespace, folder) = (&self.engine.name, self.folder.display());
                     error!(namespace, %folder, %error, untold, "the journal still cannot be written: writes go through");
                 }

@@ -1,7 +1,10 @@
 //! What the journal is given to keep, and what follows once it has it.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::ack::Waiter;
 use super::dirty::{Dirty, Stage};
@@ -154,6 +157,13 @@ impl<W: Waiter> WriteBack<W> {
             }
         }
         work
+    }
+
+    /// Entries of the conflict log that the journal does not have, as when its file was removed.
+    pub(super) fn conflicts_beyond(&self, has: &Loaded) -> Vec<(u64, Bytes)> {
+        let kept: HashSet<u64> = has.conflicts.iter().map(|(id, _)| *id).collect();
+        let all = self.conflicts.newest(usize::MAX).into_iter();
+        all.filter(|entry| !kept.contains(&entry.id)).map(|entry| (entry.id, entry.encode())).collect()
     }
 
     /// Takes over what the journal has from before: dirty keys, to be flushed at once, and the conflict log. Gives how many there

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -155,13 +155,19 @@ impl Log {
         Ok(())
     }
 
-    /// Waits until all of it is on the disk. After an error the log is not to be used again.
+    /// Waits until all of it is on the disk, under its name. After an error the log is not to be used again.
     pub fn sync(&mut self) -> Result<(), StoreError> {
         if self.synced < self.length {
             self.file.sync_data().map_err(failed("sync", &self.path))?;
             self.synced = self.length;
         }
-        Ok(())
+        match self.file.metadata().map_err(failed("look at", &self.path))?.nlink() {
+            0 => {
+                let removed = io::Error::new(io::ErrorKind::NotFound, "somebody has removed it");
+                Err(failed("keep", &self.path)(removed))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The file's length, in bytes.

@@ -282,6 +282,20 @@ fn after_an_error_it_takes_nothing_until_it_is_opened_anew() {
     assert!(!folder::next(folder.path()).exists(), "what was begun is removed");
 }
 
+#[test]
+fn it_does_not_go_on_with_a_file_that_was_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut store, _) = Store::open(folder.path()).expect("a store");
+    store.commit(put("a", "1"), true).expect("committed");
+    fs::remove_file(folder::journal(folder.path())).expect("removed");
+    let error =
+        store.commit(put("b", "2"), true).expect_err("nothing would have it after a crash").to_string();
+    assert!(error.contains("somebody has removed it"), "{error}");
+    drop(store);
+    let (mut store, _) = Store::open(folder.path()).expect("another");
+    store.commit(put("b", "2"), true).expect("committed");
+}
+
 /// What is done to a store, and to a model of it.
 #[derive(Clone, Debug)]
 enum Step {
