@@ -45,6 +45,7 @@ impl<W: Waiter> Claim<W> {
         let Some(key) = &self.key else {
             engine.waits.lock().push(waiter);
             engine.flush_all();
+            engine.hurry();
             return engine.wake_if_clean();
         };
         let mut shard = engine.shard(key);
@@ -55,7 +56,10 @@ impl<W: Waiter> Claim<W> {
                 engine.list_if_ready(key, dirty);
             }
             // The journal's thread is about to have forgotten it.
-            Some(Entry { kept: true, waits, .. }) => waits.push(waiter),
+            Some(Entry { kept: true, waits, .. }) => {
+                waits.push(waiter);
+                engine.hurry();
+            }
             _ => {
                 drop(shard);
                 waiter.wake();

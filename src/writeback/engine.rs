@@ -291,10 +291,24 @@ impl<W: Waiter> WriteBack<W> {
         }
     }
 
-    /// A key is clean: its record is to go.
-    pub(super) fn forget(&self, key: &[u8]) {
+    /// A key is clean: its record is to go, at once if somebody waits for that.
+    pub(super) fn forget(&self, key: &[u8], hurry: bool) {
         if self.journals {
-            self.to_journal.lock().keys.push(key.into());
+            let mut work = self.to_journal.lock();
+            let is_news = work.is_empty() || hurry;
+            work.flushed.push(key.into());
+            work.hurry |= hurry;
+            drop(work);
+            if is_news {
+                self.journal_bell.notify_one();
+            }
+        }
+    }
+
+    /// Somebody waits for what was flushed to be forgotten.
+    pub(super) fn hurry(&self) {
+        if self.journals {
+            self.to_journal.lock().hurry = true;
             self.journal_bell.notify_one();
         }
     }

@@ -158,6 +158,7 @@ impl<W: Waiter> WriteBack<W> {
                 self.note_refused(was_refused, false);
                 after.acks = dirty.take_acks(dirty.version);
                 self.keep(entry, self.keeps_now());
+                let hurry = !entry.waits.is_empty() || self.has_waits();
                 if entry.is_clean() {
                     after.waits = std::mem::take(&mut entry.waits);
                 }
@@ -166,7 +167,7 @@ impl<W: Waiter> WriteBack<W> {
                 }
                 drop(shard);
                 // In this order: when nothing is dirty at the end, the journal was told of all.
-                self.forget(key);
+                self.forget(key, hurry);
                 self.note_clean(before);
                 return self.tell(after);
             }

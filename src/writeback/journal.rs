@@ -25,6 +25,9 @@ const SYNC: Duration = Duration::from_secs(1);
 /// How often it looks whether all is over, once that is to come.
 const CLOSING: Duration = Duration::from_millis(20);
 
+/// How long what was flushed waits to be forgotten, for what may be written with it.
+const PATIENCE: Duration = Duration::from_millis(10);
+
 /// How long it waits until a journal that failed is opened anew, at first and at most.
 const FIRST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(5);
@@ -110,7 +113,7 @@ impl<W: Waiter> Journal<W> {
                 continue;
             }
             let (is_closing, is_last) = (self.engine.is_open() == Open::Closing, self.engine.is_over());
-            let work = self.engine.wait_for_work(if is_closing { CLOSING } else { SYNC });
+            let work = self.engine.wait_for_work(if is_closing { CLOSING } else { SYNC }, PATIENCE);
             let is_over = is_last && work.is_empty();
             let sync = self.engine.when == Ack::Disk;
             let written = match work.is_empty() {

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::ack::Waiter;
 use super::dirty::{Dirty, Stage};
-use super::engine::{Entry, WriteBack};
+use super::engine::{Entry, Open, WriteBack};
 use super::flushing::After;
 use super::op::unix_ms;
 use super::queues::{Key, ToJournal};
@@ -29,11 +29,18 @@ pub(super) struct Written {
 }
 
 impl<W: Waiter> WriteBack<W> {
-    /// Waits until there is something for the journal, but no longer than `most`.
-    pub(super) fn wait_for_work(&self, most: Duration) -> ToJournal {
+    /// Waits until there is something for the journal, but no longer than `most`; and if that is only what was flushed, as long
+    /// as `patience` for what it may be written with: who has the disk bring it alone keeps the next write waiting.
+    pub(super) fn wait_for_work(&self, most: Duration, patience: Duration) -> ToJournal {
         let mut work = self.to_journal.lock();
         if work.is_empty() {
             self.journal_bell.wait_for(&mut work, most);
+        }
+        let until = Instant::now() + patience;
+        while !work.is_empty() && work.is_patient() && self.is_open() == Open::Yes {
+            if self.journal_bell.wait_until(&mut work, until).timed_out() {
+                break;
+            }
         }
         std::mem::take(&mut *work)
     }
@@ -42,6 +49,7 @@ impl<W: Waiter> WriteBack<W> {
     pub(super) fn batch(&self, mut work: ToJournal, now: Micros) -> (Batch, Written) {
         let (mut batch, mut written) = (Batch::default(), Written::default());
         let time = unix_ms();
+        work.keys.append(&mut work.flushed);
         // Each once: of a key that is in it twice it would not be told what comes last.
         work.keys.sort_unstable();
         work.keys.dedup();
@@ -215,5 +223,48 @@ impl<W: Waiter> WriteBack<W> {
             self.to_journal.lock().cleared.extend(ids);
             self.journal_bell.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::{OnConflict, Writing};
+
+    struct Nobody;
+
+    impl Waiter for Nobody {
+        fn reply(self, _: bytes::Bytes) {}
+        fn wake(self) {}
+    }
+
+    #[test]
+    fn what_was_flushed_is_forgotten_with_what_comes_next_or_soon() {
+        let writing = Writing {
+            flush_after: Duration::ZERO,
+            flush_bytes: 1 << 20,
+            journal: Some("/nowhere".into()),
+            ack: When::Disk,
+            on_conflict: OnConflict::KeepRemote,
+            journal_max: 1 << 20,
+        };
+        let engine = WriteBack::<Nobody>::new("n", &writing);
+        let (soon, late) = (Duration::from_millis(20), Duration::from_secs(3600));
+        engine.forget(b"a", false);
+        let began = Instant::now();
+        assert_eq!(engine.wait_for_work(Duration::ZERO, soon).flushed.len(), 1);
+        assert!(began.elapsed() >= soon, "alone it waits");
+        engine.forget(b"a", false);
+        engine.to_journal.lock().keys.push((*b"b").into());
+        let work = engine.wait_for_work(late, late);
+        assert_eq!((work.flushed.len(), work.keys.len()), (1, 1), "at once with a write");
+        engine.forget(b"a", false);
+        engine.hurry();
+        assert_eq!(engine.wait_for_work(late, late).flushed.len(), 1, "at once if somebody waits");
+        engine.forget(b"a", true);
+        assert_eq!(engine.wait_for_work(late, late).flushed.len(), 1, "who has waited before");
+        engine.forget(b"a", false);
+        engine.close();
+        assert_eq!(engine.wait_for_work(late, late).flushed.len(), 1, "at once at the end");
     }
 }

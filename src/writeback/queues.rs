@@ -75,11 +75,19 @@ pub(super) struct ToJournal {
     pub(super) lost: Vec<Key>,
     /// Entries of the conflict log that are to go.
     pub(super) cleared: Vec<u64>,
+    /// Keys that are clean, whose records are to go; and that somebody waits for that.
+    pub(super) flushed: Vec<Key>,
+    pub(super) hurry: bool,
 }
 
 impl ToJournal {
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.lost.is_empty() && self.cleared.is_empty()
+        self.flushed.is_empty() && self.keys.is_empty() && self.lost.is_empty() && self.cleared.is_empty()
+    }
+
+    /// Whether nobody waits for it to be done.
+    pub(super) fn is_patient(&self) -> bool {
+        !self.hurry && self.keys.is_empty() && self.lost.is_empty() && self.cleared.is_empty()
     }
 }
 

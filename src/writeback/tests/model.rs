@@ -303,7 +303,7 @@ impl World {
         if self.pending.is_some() || !self.engine.journals || self.engine.is_open() == Open::JournalFails {
             return;
         }
-        let work = self.engine.wait_for_work(Duration::ZERO);
+        let work = self.engine.wait_for_work(Duration::ZERO, Duration::ZERO);
         if !work.is_empty() {
             let (batch, written) = self.engine.batch(work, self.now);
             self.pending = Some(Pending { batch, written, reopens: false });
