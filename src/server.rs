@@ -262,6 +262,7 @@ impl Server {
                 "stopped with clients still connected: raise drain-timeout if they are to finish"
             ),
         }
+        writeback::tell_left(&process);
         if result.is_ok() {
             running.join(&process);
         }

@@ -66,11 +66,13 @@ pub(super) fn close(process: &Process) {
     process.backs().for_each(|back| back.close());
 }
 
-/// Ends the journals' threads, if all is flushed; says what is not.
+/// Says what is not flushed.
+pub(super) fn tell_left(process: &Process) {
+    process.backs().filter(|back| back.dirty() > 0).for_each(|back| tell_left_of(back));
+}
+
+/// Ends the journals' threads, if all is flushed.
 pub(super) fn end(process: &Process, journals: Vec<JoinHandle<()>>) {
-    for back in process.backs().filter(|back| back.dirty() > 0) {
-        tell_left(back);
-    }
     if process.backs().all(|back| back.dirty() == 0) {
         for journal in journals {
             if journal.join().is_err() {
@@ -80,7 +82,7 @@ pub(super) fn end(process: &Process, journals: Vec<JoinHandle<()>>) {
     }
 }
 
-fn tell_left(back: &Back) {
+fn tell_left_of(back: &Back) {
     let (namespace, keys, bytes, said) = (&back.name, back.dirty(), back.bytes(), back.refusal());
     match back.journals && !back.journal_fails() {
         true => warn!(

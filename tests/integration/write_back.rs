@@ -438,6 +438,20 @@ fn at_the_end_all_is_brought_upstream() {
 }
 
 #[test]
+fn a_second_signal_says_what_is_lost() {
+    let mut redis = Redis::start();
+    let mut program =
+        Program::start(redis.port, &["--write", "back", "--ack", "memory", "--flush-after", "1h"]);
+    assert_eq!(program.connect().text("SET users/1 x"), "+OK\r\n");
+    redis.kill();
+    program.terminate();
+    program.wait_for("stopping");
+    program.terminate();
+    assert_eq!(program.ended().code(), Some(1), "{}", program.seen);
+    assert!(program.seen.contains("these writes are lost"), "{}", program.seen);
+}
+
+#[test]
 fn without_the_right_to_run_scripts_it_is_flushed_under_a_watch() {
     let redis = Redis::start();
     let filter = Filter::to(redis.address(), |request| {
