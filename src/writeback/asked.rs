@@ -14,7 +14,7 @@ use super::queues::Key;
 /// What the next reply is to.
 pub(super) enum Asked {
     Flush(Flush),
-    /// `GET`, and then `PTTL`, of a key; whether somebody still waits.
+    /// `GET`, and then `PTTL`, of a key; whether a client still waits.
     Value(Key, Instant, bool),
     Time(Key, Bytes),
     /// Nothing minds.
@@ -28,12 +28,14 @@ pub(super) enum Asked {
 pub(super) struct AllAsked {
     all: VecDeque<Asked>,
     flushes: usize,
+    reads: usize,
     waiting: usize,
 }
 
 impl AllAsked {
     pub(super) fn push(&mut self, asked: Asked) {
         self.flushes += usize::from(matches!(asked, Asked::Flush(_)));
+        self.reads += usize::from(matches!(asked, Asked::Value(..)));
         self.waiting += usize::from(matches!(asked, Asked::Value(_, _, true)));
         self.all.push_back(asked);
     }
@@ -42,6 +44,7 @@ impl AllAsked {
     pub(super) fn pop(&mut self) -> Option<Asked> {
         let asked = self.all.pop_front()?;
         self.flushes -= usize::from(matches!(asked, Asked::Flush(_)));
+        self.reads -= usize::from(matches!(asked, Asked::Value(..)));
         self.waiting -= usize::from(matches!(asked, Asked::Value(_, _, true)));
         Some(asked)
     }
@@ -60,6 +63,11 @@ impl AllAsked {
     /// Flushes that are under way.
     pub(super) fn flushes(&self) -> usize {
         self.flushes
+    }
+
+    /// Keys that are being read.
+    pub(super) fn reads(&self) -> usize {
+        self.reads
     }
 
     /// Since when the first one waits for what stands upstream.
@@ -87,7 +95,7 @@ impl AllAsked {
                     overdue.push(key.clone());
                 }
                 // They stand in the order in which they were asked.
-                Asked::Value(_, since, _) if since.elapsed() < limit => break,
+                Asked::Value(_, since, true) if since.elapsed() < limit => break,
                 _ => {}
             }
         }

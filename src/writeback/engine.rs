@@ -104,6 +104,8 @@ pub struct WriteBack<W> {
     pub(super) reopens: AtomicBool,
     /// The upstream could not be reached when it was last tried.
     pub(super) away: AtomicBool,
+    /// It has let a write wait too long for what stands there, and said nothing since.
+    pub(super) slow: AtomicBool,
     /// Dirty keys that it has refused to flush, or to tell of, when that was last tried.
     refused: AtomicUsize,
     /// See [`refusal`](Self::refusal).
@@ -144,6 +146,7 @@ impl<W: Waiter> WriteBack<W> {
             journal_fails: AtomicBool::new(false),
             reopens: AtomicBool::new(false),
             away: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             refusal: Mutex::default(),
             dirty: AtomicUsize::new(0),
@@ -347,7 +350,7 @@ impl<W: Waiter> WriteBack<W> {
 
     /// All that is dirty is to be flushed now.
     pub fn flush_all(&self) {
-        self.queues.lock().all = true;
+        self.queues.lock().hurry();
         self.bell.notify_one();
     }
 
@@ -362,7 +365,7 @@ impl<W: Waiter> WriteBack<W> {
     pub(super) fn list_if_ready(&self, key: &[u8], dirty: &mut Dirty<W>) {
         if dirty.is_to_be_read() {
             dirty.reads = true;
-            self.queues.lock().unread.push(key.into());
+            self.queues.lock().unread.push_back(key.into());
             self.bell.notify_one();
         }
         if !dirty.listed && dirty.is_ready(self.journals_now()) {
@@ -417,6 +420,11 @@ impl<W: Waiter> WriteBack<W> {
     /// Whether the upstream could not be reached when it was last tried.
     pub fn is_away(&self) -> bool {
         self.away.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is in vain, for now, to wait for what stands upstream.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 
     /// Whether there are dirty keys that could not be flushed when that was last tried.

@@ -10,6 +10,7 @@
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +26,7 @@ use super::dirty::Verdict;
 use super::engine::{Open, WriteBack};
 use super::flushing::{Flush, base_of};
 use super::op::{Op, unix_ms};
+use super::queues::Key;
 use super::script::FLUSH;
 use super::watched;
 use crate::cache::Micros;
@@ -33,6 +35,9 @@ use crate::resp::scanner::{ReplyScanner, Scan};
 
 /// Flushes under way at a time.
 const WINDOW: usize = 256;
+
+/// Keys that are being read at a time, beside those whose clients wait.
+const READS: usize = 256;
 
 /// Bytes that wait to be written, above which nothing more is begun.
 const MOST_UNWRITTEN: usize = 1 << 20;
@@ -112,6 +117,7 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
                 }
             }
             self.out.clear();
+            self.engine.slow.store(false, Ordering::Relaxed);
             sleep(LONGEST_REST).await;
         }
     }
@@ -178,7 +184,9 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
     async fn begin(&mut self) {
         let engine = self.engine.clone();
         for key in self.asked.overdue(READ_WAIT) {
-            engine.was_read(&key, None, self.ways.now());
+            // One such wait is enough: who comes next is not kept waiting.
+            engine.slow.store(true, Ordering::Relaxed);
+            engine.is_not_awaited(&key);
         }
         // What clients do may not show it: they are answered without the upstream.
         if engine.is_away() && self.pinged.elapsed() >= PING_PAUSE {
@@ -188,16 +196,15 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
                 self.asked.push(Asked::Ping);
             }
         }
-        for key in engine.take_unread() {
-            if engine.is_away() {
-                engine.was_read(&key, None, self.ways.now());
-                continue;
+        for key in engine.take_awaited() {
+            match engine.is_away() || engine.is_slow() {
+                true => engine.was_read(&key, None, self.ways.now()),
+                false => self.read(key, true),
             }
-            encode::command(&mut self.out, &[b"GET", &key]);
-            encode::command(&mut self.out, &[b"PTTL", &key]);
-            self.asked.push(Asked::Value(key.clone(), Instant::now(), true));
-            self.asked.push(Asked::Time(key, Bytes::new()));
         }
+        let is_in_vain = engine.is_away() || engine.is_slow() || self.out.len() > MOST_UNWRITTEN;
+        let room = if is_in_vain { 0 } else { READS.saturating_sub(self.asked.reads()) };
+        engine.take_unread(room).into_iter().for_each(|key| self.read(key, false));
         // Without room, too: a key whose time has come is not waited for any more.
         for flush in engine.take_flushes(self.room(), self.ways.now()) {
             if self.scriptless.is_some_and(|until| Instant::now() < until) {
@@ -207,6 +214,14 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
             self.send(&flush, false);
             self.asked.push(Asked::Flush(flush));
         }
+    }
+
+    /// Asks what stands upstream.
+    fn read(&mut self, key: Key, is_awaited: bool) {
+        encode::command(&mut self.out, &[b"GET", &key]);
+        encode::command(&mut self.out, &[b"PTTL", &key]);
+        self.asked.push(Asked::Value(key.clone(), Instant::now(), is_awaited));
+        self.asked.push(Asked::Time(key, Bytes::new()));
     }
 
     /// Where no script may be run: key by key, under a `WATCH`, on a connection for that.
@@ -238,12 +253,10 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
 
     /// Takes a reply.
     fn take(&mut self, reply: &Bytes) {
+        self.engine.slow.store(false, Ordering::Relaxed);
         match self.asked.pop() {
             Some(Asked::Flush(flush)) => self.take_flush(flush, reply),
-            Some(Asked::Value(_, _, true)) => self.asked.note_value(reply),
-            Some(Asked::Value(_, _, false)) => {}
-            // Nobody has waited so long.
-            Some(Asked::Time(_, value)) if value.is_empty() => {}
+            Some(Asked::Value(..)) => self.asked.note_value(reply),
             Some(Asked::Time(key, value)) => {
                 let base = base_of(&value, reply);
                 match base {

@@ -14,6 +14,9 @@ use super::record::Conflict;
 use crate::cache::Micros;
 use crate::namespace::{Ack as When, OnConflict};
 
+/// Keys whose time has come that are looked at in one go.
+const MOST_DUE: usize = 4096;
+
 /// A flush to be made.
 #[derive(Clone, Debug)]
 pub(super) struct Flush {
@@ -29,9 +32,16 @@ pub(super) struct After<W> {
 }
 
 impl<W: Waiter> WriteBack<W> {
-    /// Keys of which it is to be read what stands upstream.
-    pub(super) fn take_unread(&self) -> Vec<Key> {
-        std::mem::take(&mut self.queues.lock().unread)
+    /// Keys of which it is to be read what stands upstream, and whose clients wait for that.
+    pub(super) fn take_awaited(&self) -> Vec<Key> {
+        std::mem::take(&mut self.queues.lock().awaited)
+    }
+
+    /// Others of which it is to be read, `most` at most.
+    pub(super) fn take_unread(&self, most: usize) -> Vec<Key> {
+        let unread = &mut self.queues.lock().unread;
+        let most = most.min(unread.len());
+        unread.drain(..most).collect()
     }
 
     /// Whether keys are listed to be flushed now.
@@ -46,7 +56,7 @@ impl<W: Waiter> WriteBack<W> {
 
     /// What is to be flushed now, `most` at most.
     pub(super) fn take_flushes(&self, most: usize, now: Micros) -> Vec<Flush> {
-        let due = self.queues.lock().due(now);
+        let due = self.queues.lock().due(now, MOST_DUE);
         for (when, key) in due {
             // Another time than its own is a stale one.
             if let Some(dirty) = self.shard(&key).get_mut(&key).and_then(|entry| entry.dirty.as_mut())
@@ -87,6 +97,23 @@ impl<W: Waiter> WriteBack<W> {
         });
         let mut now = self.queues.lock();
         now.take_over(queues);
+    }
+
+    /// What stands under a key upstream is still being read, and its clients have waited long enough for that.
+    pub(super) fn is_not_awaited(&self, key: &[u8]) {
+        let mut shard = self.shard(key);
+        let Some(dirty) = shard.get_mut(key).and_then(|entry| entry.dirty.as_mut()) else { return };
+        if dirty.stage != Stage::Reading {
+            return;
+        }
+        (dirty.stage, dirty.reads) = (Stage::Dirty, true);
+        self.journal_soon(key, dirty);
+        let acks = match self.when {
+            When::Memory => dirty.take_acks(dirty.version),
+            When::Disk => Vec::new(),
+        };
+        drop(shard);
+        acks.into_iter().for_each(Ack::done);
     }
 
     /// What stands under a key upstream was read; or `None`: it cannot be.

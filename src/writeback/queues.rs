@@ -17,10 +17,11 @@ pub(super) struct Queues {
     times: BinaryHeap<Reverse<(Micros, Key)>>,
     /// To be flushed now.
     pub(super) ready: VecDeque<Key>,
-    /// What stands under them upstream is to be read.
-    pub(super) unread: Vec<Key>,
-    /// All that is dirty is to be flushed now.
-    pub(super) all: bool,
+    /// What stands under them upstream is to be read: of those whose clients wait for that, and of the others.
+    pub(super) awaited: Vec<Key>,
+    pub(super) unread: VecDeque<Key>,
+    /// So many of the times are to come as if they had.
+    hurried: usize,
 }
 
 impl Queues {
@@ -28,11 +29,16 @@ impl Queues {
         self.times.push(Reverse((when, key.into())));
     }
 
-    /// Keys whose time has come, each with that; or all, as if it was theirs.
-    pub(super) fn due(&mut self, now: Micros) -> Vec<(Micros, Key)> {
-        let until = if std::mem::take(&mut self.all) { Micros::MAX } else { now };
+    /// All whose time is known are to come as if it had.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = self.times.len();
+    }
+
+    /// Keys whose time has come, each with that; not more than so many at a time.
+    pub(super) fn due(&mut self, now: Micros, most: usize) -> Vec<(Micros, Key)> {
         let mut due = Vec::new();
-        while self.times.peek().is_some_and(|Reverse((when, _))| *when <= until) {
+        while due.len() < most && (self.hurried > 0 || self.next().is_some_and(|next| next <= now)) {
+            self.hurried = self.hurried.saturating_sub(1);
             due.extend(self.times.pop().map(|Reverse(due)| due));
         }
         due
@@ -40,6 +46,9 @@ impl Queues {
 
     /// When the next one's time comes.
     pub(super) fn next(&self) -> Option<Micros> {
+        if self.hurried > 0 {
+            return Some(0);
+        }
         self.times.peek().map(|Reverse((when, _))| *when)
     }
 
@@ -52,8 +61,9 @@ impl Queues {
     pub(super) fn take_over(&mut self, mut other: Self) {
         self.times.append(&mut other.times);
         self.ready.append(&mut other.ready);
+        self.awaited.append(&mut other.awaited);
         self.unread.append(&mut other.unread);
-        self.all |= other.all;
+        self.hurried = (self.hurried + other.hurried).min(self.times.len());
     }
 
     #[cfg(test)]
@@ -102,9 +112,9 @@ mod tests {
             queues.at(when, key);
         }
         assert_eq!(queues.next(), Some(10));
-        assert_eq!(queues.due(20), [(10, Key::from(&b"a"[..])), (20, Key::from(&b"b"[..]))]);
+        assert_eq!(queues.due(20, 9), [(10, Key::from(&b"a"[..])), (20, Key::from(&b"b"[..]))]);
         queues.at(40, b"d");
-        queues.all = true;
-        assert_eq!((queues.due(0).len(), queues.next()), (2, None));
+        queues.hurry();
+        assert_eq!((queues.due(0, 9).len(), queues.next()), (2, None));
     }
 }

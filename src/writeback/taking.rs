@@ -191,7 +191,7 @@ impl<W: Waiter> WriteBack<W> {
             }
         }
         let mut dirty = Box::new(Dirty::new(op, self.next_version(), now, base));
-        if self.is_away() {
+        if self.is_away() || self.is_slow() {
             // It is acknowledged all the same, and read before it is flushed.
             dirty.stage = Stage::Dirty;
         }
@@ -202,12 +202,13 @@ impl<W: Waiter> WriteBack<W> {
         let is_first = queues.next().is_none_or(|next| dirty.due_at < next);
         queues.at(dirty.due_at, key);
         if reads {
-            queues.unread.push(key.into());
+            queues.awaited.push(key.into());
         }
         if self.bytes() > self.rules.flush_bytes.load(Ordering::Relaxed) {
-            queues.all = true;
+            queues.hurry();
+            self.bell.notify_one();
         }
-        if reads || is_first || queues.all {
+        if reads || is_first {
             self.bell.notify_one();
         }
         drop(queues);

@@ -395,6 +395,26 @@ fn while_the_upstream_refuses_nothing_waits_long_and_what_is_dirty_is_written_on
 }
 
 #[test]
+fn while_the_upstream_hangs_one_write_waits_for_it_and_no_other() {
+    let redis = Redis::start();
+    let nearside = slow(&redis);
+    let (mut client, mut direct) = (nearside.connect(), redis.connect());
+    let signal = |signal| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(redis.pid() as i32).unwrap(), signal)
+            .unwrap();
+    };
+    signal(rustix::process::Signal::STOP);
+    let begun = Instant::now();
+    for i in 0..40 {
+        assert_eq!(client.text(&format!("SET users/{i} v")), "+OK\r\n");
+    }
+    signal(rustix::process::Signal::CONT);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    eventually("all is flushed", || client.text("NEARSIDE SYNC") == "+OK\r\n");
+    assert_eq!(direct.text("DBSIZE"), ":40\r\n");
+}
+
+#[test]
 fn when_there_is_no_room_it_says_so_while_the_upstream_is_away_and_else_writes_go_through() {
     let mut redis = Redis::start();
     let nearside = with(&redis, |writing| writing.journal_max = 1 << 20);

@@ -237,7 +237,8 @@ impl World {
     }
 
     fn take(&mut self, most: usize) {
-        self.reading.extend(self.engine.take_unread());
+        self.reading.extend(self.engine.take_awaited());
+        self.reading.extend(self.engine.take_unread(usize::MAX));
         for flush in self.engine.take_flushes(most, self.now) {
             let version = {
                 let shard = self.engine.shard(&flush.key);

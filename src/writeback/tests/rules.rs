@@ -105,7 +105,7 @@ impl World {
         let is_logged = batch.is_some_and(|batch| batch.removes.contains(key));
         let to_journal = is_failing || is_put || dirty.queued && work.keys.contains(key);
         let why = match dirty.stage {
-            Stage::Reading if queues.unread.contains(key) || self.reading.contains(key) => return Ok(()),
+            Stage::Reading if queues.awaited.contains(key) || self.reading.contains(key) => return Ok(()),
             Stage::Reading => "nobody reads it",
             Stage::Lost if !self.engine.journals => "it is not logged",
             Stage::Lost if is_failing || is_logged || work.lost.contains(key) => return Ok(()),
