@@ -68,7 +68,7 @@ pub(super) fn close(process: &Process) {
 
 /// Says what is not flushed.
 pub(super) fn tell_left(process: &Process) {
-    process.backs().filter(|back| back.dirty() > 0).for_each(|back| tell_left_of(back));
+    process.backs().filter(|back| back.dirty() > 0).for_each(tell_left_of);
 }
 
 /// Ends the journals' threads, if all is flushed.
