@@ -151,6 +151,9 @@ fn whatever_else_touches_a_dirty_key_finds_it_flushed() {
         assert_eq!(dirty(&nearside), 1, "{said}");
         assert_eq!(client.text(&of(said)), of(reply), "{said}");
     }
+    let mut asks = nearside.connect();
+    assert_eq!(asks.text("SET users/wait 1"), "+OK\r\n");
+    assert_eq!((asks.text("WAIT 0 0").as_str(), dirty(&nearside)), (":0\r\n", 0));
     assert_eq!(client.text("SET users/list 1"), "+OK\r\n");
     assert!(client.text("BLPOP users/list 0.1").starts_with("-WRONGTYPE"));
     // Scripts that name it, and that do not.
