@@ -38,7 +38,7 @@ pub(super) struct Next {
     /// Since when it waits, and for which of them it is woken.
     pub(super) since: Option<Instant>,
     pub(super) woken_by: Option<usize>,
-    /// It does nothing but wait (`NEARSIDE SYNC`).
+    /// It does nothing but wait (`NEARSIDE SYNC`, `WAIT`): nothing is claimed once what was dirty is flushed.
     pub(super) is_sync: bool,
 }
 

@@ -31,6 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits while the upstream cannot be reached, or refuses the flush: it would do so with the request, too.
 const IN_VAIN: Duration = Duration::from_secs(1);
 
+/// Whether it touches nothing, and asks where the writes before it are.
+fn waits_only(row: &Row) -> bool {
+    matches!(&*row.name, "wait" | "waitaof")
+}
+
 /// What a request concerns.
 enum Touches {
     Nothing,
@@ -55,7 +60,10 @@ impl Session {
             match self.touches(row, kind, request) {
                 Touches::Nothing | Touches::Dirty => return Way::Free,
                 Touches::Keys(claims) => {
-                    self.claims.next = Some(Next::new(claims, matches!(kind, Kind::Local(_))));
+                    self.claims.next = Some(Next::new(
+                        claims,
+                        matches!(kind, Kind::Local(_)) || row.is_some_and(waits_only),
+                    ));
                 }
             }
         }
@@ -126,8 +134,7 @@ impl Session {
             };
         }
         let Some(row) = row else { return all() };
-        // It asks where the writes before it are.
-        if matches!(&*row.name, "wait" | "waitaof") {
+        if waits_only(row) {
             return all();
         }
         if row.access == Access::None {
@@ -174,7 +181,10 @@ impl Session {
 
     /// The request whose way was free was sent: its claims are held as long as it is under way.
     pub(super) fn hold_claims(&mut self) {
-        let Some(Next { claims, .. }) = self.claims.next.take() else { return };
+        let Some(Next { claims, is_sync, .. }) = self.claims.next.take() else { return };
+        if is_sync {
+            return;
+        }
         let until = match self.is_bound() {
             true => Until::Over,
             false => Until::Answered(self.cx.queue.next().saturating_sub(1)),

@@ -154,6 +154,12 @@ fn whatever_else_touches_a_dirty_key_finds_it_flushed() {
     let mut asks = nearside.connect();
     assert_eq!(asks.text("SET users/wait 1"), "+OK\r\n");
     assert_eq!((asks.text("WAIT 0 0").as_str(), dirty(&nearside)), (":0\r\n", 0));
+    // One that is under way, for ever here, is in nobody's way.
+    asks.send(b"WAIT 1 0\r\n");
+    let mut direct = redis.connect();
+    eventually("it waits", || direct.text("CLIENT LIST").contains("cmd=wait"));
+    assert_eq!(client.text("SET users/list 2"), "+OK\r\n");
+    assert_eq!(dirty(&nearside), 1);
     assert_eq!(client.text("SET users/list 1"), "+OK\r\n");
     assert!(client.text("BLPOP users/list 0.1").starts_with("-WRONGTYPE"));
     // Scripts that name it, and that do not.
