@@ -420,8 +420,7 @@ mod lost {
             client.send(&packet(&[&format!("CLIENT REPLY {switch}")]));
             client.send(&request(&[b"SET", b"users/a", b"2"]));
             std::thread::sleep(Duration::from_millis(20));
-            relay.cut();
-            relay.swallow_replies(false);
+            relay.cut_swallowed();
             // That the upstream takes the switch was not said either: an error for each of the two.
             for _ in 0..2 {
                 let reply = client.reply();

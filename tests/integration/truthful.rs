@@ -238,8 +238,7 @@ fn a_write_that_was_lost_is_made_up_for() {
         relay.swallow_replies(true);
         client.send(&request(&write.split(' ').map(str::as_bytes).collect::<Vec<_>>()));
         eventually("it is carried out", || direct.text(done).starts_with("$1"));
-        relay.cut();
-        relay.swallow_replies(false);
+        relay.cut_swallowed();
         assert!(client.reply().starts_with(b"-"), "{write}");
         let bare = write.split(['/', ' ']).nth(2).unwrap();
         let wanted = (b"users/delete".to_vec(), bare.as_bytes().to_vec());

@@ -87,6 +87,15 @@ impl Relay {
         }
     }
 
+    /// Cuts every connection on which what the upstream says is swallowed, and swallows no more: a new one that came in between
+    /// would be half-open for ever.
+    pub fn cut_swallowed(&self) {
+        self.refuse(true);
+        self.cut();
+        self.swallow_replies(false);
+        self.refuse(false);
+    }
+
     /// Cuts the connection that has subscribed.
     pub fn cut_feed(&self) {
         for open in self.state.open.lock().unwrap().iter().filter(|o| o.is_feed.load(Ordering::Relaxed)) {
