@@ -157,7 +157,7 @@ impl Session {
             keys += 1;
             claims.extend(self.claim(request.arg(i)));
         });
-        let is_elsewhere = self.ident_here().db != self.cx.process.settings.db;
+        let is_elsewhere = self.is_elsewhere();
         // They read what they do not name.
         if matches!(&*row.name, "sort" | "sort_ro" | "eval_ro" | "evalsha_ro" | "fcall_ro")
             && request.len() > 2
@@ -172,6 +172,16 @@ impl Session {
             KeySet::Known if keys > 0 && claims.len() <= MOST => Some(claims),
             _ => None,
         }
+    }
+
+    /// Whether it is sure that the request finds another database than the one whose keys may be dirty.
+    fn is_elsewhere(&self) -> bool {
+        let may_move = match &self.mode {
+            Mode::Shared => false,
+            // A `SELECT` may be on its way, or stand in the transaction.
+            Mode::Dedicated(dedicated) => self.cx.queue.waiting() > 0 || dedicated.transaction.is_some(),
+        };
+        !may_move && self.ident_here().db != self.cx.process.settings.db
     }
 
     fn claim(&self, key: &[u8]) -> Option<Claim<Ticket>> {

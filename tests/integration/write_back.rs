@@ -529,6 +529,28 @@ fn another_database_and_another_user_find_what_is_dirty_flushed() {
 }
 
 #[test]
+fn who_comes_back_from_another_database_finds_what_is_dirty_flushed() {
+    let redis = Redis::start();
+    let nearside = slow(&redis);
+    let (mut writer, mut client) = (nearside.connect(), nearside.connect());
+    for said in [
+        &["WATCH x", "SELECT 0", "GET users/1"][..],
+        &["WATCH x", "MULTI", "SELECT 0", "GET users/1", "EXEC"],
+    ] {
+        assert_eq!(client.text("SELECT 3"), "+OK\r\n");
+        assert_eq!(writer.text("SET users/1 old"), "+OK\r\n");
+        assert_eq!(writer.text("NEARSIDE SYNC"), "+OK\r\n");
+        // On a connection of its own by then.
+        assert_eq!(client.text(said[0]), "+OK\r\n");
+        assert_eq!(writer.text("SET users/1 new"), "+OK\r\n");
+        client.send(&said[1..].iter().flat_map(|words| line(words)).collect::<Vec<_>>());
+        let replies: Vec<_> = said[1..].iter().map(|_| client.reply()).collect();
+        assert!(replies.last().unwrap().ends_with(b"$3\r\nnew\r\n"), "{said:?}: {replies:?}");
+        client.cmd("UNWATCH");
+    }
+}
+
+#[test]
 fn in_front_of_a_cluster_what_is_dirty_goes_to_who_has_the_slot_by_then() {
     let cluster = Cluster::start(3, 0);
     let nearside = Nearside::cluster_with(&cluster, |config| writing(config, |_| ()));
