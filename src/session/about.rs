@@ -16,7 +16,7 @@ use crate::resp::request::Request;
 const HELP: &[&str] = &[
     "NEARSIDE <subcommand> [<arg> ...]. Subcommands are:",
     "STATS",
-    "    Pending the cache and the links have done so far, as INFO shows it.",
+    "    What the cache and the links have done so far, as INFO shows it.",
     "KEYS [pattern] [COUNT n]",
     "    Keys that are cached now, at most n (default 1000), in no particular order.",
     "WHY <key>",
@@ -30,7 +30,7 @@ const HELP: &[&str] = &[
     "SYNC [key ...]",
     "    Bring upstream what was acknowledged here of these keys, or of all, and wait for that.",
     "FLUSH [key ...]",
-    "    Forget these keys, or everything. The upstream is not write_set.",
+    "    Forget these keys, or everything. The upstream is not touched.",
     "CONFIG",
     "    Every setting that is in effect.",
     "HELP",
