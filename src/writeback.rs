@@ -26,6 +26,7 @@ mod journaling;
 mod op;
 mod queues;
 mod record;
+mod replies;
 mod script;
 mod stats;
 pub mod store;

@@ -36,8 +36,7 @@ fn gauge(
 }
 
 fn of_writes(process: &Process) -> Vec<Metric> {
-    let age =
-        |back: &Back| back.oldest().map_or(0.0, |since| process.now().saturating_sub(since) as f64 / 1e6);
+    let age = |back: &Back| back.oldest_age(process.now()).unwrap_or(0) as f64 / 1e6;
     vec![
         gauge(
             process,

@@ -62,7 +62,7 @@ pub fn section(process: &Process) -> String {
 pub fn write_back(process: &Process) -> Vec<(String, String)> {
     let of = |back: &Back| {
         let (conflicts, conflict_bytes) = back.conflict_log_size();
-        let oldest = back.oldest().map_or(0, |since| process.now().saturating_sub(since) / 1000);
+        let oldest = back.oldest_age(process.now()).unwrap_or(0) / 1000;
         let words = format!(
             "dirty_keys={},dirty_bytes={},dirty_oldest_ms={oldest},acknowledged={},flushes={},conflicts={},\
              conflict_log={conflicts},conflict_log_bytes={conflict_bytes},journal_bytes={},journal_failures={},open={}",

@@ -135,16 +135,9 @@ fn base(cx: &Context, namespace: Option<&Namespace>, key: &[u8]) -> Option<Base>
     let name = EntryKey { key, ident: cx.ident, command: cx.process.get, args: b"", by: By::GET };
     let bounds = cx.bounds(namespace, key);
     cx.process.cache.standing(&name, cx.now, bounds.max_staleness, |reply, expires| {
+        let stands = Stands::of_reply(reply)?;
         let until = expires.map(|at| unix_ms() + at.saturating_sub(cx.now) / 1000);
-        let stands = match reply {
-            [b'_', ..] | [b'$', b'-', ..] => return Some(Base::ABSENT),
-            [b'$', ..] => {
-                let header = memchr::memchr(b'\n', reply)? + 1;
-                Stands::Value(Bytes::copy_from_slice(reply.get(header..)?.strip_suffix(b"\r\n")?))
-            }
-            _ => return None,
-        };
-        Some(Base { stands, until })
+        Some(Base { until: until.filter(|_| stands != Stands::Absent), stands })
     })?
 }
 

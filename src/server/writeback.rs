@@ -19,7 +19,6 @@ use crate::process::{Back, Inbox, Message, Process, Ticket, errors};
 use crate::writeback::{Flusher, Journal, Ways};
 
 /// The journals of all such namespaces, before they are written.
-#[derive(Default)]
 pub(super) struct Journals(Vec<Journal<Ticket>>);
 
 impl Journals {

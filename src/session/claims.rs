@@ -1,10 +1,8 @@
 //! What a session has claimed of the keys of write-back namespaces.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
-use crate::process::{Process, Ticket};
+use crate::process::Ticket;
 use crate::writeback::Claim;
 
 /// Until when a claim is held.
@@ -46,9 +44,4 @@ impl Next {
     pub(super) fn new(claims: Vec<Claim<Ticket>>, is_sync: bool) -> Self {
         Self { claims, since: None, woken_by: None, is_sync }
     }
-}
-
-/// Whether the session of this client minds what is dirty.
-pub(super) fn minds(process: &Arc<Process>, is_own: bool) -> bool {
-    process.writes_back() && !is_own
 }

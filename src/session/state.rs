@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::asking::Asking;
 use super::changing::Changing;
-use super::claims::{Claims, minds};
+use super::claims::Claims;
 use super::dedicated::Dedicated;
 use super::resending::Resending;
 use super::tunnel::Wanted;
@@ -64,7 +64,7 @@ impl Session {
     pub fn new(outbound: Rc<Outbound>, client: Present, queue: Rc<ReplyQueue>) -> Self {
         let process = outbound.process.clone();
         let key = outbound.router.default_key(Protocol::Resp2);
-        let minds_dirty = minds(&process, client.is_own);
+        let minds_dirty = process.writes_back() && !client.is_own;
         let locked = process.settings.password.is_some() && !client.is_own;
         let session = Self {
             locked,

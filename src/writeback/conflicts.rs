@@ -31,6 +31,10 @@ impl Conflicts {
         }
     }
 
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.all.lock().contains_key(&id)
+    }
+
     pub(super) fn ids(&self) -> Vec<u64> {
         self.all.lock().keys().copied().collect()
     }

@@ -169,6 +169,11 @@ impl<W> Dirty<W> {
         self.bases.iter().chain(unsettled).cloned().collect()
     }
 
+    /// Who has told of another's write.
+    pub(super) fn told_by(&self) -> ToldBy {
+        self.told.map_or(ToldBy::Nobody, |(_, by)| by)
+    }
+
     /// A newer write.
     pub(super) fn write(&mut self, op: Op, version: u64, now: Micros) {
         (self.op, self.version, self.arrived) = (op, version, now);

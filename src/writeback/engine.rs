@@ -401,16 +401,15 @@ impl<W: Waiter> WriteBack<W> {
         Some(format!("dirty: since {age}, {stage}, its base is {base}, {journal}"))
     }
 
-    /// Since when the oldest dirty key is dirty.
-    pub fn oldest(&self) -> Option<Micros> {
+    /// How long the oldest dirty key has been dirty, if any is. Looks at all of them.
+    pub fn oldest_age(&self, now: Micros) -> Option<Micros> {
         if self.dirty() == 0 {
             return None;
         }
-        self.all_shards()
-            .filter_map(|shard| {
-                shard.values().filter_map(|entry| entry.dirty.as_ref()).map(|dirty| dirty.since).min()
-            })
-            .min()
+        let of_shard = |shard: MutexGuard<'_, Shard<W>>| {
+            shard.values().filter_map(|entry| entry.dirty.as_ref()).map(|dirty| dirty.since).min()
+        };
+        self.all_shards().filter_map(of_shard).min().map(|since| now.saturating_sub(since))
     }
 
     pub(super) fn has_waits(&self) -> bool {

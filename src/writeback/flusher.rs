@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sha1_smol::Sha1;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -25,13 +25,13 @@ use super::crash::crash;
 use super::dirty::Verdict;
 use super::engine::{Open, WriteBack};
 use super::flushing::{Flush, base_of};
-use super::op::{Op, unix_ms};
+use super::op::unix_ms;
 use super::queues::Key;
+use super::replies::Replies;
 use super::script::FLUSH;
 use super::watched;
 use crate::cache::Micros;
 use crate::resp::encode;
-use crate::resp::scanner::{ReplyScanner, Scan};
 
 /// Flushes under way at a time.
 const WINDOW: usize = 256;
@@ -124,7 +124,7 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
 
     async fn serve(&mut self, stream: UnixStream) -> io::Result<()> {
         let (mut reader, mut writer) = stream.into_split();
-        let (mut scanner, mut came, mut scanned) = (ReplyScanner::new(), BytesMut::new(), 0);
+        let mut replies = Replies::default();
         loop {
             self.begin().await;
             if self.asked.is_empty() && self.engine.is_over() {
@@ -133,16 +133,11 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
             let engine = self.engine.clone();
             let next = self.next();
             tokio::select! {
-                read = reader.read_buf(&mut came) => {
-                    if read? == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                    while let Scan::Done { used, .. } = scanner.scan(&came[scanned..]).map_err(io::Error::other)? {
-                        let reply = came.split_to(scanned + used).freeze();
-                        scanned = 0;
+                read = replies.read(&mut reader) => {
+                    read?;
+                    while let Some(reply) = replies.next()? {
                         self.take(&reply);
                     }
-                    scanned = came.len();
                 }
                 written = writer.write_buf(&mut self.out), if !self.out.is_empty() => {
                     written?;
@@ -236,17 +231,14 @@ impl<W: Waiter, C: Ways> Flusher<W, C> {
     /// Writes the request for a flush; with the text of the script if the server does not know it.
     fn send(&mut self, flush: &Flush, text: bool) {
         let now = unix_ms();
-        let (op, value, ends) = match &flush.op {
-            Op::Set { until: Some(until), .. } if *until <= now => ("d", Bytes::new(), String::new()),
-            Op::Set { value, until } => {
-                ("s", value.clone(), until.map_or(String::new(), |until| until.to_string()))
-            }
-            Op::Delete => ("d", Bytes::new(), String::new()),
+        let (op, value, ends) = match flush.op.value() {
+            Some(value) => (&b"s"[..], &value[..], flush.op.ends()),
+            None => (&b"d"[..], &b""[..], String::new()),
         };
         let words: Vec<_> = flush.bases.iter().flat_map(|base| base.words(now)).collect();
         let script = if text { ("EVAL", FLUSH) } else { ("EVALSHA", &*self.sha1) };
         let mut request: Vec<&[u8]> = vec![script.0.as_bytes(), script.1.as_bytes(), b"1", &flush.key];
-        request.extend([op.as_bytes(), &value, ends.as_bytes()]);
+        request.extend([op, value, ends.as_bytes()]);
         request.extend(words.iter().map(String::as_bytes));
         encode::command(&mut self.out, &request);
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::ack::{Ack, Waiter};
-use super::dirty::{Dirty, Next, Stage, ToldBy, Verdict};
+use super::dirty::{Dirty, Next, Stage, Verdict};
 use super::engine::{Open, WriteBack};
 use super::op::{Base, Op, Stands, unix_ms};
 use super::queues::Key;
@@ -108,12 +108,17 @@ impl<W: Waiter> WriteBack<W> {
         }
         (dirty.stage, dirty.reads) = (Stage::Dirty, true);
         self.journal_soon(key, dirty);
-        let acks = match self.when {
-            When::Memory => dirty.take_acks(dirty.version),
-            When::Disk => Vec::new(),
-        };
+        let acks = self.acks_without_disk(dirty);
         drop(shard);
         acks.into_iter().for_each(Ack::done);
+    }
+
+    /// Clients that did not wait for the disk, but for what stands upstream.
+    fn acks_without_disk(&self, dirty: &mut Dirty<W>) -> Vec<Ack<W>> {
+        match self.when {
+            When::Memory => dirty.take_acks(dirty.version),
+            When::Disk => Vec::new(),
+        }
     }
 
     /// What stands under a key upstream was read; or `None`: it cannot be.
@@ -139,10 +144,7 @@ impl<W: Waiter> WriteBack<W> {
         if is_new || is_first {
             self.journal_soon(key, dirty);
         }
-        let acks = match self.when {
-            When::Memory => dirty.take_acks(dirty.version),
-            When::Disk => Vec::new(),
-        };
+        let acks = self.acks_without_disk(dirty);
         self.list_if_ready(key, dirty);
         drop(shard);
         acks.into_iter().for_each(Ack::done);
@@ -201,7 +203,7 @@ impl<W: Waiter> WriteBack<W> {
             Next::Again(version) => {
                 // If the journal fails, they waited for this.
                 after.acks = dirty.take_acks(version);
-                dirty.due_at = now + self.rules.flush_after.load(Ordering::Relaxed);
+                dirty.due_at = now + self.flush_after();
                 dirty.due = !entry.waits.is_empty() || self.is_pressed();
                 self.queues.lock().at(dirty.due_at, key);
                 self.journal_soon(key, &mut dirty);
@@ -244,7 +246,7 @@ impl<W: Waiter> WriteBack<W> {
         };
         if let Some(untold) = self.stats.conflicts_told.now() {
             let what = if insists { "ours is written over it" } else { "ours goes into the conflict log" };
-            let (key, told_by) = (key.escape_ascii(), dirty.told.map_or(ToldBy::Nobody, |(_, by)| by).name());
+            let (key, told_by) = (key.escape_ascii(), dirty.told_by().name());
             warn!(namespace = self.name, %key, told_by, untold, "another has written a dirty key upstream: {what} (on-conflict); \
                 see NEARSIDE CONFLICTS");
         }
@@ -278,7 +280,7 @@ impl<W: Waiter> WriteBack<W> {
             key: Bytes::copy_from_slice(key),
             ours: dirty.op.clone(),
             theirs: dirty.found.clone().unwrap_or_default(),
-            told_by: Bytes::from_static(dirty.told.map_or(ToldBy::Nobody, |(_, by)| by).name().as_bytes()),
+            told_by: Bytes::from_static(dirty.told_by().name().as_bytes()),
         })
     }
 
@@ -312,15 +314,7 @@ impl<W: Waiter> WriteBack<W> {
 
 /// What a reply to `GET`, and the one to `PTTL` behind it, tell of what stands upstream; `None` if nothing.
 pub(super) fn base_of(value: &[u8], ttl: &[u8]) -> Option<Base> {
-    let stands = match value {
-        [b'_', ..] | [b'$', b'-', ..] => Stands::Absent,
-        [b'$', ..] => {
-            let header = memchr::memchr(b'\n', value)? + 1;
-            Stands::Value(Bytes::copy_from_slice(value.get(header..)?.strip_suffix(b"\r\n")?))
-        }
-        _ if value.starts_with(b"-WRONGTYPE") => Stands::Other,
-        _ => return None,
-    };
+    let stands = Stands::of_reply(value)?;
     let left = ttl
         .strip_prefix(b":")
         .and_then(|ttl| std::str::from_utf8(ttl.trim_ascii()).ok()?.parse::<u64>().ok());

@@ -114,22 +114,23 @@ impl<W: Waiter> Journal<W> {
             }
             let (is_closing, is_last) = (self.engine.is_open() == Open::Closing, self.engine.is_over());
             let work = self.engine.wait_for_work(if is_closing { CLOSING } else { SYNC }, PATIENCE);
-            let is_over = is_last && work.is_empty();
-            let sync = self.engine.when == Ack::Disk;
-            let written = match work.is_empty() {
+            let (is_idle, waits_for_disk) = (work.is_empty(), self.engine.when == Ack::Disk);
+            let is_over = is_last && is_idle;
+            let written = match is_idle {
+                true => Ok(()),
                 false => {
-                    unsynced |= !sync;
-                    self.commit(work, sync, now())
+                    unsynced |= !waits_for_disk;
+                    self.commit(work, waits_for_disk, now())
                 }
-                true => self.store.as_mut().map_or(Ok(()), Store::sync),
             };
-            let is_due = is_over || synced.elapsed() >= SYNC;
-            let done = written.and_then(|()| match unsynced && is_due {
-                true => {
+            // Also while it rests: it looks whether the file is still there.
+            let syncs = is_idle || unsynced && synced.elapsed() >= SYNC;
+            let done = written.and_then(|()| match self.store.as_mut().filter(|_| syncs) {
+                Some(store) => {
                     (synced, unsynced) = (Instant::now(), false);
-                    self.store.as_mut().map_or(Ok(()), Store::sync)
+                    store.sync()
                 }
-                false => Ok(()),
+                None => Ok(()),
             });
             if let Err(error) = done {
                 self.fail(&error);

@@ -149,8 +149,8 @@ impl<W: Waiter> WriteBack<W> {
         let mut work = std::mem::take(&mut *self.to_journal.lock());
         work.keys = has.records.iter().map(|(key, _)| key.clone()).collect();
         work.lost.clear();
-        let known = self.conflicts.ids();
-        work.cleared = has.conflicts.iter().map(|(id, _)| *id).filter(|id| !known.contains(id)).collect();
+        work.cleared =
+            has.conflicts.iter().map(|(id, _)| *id).filter(|id| !self.conflicts.has(*id)).collect();
         for mut shard in self.all_shards() {
             for (key, entry) in shard.iter_mut() {
                 let Some(dirty) = &mut entry.dirty else { continue };

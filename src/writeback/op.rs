@@ -28,6 +28,14 @@ impl Op {
         }
     }
 
+    /// When it ends by itself, as a request says it; empty if it does not.
+    pub(super) fn ends(&self) -> String {
+        match self {
+            Op::Set { until: Some(until), .. } => until.to_string(),
+            _ => String::new(),
+        }
+    }
+
     pub(super) fn size(&self) -> usize {
         match self {
             Op::Set { value, .. } => value.len(),
@@ -45,6 +53,32 @@ pub enum Stands {
     Hashed([u8; 20]),
     /// Of another type than a string.
     Other,
+}
+
+impl Stands {
+    /// What a reply to `GET` tells; `None` if nothing.
+    pub fn of_reply(reply: &[u8]) -> Option<Self> {
+        match reply {
+            [b'_', ..] | [b'$', b'-', ..] => Some(Stands::Absent),
+            [b'$', ..] => {
+                let header = memchr::memchr(b'\n', reply)? + 1;
+                let value = reply.get(header..)?.strip_suffix(b"\r\n")?;
+                Some(Stands::Value(Bytes::copy_from_slice(value)))
+            }
+            _ if reply.starts_with(b"-WRONGTYPE") => Some(Stands::Other),
+            _ => None,
+        }
+    }
+
+    /// As the script compares it.
+    pub(super) fn word(&self) -> String {
+        match self {
+            Stands::Absent => "a".to_owned(),
+            Stands::Value(value) => hex("v", &Sha1::from(value).digest().bytes()),
+            Stands::Hashed(hash) => hex("v", hash),
+            Stands::Other => "t".to_owned(),
+        }
+    }
 }
 
 /// What may stand upstream for a flush to be the sidecar's to make.
@@ -92,14 +126,8 @@ impl Base {
 
     /// As the script compares it: what it may find, a word each.
     pub fn words(&self, now: u64) -> impl Iterator<Item = String> {
-        let word = match &self.stands {
-            Stands::Absent => "a".to_owned(),
-            Stands::Value(value) => hex("v", &Sha1::from(value).digest().bytes()),
-            Stands::Hashed(hash) => hex("v", hash),
-            Stands::Other => "t".to_owned(),
-        };
         let is_over = self.until.is_some_and(|until| now + SLACK_MS >= until);
-        [Some(word), is_over.then(|| "a".to_owned())].into_iter().flatten()
+        [Some(self.stands.word()), is_over.then(|| "a".to_owned())].into_iter().flatten()
     }
 
     pub(super) fn size(&self) -> usize {

@@ -196,7 +196,7 @@ impl<W: Waiter> WriteBack<W> {
             dirty.stage = Stage::Dirty;
         }
         let reads = dirty.stage == Stage::Reading;
-        dirty.due_at = now + self.rules.flush_after.load(Ordering::Relaxed);
+        dirty.due_at = now + self.flush_after();
         self.note_dirty(dirty.size(key));
         let mut queues = self.queues.lock();
         let is_first = queues.next().is_none_or(|next| dirty.due_at < next);

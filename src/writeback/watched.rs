@@ -3,14 +3,14 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::dirty::Verdict;
 use super::flushing::{Flush, base_of};
-use super::op::{Op, Stands, sha1, unix_ms};
+use super::op::{sha1, unix_ms};
+use super::replies::Replies;
 use crate::resp::encode;
-use crate::resp::scanner::{ReplyScanner, Scan};
 
 /// Makes the flush. Gives what became of it, and what the upstream said if it refused.
 pub(super) async fn flush(
@@ -34,17 +34,14 @@ async fn try_flush(
     let Some(base) = base else {
         return Ok((Verdict::Refused, if watched.starts_with(b"-") { watched } else { value }));
     };
-    let (now, stands) = (unix_ms(), word(&base.stands));
+    let (now, stands) = (unix_ms(), base.stands.word());
     let allowed = flush.bases.iter().flat_map(|base| base.words(now)).any(|word| word == stands);
     let ours = flush.op.value().map_or("a".to_owned(), |value| format!("v{}", sha1(value)));
     if !allowed {
         let verdict = if stands == ours { Verdict::Done } else { Verdict::Conflict(stands.into()) };
         return Ok((verdict, Bytes::new()));
     }
-    let ends = match &flush.op {
-        Op::Set { until: Some(until), .. } => until.to_string(),
-        _ => String::new(),
-    };
+    let ends = flush.op.ends();
     let write: &[&[u8]] = match flush.op.value() {
         Some(value) if !ends.is_empty() => &[b"SET", &flush.key, value, b"PXAT", ends.as_bytes()],
         Some(value) => &[b"SET", &flush.key, value],
@@ -62,35 +59,18 @@ async fn try_flush(
     })
 }
 
-/// As the script says it.
-fn word(stands: &Stands) -> String {
-    match stands {
-        Stands::Absent => "a".into(),
-        Stands::Value(value) => format!("v{}", sha1(value)),
-        Stands::Hashed(_) | Stands::Other => "t".into(),
-    }
-}
-
 async fn ask<const N: usize>(stream: &mut UnixStream, requests: [&[&[u8]]; N]) -> io::Result<[Bytes; N]> {
     let mut out = BytesMut::new();
     requests.iter().for_each(|request| encode::command(&mut out, request));
     stream.write_all(&out).await?;
-    let mut replies = [const { Bytes::new() }; N];
-    let (mut scanner, mut came, mut scanned) = (ReplyScanner::new(), BytesMut::new(), 0);
-    for reply in &mut replies {
-        loop {
-            match scanner.scan(&came[scanned..]).map_err(io::Error::other)? {
-                Scan::Done { used, .. } => {
-                    *reply = came.split_to(scanned + used).freeze();
-                    scanned = 0;
-                    break;
-                }
-                Scan::More => scanned = came.len(),
+    let (mut all, mut replies) = ([const { Bytes::new() }; N], Replies::default());
+    for reply in &mut all {
+        *reply = loop {
+            match replies.next()? {
+                Some(reply) => break reply,
+                None => replies.read(stream).await?,
             }
-            if stream.read_buf(&mut came).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
+        };
     }
-    Ok(replies)
+    Ok(all)
 }

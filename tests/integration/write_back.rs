@@ -31,7 +31,7 @@ fn writing(config: &mut Config, change: impl FnOnce(&mut Writing)) {
 
 /// Whose writes to `users/…` are flushed only when that is asked for, or something else makes it necessary.
 fn slow(redis: &Redis) -> Nearside {
-    Nearside::with(redis.address(), |config| writing(config, |_| ()))
+    with(redis, |_| ())
 }
 
 fn with(redis: &Redis, change: impl FnOnce(&mut Writing)) -> Nearside {
@@ -52,10 +52,6 @@ fn dirty(nearside: &Nearside) -> i64 {
     figure(nearside, "dirty_keys")
 }
 
-fn value(conn: &mut Conn, key: &str) -> Option<String> {
-    conn.value(key)
-}
-
 #[test]
 fn a_write_is_acknowledged_and_read_here_before_it_is_upstream() {
     let redis = Redis::start();
@@ -63,14 +59,14 @@ fn a_write_is_acknowledged_and_read_here_before_it_is_upstream() {
     let (mut client, mut other, mut direct) = (nearside.connect(), nearside.connect_resp3(), redis.connect());
     assert_eq!(client.text("SET users/1 ada"), "+OK\r\n");
     for conn in [&mut client, &mut other] {
-        assert_eq!(value(conn, "users/1").as_deref(), Some("ada"));
+        assert_eq!(conn.value("users/1").as_deref(), Some("ada"));
         assert_eq!(conn.text("MGET users/1 users/none").matches("ada").count(), 1);
     }
-    assert_eq!((value(&mut direct, "users/1"), dirty(&nearside)), (None, 1));
+    assert_eq!((direct.value("users/1"), dirty(&nearside)), (None, 1));
     assert!(nearside.why("users/1").contains("dirty: since"), "{}", nearside.why("users/1"));
     assert_eq!(client.text("NEARSIDE SYNC users/1"), "+OK\r\n");
-    assert_eq!((value(&mut direct, "users/1").as_deref(), dirty(&nearside)), (Some("ada"), 0));
-    assert_eq!(value(&mut client, "users/1").as_deref(), Some("ada"));
+    assert_eq!((direct.value("users/1").as_deref(), dirty(&nearside)), (Some("ada"), 0));
+    assert_eq!(client.value("users/1").as_deref(), Some("ada"));
 }
 
 #[test]
@@ -105,14 +101,14 @@ fn every_form_of_a_whole_value_is_acknowledged_here_and_leaves_upstream_what_it_
     ] {
         assert_eq!(client.text(said), reply, "{said}");
     }
-    assert_eq!(value(&mut direct, "users/old").as_deref(), Some("x"), "nothing of it is upstream");
+    assert_eq!(direct.value("users/old").as_deref(), Some("x"), "nothing of it is upstream");
     assert_eq!(direct.text("DBSIZE"), ":1\r\n");
     assert_eq!(client.text("NEARSIDE SYNC"), "+OK\r\n");
     assert_eq!(direct.text("DBSIZE"), ":8\r\n");
     for (key, expected) in
         [("ex", "2"), ("px", "3"), ("exat", "4"), ("pxat", "5"), ("setex", "6"), ("psetex", "7")]
     {
-        assert_eq!(value(&mut direct, &format!("users/{key}")).as_deref(), Some(expected), "{key}");
+        assert_eq!(direct.value(&format!("users/{key}")).as_deref(), Some(expected), "{key}");
         let left: i64 = direct.text(&format!("TTL users/{key}")).trim()[1..].parse().unwrap();
         assert!((400..=500).contains(&left), "{key}: {left}");
     }
@@ -233,7 +229,7 @@ fn many_writes_of_one_key_are_few_upstream_and_are_announced_as_one() {
     (0..1000).for_each(|_| assert_eq!(client.reply(), b"+OK\r\n"));
     let before = figure(&nearside, "flushes");
     eventually("it is flushed", || dirty(&nearside) == 0);
-    assert_eq!(value(&mut direct, "users/1").as_deref(), Some("999"));
+    assert_eq!(direct.value("users/1").as_deref(), Some("999"));
     let flushes = figure(&nearside, "flushes");
     assert!(before <= flushes && flushes <= 5, "{flushes}");
     assert!(redis.calls("set") <= 5, "{}", redis.calls("set"));
@@ -253,15 +249,15 @@ fn anothers_newer_write_stays_and_ours_is_in_the_conflict_log() {
     for (key, before) in [("users/new", None), ("users/cached", Some("before"))] {
         if let Some(before) = before {
             direct.cmd(&format!("SET {key} {before}"));
-            value(&mut client, key);
+            client.value(key);
             eventually("it is cached", || nearside.is_cached(key));
         }
         assert_eq!(client.text(&format!("SET {key} ours")), "+OK\r\n");
         // The upstream's tracking tells of it.
         direct.cmd(&format!("SET {key} theirs"));
         eventually("it is settled", || dirty(&nearside) == 0);
-        assert_eq!(value(&mut direct, key).as_deref(), Some("theirs"), "{key}");
-        assert_eq!(value(&mut client, key).as_deref(), Some("theirs"), "{key}");
+        assert_eq!(direct.value(key).as_deref(), Some("theirs"), "{key}");
+        assert_eq!(client.value(key).as_deref(), Some("theirs"), "{key}");
     }
     let log = client.text("NEARSIDE CONFLICTS");
     assert!(log.starts_with("*2\r\n"), "{log}");
@@ -292,12 +288,12 @@ fn without_tracking_an_announcement_tells_or_the_flush_finds_it() {
         if announced {
             direct.cmd("PUBLISH users/update told");
         } else {
-            assert_eq!(value(&mut client, key).as_deref(), Some("ours"), "nobody has told");
+            assert_eq!(client.value(key).as_deref(), Some("ours"), "nobody has told");
             assert_eq!(client.text(&format!("NEARSIDE SYNC {key}")), "+OK\r\n");
         }
         eventually("it is settled", || dirty(&nearside) == 0);
-        assert_eq!(value(&mut direct, key).as_deref(), Some("theirs"), "{key}");
-        assert_eq!(value(&mut client, key).as_deref(), Some("theirs"), "{key}");
+        assert_eq!(direct.value(key).as_deref(), Some("theirs"), "{key}");
+        assert_eq!(client.value(key).as_deref(), Some("theirs"), "{key}");
     }
     let log = client.text("NEARSIDE CONFLICTS");
     assert!(log.contains("announcement") && log.contains("$5\r\nflush\r\n"), "{log}");
@@ -319,8 +315,8 @@ fn the_policy_says_who_wins() {
         }
         direct.cmd("SET users/1 theirs");
         client.cmd("NEARSIDE SYNC");
-        assert_eq!(value(&mut direct, "users/1").as_deref(), Some(expected), "{policy:?}");
-        assert_eq!(value(&mut client, "users/1").as_deref(), Some(expected), "{policy:?}");
+        assert_eq!(direct.value("users/1").as_deref(), Some(expected), "{policy:?}");
+        assert_eq!(client.value("users/1").as_deref(), Some(expected), "{policy:?}");
         let logged = client.text("NEARSIDE CONFLICTS");
         assert_eq!(logged == "*0\r\n", policy == OnConflict::KeepLocal, "{policy:?}: {logged}");
     }
@@ -338,7 +334,7 @@ fn what_is_acknowledged_while_the_upstream_is_away_is_there_when_it_is() {
             client = nearside.connect_resp3();
         }
         assert_eq!(client.text(&format!("SET users/{i} v{i}")), "+OK\r\n");
-        assert_eq!(value(&mut client, &format!("users/{i}")), Some(format!("v{i}")));
+        assert_eq!(client.value(&format!("users/{i}")), Some(format!("v{i}")));
     }
     let said = client.text("NEARSIDE SYNC users/1");
     assert!(said.starts_with("-ERR nearside: writes of namespace users"), "{said}");
@@ -348,7 +344,7 @@ fn what_is_acknowledged_while_the_upstream_is_away_is_there_when_it_is() {
     let mut direct = redis.connect();
     eventually("all is flushed", || dirty(&nearside) == 0);
     for i in 0..100 {
-        assert_eq!(value(&mut direct, &format!("users/{i}")), Some(format!("v{i}")));
+        assert_eq!(direct.value(&format!("users/{i}")), Some(format!("v{i}")));
     }
     assert_eq!(client.text("NEARSIDE SYNC"), "+OK\r\n");
 }
@@ -374,7 +370,7 @@ fn once_the_upstream_is_there_again_it_is_asked_what_stands_there() {
     assert_eq!(client.text("SET users/3 ours"), "+OK\r\n");
     direct.cmd("SET users/3 theirs");
     eventually("it is settled", || client.text("NEARSIDE SYNC") == "+OK\r\n");
-    assert_eq!(value(&mut direct, "users/3").as_deref(), Some("theirs"));
+    assert_eq!(direct.value("users/3").as_deref(), Some("theirs"));
 }
 
 #[test]
@@ -396,11 +392,11 @@ fn while_the_upstream_refuses_nothing_waits_long_and_what_is_dirty_is_written_on
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     client.send(b"NEARSIDE SYNC\r\n");
     assert_eq!(other.text("SET users/1 b"), "+OK\r\n");
-    assert_eq!(value(&mut other, "users/1").as_deref(), Some("b"));
+    assert_eq!(other.value("users/1").as_deref(), Some("b"));
     direct.cmd("CONFIG SET maxmemory 0");
     let _ = client.reply();
     assert_eq!(client.text("NEARSIDE SYNC"), "+OK\r\n");
-    assert_eq!(value(&mut direct, "users/1").as_deref(), Some("b"));
+    assert_eq!(direct.value("users/1").as_deref(), Some("b"));
 }
 
 #[test]
@@ -517,11 +513,11 @@ fn another_database_and_another_user_find_what_is_dirty_flushed() {
     assert_eq!(elsewhere.text("SELECT 3"), "+OK\r\n");
     assert_eq!(bob.text("AUTH bob secret"), "+OK\r\n");
     client.cmd("SET users/1 ours");
-    assert_eq!(value(&mut elsewhere, "users/1"), None);
+    assert_eq!(elsewhere.value("users/1"), None);
     elsewhere.cmd("SET users/1 three");
     direct.cmd("SELECT 3");
-    assert_eq!(value(&mut direct, "users/1").as_deref(), Some("three"), "it goes through");
-    assert_eq!(value(&mut bob, "users/1").as_deref(), Some("ours"));
+    assert_eq!(direct.value("users/1").as_deref(), Some("three"), "it goes through");
+    assert_eq!(bob.value("users/1").as_deref(), Some("ours"));
     assert_eq!(dirty(&nearside), 0);
     client.cmd("SET users/1 again");
     assert_eq!(elsewhere.text("MOVE users/1 0"), ":0\r\n");

@@ -123,7 +123,7 @@ fn namespaces(process: &Process, stats: &Stats) -> Value {
 fn write_back(process: &Process, back: &Back) -> Value {
     json!({
         "dirty": back.dirty(),
-        "oldest": back.oldest().map(|since| process.now().saturating_sub(since)),
+        "oldest": back.oldest_age(process.now()),
         "conflicts": back.conflict_log_size().0,
         "open": back.is_open().name(),
     })
